@@ -1,0 +1,3 @@
+from apfl.cli import main
+
+main()
