@@ -1,0 +1,214 @@
+"""The method protocol, and the synchronous server.
+
+A method is four pure functions over an explicit state, on a frozen dataclass of its hyper-parameters:
+
+    init           the state before the first round
+    client_work    which clients train what
+    server_update  the state after a round, from what the clients sent
+    client_models  the model that each client would use
+
+A state is a nested dictionary with string keys and tensors as leaves, so that saving, resuming and moving it between devices
+need no help from the method. `run` is the synchronous server; it yields after each round and does nothing else: whoever
+drives it evaluates, saves and prints. Methods that start from another method's models, such as fine-tuning and
+AP-FL, derive from `Derived` instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from apfl.errors import UserError
+from apfl.nets import Model, Params
+from apfl.training import Engine, Images, Result, TrainingConfig, Work, train
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that is given to a method: data, partition, network, training settings and the seed.
+
+    ``counts`` [K, classes] are training samples; ``train[k]`` and ``test[k]`` index ``images``. ``unseen`` [classes] marks
+    the classes that dropout clients alone hold.
+    """
+
+    model: Model
+    images: Images
+    train: tuple[Tensor, ...]
+    test: tuple[Tensor, ...]
+    counts: Tensor
+    dropout: tuple[bool, ...]
+    unseen: Tensor
+    training: TrainingConfig
+    seed: int
+    engine: Engine = field(default_factory=Engine)
+    semantics: Tensor | None = None
+    proxy: Images | None = None
+
+    @property
+    def clients(self) -> range:
+        return range(len(self.train))
+
+    @property
+    def classes(self) -> int:
+        return self.counts.shape[1]
+
+    @property
+    def participants(self) -> tuple[int, ...]:
+        """The clients that the server ever sees: those that do not drop out."""
+        return tuple(client for client in self.clients if not self.dropout[client])
+
+    @property
+    def dropouts(self) -> tuple[int, ...]:
+        return tuple(client for client in self.clients if self.dropout[client])
+
+    def size(self, client: int) -> int:
+        """|D_k|, the number of training samples of a client."""
+        return len(self.train[client])
+
+
+def run_work(problem: Problem, work: Work, round: int) -> Result:
+    """Carry out one piece of work on the client's own training data, or on the samples that the work brings along."""
+    if work.samples is None:
+        samples, indices = problem.images, problem.train[work.client]
+    else:
+        samples, indices = work.samples, work.indices
+    return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
+
+
+class Method:
+    """A federated method: derive a frozen dataclass whose fields are its hyper-parameters.
+
+    The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is the role
+    of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``).
+    """
+
+    title: ClassVar[str]
+    stage: ClassVar[str] = "federate"
+    model: ClassVar[str] = "global"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def clients(self, problem: Problem) -> tuple[int, ...]:
+        """The clients that take part."""
+        return problem.participants
+
+    def init(self, problem: Problem, start: Params) -> State:
+        """The state before the first round, from the initial parameters that all methods share."""
+        return {"global": start}
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        """What each of ``clients`` trains in this round."""
+        raise TypeError(f"{type(self).__name__} defines no client_work")
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        """The state after the round; ``results`` are in the order of the clients, and may be empty."""
+        raise TypeError(f"{type(self).__name__} defines no server_update")
+
+    def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
+        """By role, the model of every client, or of each; ``latest`` holds the last local model that each client sent."""
+        return {"global": state["global"], "local": dict(latest)}
+
+
+Models = Params | dict[int, Params]
+"""One model for all clients, or one each."""
+
+
+class Derived:
+    """A method on top of another one's finished rounds, such as fine-tuning; its base is any federated method.
+
+    ``base`` names the default one; ``needs`` may name the ``generator``.
+    """
+
+    title: ClassVar[str]
+    stage: ClassVar[str] = "personalize"
+    model: ClassVar[str] = "personalized"
+    base: ClassVar[str] = "fedavg"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
+        """By role, the models that the clients make of the base method's state after ``round``."""
+        raise TypeError(f"{type(self).__name__} defines no personalize")
+
+
+@dataclass(frozen=True)
+class BaseModels:
+    """What a base method leaves after a round: its global model, and the last local model of each client."""
+
+    global_model: Params
+    local_models: dict[int, Params]
+
+
+@dataclass(frozen=True)
+class Round:
+    """The federation after a round: the method's state and the last local model of each client."""
+
+    round: int
+    state: State
+    latest: dict[int, Params]
+    results: tuple[Result, ...] = ()
+
+
+def run(
+    method: Method,
+    problem: Problem,
+    start: Params,
+    resume: Round | None = None,
+    worker: Callable[[Problem, Work, int], Result] = run_work,
+) -> Iterator[Round]:
+    """The synchronous server: yields the federation before the first round and after each one.
+
+    All clients of the method take part in each round. Clients are independent given the state, so the order in which
+    they are trained changes nothing; what they send is merged in the order of the clients.
+
+    >>> from apfl.federation import load_method, run
+    >>> for now in run(load_method("fedavg"), problem, start):  # doctest: +SKIP
+    ...     print(now.round, accuracy(now.state["global"]))
+    """
+    now = resume or Round(0, method.init(problem, start), {})
+    if resume is None:
+        yield now
+    clients = method.clients(problem)
+    for number in range(now.round + 1, problem.training.rounds + 1):
+        work = method.client_work(now.state, problem, number, clients)
+        results = tuple(worker(problem, piece, number) for piece in work)
+        state = method.server_update(now.state, problem, number, results)
+        sent = {result.client: result.params for result in results if result.role == "local"}
+        now = Round(number, state, now.latest | sent, results)
+        yield now
+
+
+def weighted_mean(models: Sequence[Params], weights: Sequence[float]) -> Params:
+    """sum_k w_k theta_k / sum_k w_k (Eq. 2), accumulated in float64 and rounded once.
+
+    So the mean of equal models is that model, and the mean of one model is itself, bit for bit.
+    """
+    total = float(sum(weights))
+    if not models or total <= 0:
+        raise ValueError("a mean needs at least one model of positive weight")
+    mean = {}
+    for name, first in models[0].items():
+        accumulated = torch.zeros_like(first, dtype=torch.float64)
+        for model, weight in zip(models, weights, strict=True):
+            accumulated.add_(model[name].to(torch.float64), alpha=weight)
+        mean[name] = accumulated.div_(total).to(first.dtype)
+    return mean
+
+
+def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    """The method of ``baselines/{module}.py`` with these hyper-parameters."""
+    try:
+        kind = importlib.import_module(f"baselines.{module}").METHOD
+    except ModuleNotFoundError as error:
+        if error.name != f"baselines.{module}":
+            raise
+        raise UserError(f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are") from None
+    try:
+        return kind(**(parameters or {}))
+    except TypeError as error:
+        raise UserError(f"method {module!r}: {error}; `apfl methods` lists its hyper-parameters") from None
