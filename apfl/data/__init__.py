@@ -1,0 +1,1 @@
+"""Data sets as artefacts: where images come from, and how they are shared among clients."""

@@ -1,0 +1,101 @@
+"""The data set artefact: every image of a data set as 32x32 pixels, official train and test parts pooled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from apfl.artifacts import canonical_json, read_npz, write_npz
+from apfl.errors import UserError
+
+SIZE = 32
+"""Height and width, in pixels, of every image."""
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "emnist": 26, "fashion_mnist": 10, "digits": 10}
+"""Classes of the data sets that the paper names: a stand-in with fewer must not carry their name."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, labels and where they came from.
+
+    name: as in file names; images: uint8 [N, C, 32, 32], C is 1 (grey) or 3 (RGB); labels: int64 [N], 0 to classes - 1;
+    class_names: one a class, in label order; source: kind, SHA-256 and whatever else identifies the source.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2:] != (SIZE, SIZE):
+            raise UserError(
+                f"data set {self.name}: images are {images.dtype} {list(images.shape)}, not uint8 [N, 1 or 3, 32, 32]; make it again"
+            )
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            raise UserError(
+                f"data set {self.name}: labels are {labels.dtype} {list(labels.shape)}, not int64 [{len(images)}]; make it again"
+            )
+        if not len(labels):
+            raise UserError(f"data set {self.name}: holds no image; check its source")
+        if labels.min() < 0 or labels.max() >= self.classes:
+            raise UserError(
+                f"data set {self.name}: labels run from {labels.min()} to {labels.max()} but there are {self.classes} class names;"
+                " correct the source"
+            )
+        check_name(self.name, self.classes)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.images.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def check_name(name: str, classes: int | None = None) -> None:
+    """A `UserError` unless ``name`` can be a file name and, for a data set of the paper, has the right number of classes."""
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise UserError(f"data set {name!r}: a name has lower-case letters, digits and underscores only; rename it")
+    expected = CLASSES.get(name, classes)
+    if classes is not None and classes != expected:
+        raise UserError(
+            f"data set {name}: the source has {classes} classes, {name} has {expected}; give a stand-in a name of its own"
+        )
+
+
+def save_dataset(path: str | os.PathLike, dataset: Dataset) -> None:
+    """Write the artefact: ``images``, ``labels``, ``class_names``, ``name`` and ``source`` (JSON)."""
+    write_npz(
+        path,
+        images=dataset.images,
+        labels=dataset.labels,
+        class_names=np.array(dataset.class_names),
+        name=np.array(dataset.name),
+        source=np.array(canonical_json(dataset.source)),
+    )
+
+
+def load_dataset(path: str | os.PathLike) -> Dataset:
+    """Read an artefact that `save_dataset` wrote; anything else is a `UserError`."""
+    arrays = read_npz(path, "data set", ("images", "labels", "class_names", "name", "source"))
+    try:
+        source = json.loads(str(arrays["source"]))
+    except ValueError:
+        raise UserError(f"data set {path}: its source is not JSON; make it again") from None
+    names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
+    return Dataset(str(arrays["name"]), arrays["images"], arrays["labels"], names, source)

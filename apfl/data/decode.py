@@ -1,0 +1,67 @@
+"""From a source to a data set: choose images, decode them one by one, make them 32x32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apfl.data.dataset import SIZE, Dataset, check_name
+from apfl.data.sources import Raw
+from apfl.errors import UserError
+from apfl.streams import numpy_stream
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Progress = Callable[[Iterable, int], Iterable]
+"""Wraps an iterable of known length, to show how far it is."""
+
+
+def make_dataset(
+    name: str, raw: Raw, max_samples: int | None = None, seed: int = 0, progress: Progress = lambda items, total: items
+) -> Dataset:
+    """Decode a source, or ``max_samples`` images of it, chosen by ``seed`` with the classes in their proportions.
+
+    The images keep their order. They are grey (one channel) if all three channels are equal in every image.
+    """
+    check_name(name, len(raw.class_names))
+    positions = subset(raw.labels, max_samples, seed, name) if max_samples is not None else np.arange(len(raw.labels))
+    pixels = np.empty((len(positions), SIZE, SIZE, 3), np.uint8)
+    for row, image in enumerate(progress(raw.images(positions), len(positions))):
+        pixels[row] = to_pixels(image)
+    channels = 1 if all((block == block[..., :1]).all() for block in np.array_split(pixels, 1 + len(pixels) // 1000)) else 3
+    images = np.ascontiguousarray(pixels[..., :channels].transpose(0, 3, 1, 2))
+    source = dict(raw.source) if max_samples is None else {**raw.source, "max_samples": max_samples, "seed": seed}
+    return Dataset(name, images, raw.labels[positions], raw.class_names, source)
+
+
+def subset(labels: np.ndarray, size: int, seed: int, name: str) -> np.ndarray:
+    """Ascending positions of ``size`` images (all, if there are fewer) with the classes in their proportions, by largest remainder."""
+    if size < 1:
+        raise UserError(f"max_samples: is {size}; use at least 1, or leave it out for all images")
+    if size >= len(labels):
+        return np.arange(len(labels))
+    stream = numpy_stream(seed, f"subset/{name}")
+    sizes = np.bincount(labels)
+    quota, remainder = np.divmod(sizes * size, len(labels))
+    order = np.lexsort((stream.random(len(sizes)), -remainder))
+    quota[order[: size - quota.sum()]] += 1
+    chosen = [stream.permutation(np.flatnonzero(labels == label))[:part] for label, part in enumerate(quota)]
+    return np.sort(np.concatenate(chosen))
+
+
+def to_pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [32, 32, 3]. An image that is not square is first padded with black on both sides, so that shapes keep their form."""
+    from PIL import Image
+
+    image = image.convert("RGB")
+    if image.width != image.height:
+        side = max(image.size)
+        square = Image.new("RGB", (side, side))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = square
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(image)

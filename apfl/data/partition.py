@@ -1,0 +1,146 @@
+"""The partition artefact: which client holds each image, and whether it trains or tests on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from apfl.artifacts import canonical_json, read_npz, write_npz
+from apfl.data.dataset import Dataset
+from apfl.data.partitioners import Assignment, dirichlet, iid, pathological, quantity
+from apfl.data.setting import Setting, parse_setting
+from apfl.errors import UserError
+from apfl.streams import numpy_stream
+
+PARTITIONERS = {"dirichlet": dirichlet.assign, "pathological": pathological.assign, "iid": iid.assign, "quantity": quantity.assign}
+
+
+@dataclass(frozen=True)
+class Partition:
+    """client: int64 [N], the client of each image (-1: unused); is_train: bool [N], false for test images and unused ones;
+    counts: int64 [K, C], training images; dropout: bool [K], clients that never reach the server; unseen: bool [C], classes of
+    which no other client has a training image; specification: the setting, its fields, seed, stream, draws and the data set.
+    """
+
+    client: np.ndarray
+    is_train: np.ndarray
+    counts: np.ndarray
+    dropout: np.ndarray
+    unseen: np.ndarray
+    specification: dict[str, Any]
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are, with those that drop out."""
+        return len(self.dropout)
+
+    def train(self, client: int) -> np.ndarray:
+        """Positions of the client's training images, int64, ascending."""
+        return np.flatnonzero((self.client == client) & self.is_train)
+
+    def test(self, client: int) -> np.ndarray:
+        """Positions of the client's test images, int64, ascending."""
+        return np.flatnonzero((self.client == client) & ~self.is_train)
+
+
+def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Partition:
+    """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests.
+
+    Everything is a function of data set, setting and seed. `UserError` if the setting cannot be met with these images.
+    """
+    setting = parse_setting(setting) if isinstance(setting, str) else setting
+    if setting.clients > len(dataset):
+        raise UserError(f"setting {setting}: {setting.clients} clients but {dataset.name} has {len(dataset)} images; use fewer clients")
+    if setting.kind in ("dirichlet", "quantity") and setting.clients * setting.min_samples > len(dataset):
+        raise UserError(
+            f"setting {setting}: {setting.clients} clients of at least {setting.min_samples} images need more than the {len(dataset)}"
+            f" of {dataset.name}; use fewer clients or a smaller minimum (such as -min1)"
+        )
+    name = f"partition/{dataset.name}/{setting}"
+    assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
+    is_train = split(dataset.labels, assignment, numpy_stream(seed, f"{name}/split"))
+    counts = count(dataset.labels[is_train], assignment.client[is_train], setting.clients, dataset.classes)
+    specification = {
+        "dataset": dataset.name,
+        "labels": labels_digest(dataset),
+        "setting": str(setting),
+        "kind": setting.kind,
+        **setting.fields(),
+        "seed": seed,
+        "stream": name,
+        "draws": assignment.draws,
+    }
+    unseen = counts[~assignment.dropout].sum(axis=0) == 0
+    return Partition(assignment.client, is_train, counts, assignment.dropout, unseen, specification)
+
+
+def split(labels: np.ndarray, assignment: Assignment, stream: np.random.Generator) -> np.ndarray:
+    """bool [N], true where an image is for training: inside each client 10 % are for tests, stratified by class."""
+    is_train = np.zeros(len(labels), bool)
+    for client in range(len(assignment.dropout)):
+        own = stream.permutation(np.flatnonzero(assignment.client == client))
+        kinds, inverse, sizes = np.unique(labels[own], return_inverse=True, return_counts=True)
+        quota = test_quota(sizes, stream)
+        for kind in range(len(kinds)):
+            is_train[own[inverse == kind][quota[kind] :]] = True
+    return is_train
+
+
+def test_quota(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """How many images of each class to test on: a tenth, by largest remainder, so that the total is a tenth of the total.
+
+    sizes: int64 [classes], each at least 1. The total is rounded half up. Ties are broken by the stream, and a class with one image
+    keeps it for training as long as another class can give one.
+    """
+    total = (sizes.sum() + 5) // 10
+    quota = sizes // 10
+    order = np.lexsort((stream.random(len(sizes)), -(sizes % 10), sizes == 1))
+    quota[order[: total - quota.sum()]] += 1
+    return quota
+
+
+test_quota.__test__ = False  # the name is the field's word for it, not a test
+
+
+def count(labels: np.ndarray, client: np.ndarray, clients: int, classes: int) -> np.ndarray:
+    """Images of each class that each client holds, int64 [clients, classes]; unused images (client -1) are left out."""
+    used = client >= 0
+    flat = np.bincount(client[used] * classes + labels[used], minlength=clients * classes)
+    return flat.reshape(clients, classes).astype(np.int64)
+
+
+def labels_digest(dataset: Dataset) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the labels: the same for the same images in the same order."""
+    return hashlib.sha256(dataset.labels.tobytes()).hexdigest()[:12]
+
+
+def check_match(dataset: Dataset, partition: Partition) -> None:
+    """A `UserError` unless the partition was made from these images."""
+    made_from = partition.specification["dataset"], partition.specification["labels"]
+    if made_from != (dataset.name, labels_digest(dataset)):
+        raise UserError(
+            f"partition {partition.specification['setting']}: made from other images ({made_from[0]}, {len(partition.client)} images)"
+            f" than data set {dataset.name} ({len(dataset)} images); make the partition again"
+        )
+
+
+def save_partition(path: str | os.PathLike, partition: Partition) -> None:
+    """Write the artefact: the arrays, and the specification as JSON."""
+    arrays = {name: getattr(partition, name) for name in ("client", "is_train", "counts", "dropout", "unseen")}
+    write_npz(path, specification=np.array(canonical_json(partition.specification)), **arrays)
+
+
+def load_partition(path: str | os.PathLike) -> Partition:
+    """Read an artefact that `save_partition` wrote; anything else is a `UserError`."""
+    names = ("client", "is_train", "counts", "dropout", "unseen", "specification")
+    arrays = read_npz(path, "partition", names)
+    try:
+        specification = json.loads(str(arrays.pop("specification")))
+    except ValueError:
+        raise UserError(f"partition {path}: its specification is not JSON; make it again") from None
+    return Partition(**{name: arrays[name] for name in names[:-1]}, specification=specification)

@@ -1,0 +1,112 @@
+"""The name of a partition, which spells out everything but the seed: ``dirichlet-alpha0.1-clients5``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from apfl.errors import UserError
+
+EXAMPLES = {
+    "dirichlet": "dirichlet-alpha0.1-clients5",
+    "pathological": "pathological-classes2-clients10-missing20",
+    "iid": "iid-clients5",
+    "quantity": "quantity-alpha0.5-clients5",
+}
+"""The kinds of partition, with an example of each."""
+
+REQUIRED = {
+    "dirichlet": ("alpha", "clients"),
+    "pathological": ("classes", "clients"),
+    "iid": ("clients",),
+    "quantity": ("alpha", "clients"),
+}
+OPTIONAL = {"dirichlet": ("balanced", "min"), "pathological": ("missing",), "iid": (), "quantity": ("min",)}
+MIN_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How images are shared among clients; `str` gives the name back.
+
+    kind: dirichlet (label skew per class), pathological (a few classes a client), iid or quantity (sizes differ);
+    clients: how many; alpha: concentration of the Dirichlet distribution, as written (a decimal number above 0);
+    classes: classes of each client; missing: percentage of classes monopolised by clients that drop out (none: nobody does);
+    balanced: a client that has its fair share of images gets no more; min_samples: the least any client may hold.
+    """
+
+    kind: str
+    clients: int
+    alpha: str | None = None
+    classes: int | None = None
+    missing: int | None = None
+    balanced: bool = False
+    min_samples: int = MIN_SAMPLES
+
+    def __post_init__(self) -> None:
+        if self.clients < 1:
+            raise UserError(f"setting {self}: clients is {self.clients}; there must be at least 1")
+        if self.alpha is not None and not (re.fullmatch(r"\d+(\.\d+)?", self.alpha) and 0 < float(self.alpha) < float("inf")):
+            raise UserError(f"setting {self}: alpha is {self.alpha!r}; it must be a decimal number above 0, such as 0.1")
+        if self.classes is not None and self.classes < 1:
+            raise UserError(f"setting {self}: classes is {self.classes}; a client holds at least 1 class")
+        if self.missing is not None and not 0 < self.missing < 100:
+            raise UserError(
+                f"setting {self}: missing is {self.missing} % of the classes; it must be from 1 to 99, as there cannot be more"
+                " monopoly classes than classes and some must remain for the others"
+            )
+        if self.min_samples < 1:
+            raise UserError(f"setting {self}: min is {self.min_samples}; a client holds at least 1 image")
+
+    def fields(self) -> dict[str, str | int | bool]:
+        """The fields that this kind of partition reads, by name."""
+        named = {"min_samples" if name == "min" else name for name in REQUIRED[self.kind] + OPTIONAL[self.kind]}
+        return {name: value for name, value in vars(self).items() if name in named and value is not None}
+
+    def __str__(self) -> str:
+        parts = [
+            self.kind,
+            f"alpha{self.alpha}" if self.alpha is not None else "",
+            f"classes{self.classes}" if self.classes is not None else "",
+            f"clients{self.clients}",
+            f"missing{self.missing}" if self.missing is not None else "",
+            "balanced" if self.balanced else "",
+            f"min{self.min_samples}" if self.min_samples != MIN_SAMPLES else "",
+        ]
+        return "-".join(part for part in parts if part)
+
+
+def parse_setting(text: str) -> Setting:
+    """The setting that a name spells out; a name that does not is a `UserError`.
+
+    >>> parse_setting("pathological-classes2-clients10-missing20").missing
+    20
+    >>> str(parse_setting("dirichlet-alpha0.05-clients5-balanced"))
+    'dirichlet-alpha0.05-clients5-balanced'
+    """
+    kind, *parts = re.split("-(?=[a-z])", text)  # a minus sign stays with its number, for the message
+    if kind not in EXAMPLES:
+        raise UserError(f"setting {text!r}: unknown kind {kind!r}; use one of {', '.join(EXAMPLES)}, as in {EXAMPLES['dirichlet']}")
+    fields: dict[str, str] = {}
+    for part in parts:
+        name, value = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
+        if name in fields or name not in REQUIRED[kind] + OPTIONAL[kind]:
+            problem = "is there twice" if name in fields else "is no part of it"
+            raise UserError(f"setting {text!r}: {part!r} {problem}; write it like {EXAMPLES[kind]}")
+        fields[name] = value
+    if missing := [name for name in REQUIRED[kind] if name not in fields]:
+        raise UserError(f"setting {text!r}: {missing[0]} is missing; write it like {EXAMPLES[kind]}")
+    if fields.get("balanced"):
+        raise UserError(f"setting {text!r}: balanced takes no value; write it like {EXAMPLES[kind]}-balanced")
+    for name in ("clients", "classes", "missing", "min"):
+        if name in fields and not re.fullmatch(r"[0-9]{1,9}", fields[name]):
+            raise UserError(f"setting {text!r}: {name} is {fields[name]!r}, not a whole number; write it like {EXAMPLES[kind]}")
+    return Setting(
+        kind=kind,
+        clients=int(fields["clients"]),
+        alpha=fields.get("alpha"),
+        classes=int(fields["classes"]) if "classes" in fields else None,
+        missing=int(fields["missing"]) if "missing" in fields else None,
+        balanced="balanced" in fields,
+        min_samples=int(fields.get("min", MIN_SAMPLES)),
+    )
