@@ -1,0 +1,263 @@
+"""What can be said about methods and code without running them: no file is imported, all are read as syntax trees.
+
+So a workflow with hundreds of jobs is planned in a second, and a method that needs a package nobody has installed can
+still be listed. `card` reads a method's title, stage and hyper-parameters from ``baselines/{module}.py``; `code_digest`
+says whether the code that a stage runs has changed in more than its comments.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from apfl.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A hyper-parameter: the name of its type (int, float, str, bool), its default, and the line that explains it."""
+
+    type: str
+    default: Any
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What ``baselines/{module}.py`` says about itself."""
+
+    module: str
+    title: str
+    stage: str
+    model: str
+    base: str
+    needs: tuple[str, ...]
+    fields: dict[str, Field] = field(default_factory=dict)
+    summary: str = ""
+    docstring: str = ""
+
+
+def methods(root: Path = ROOT) -> dict[str, Card]:
+    """The card of every file in ``baselines/``, by module name."""
+    names = sorted(path.stem for path in (root / "baselines").glob("*.py"))
+    return {name: card(name, root) for name in names if not name.startswith("_")}
+
+
+@cache
+def card(module: str, root: Path = ROOT) -> Card:
+    """The card of one method; a `UserError` if there is no such file or it does not say what it must."""
+    path = root / "baselines" / f"{module}.py"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
+        names = sorted(file.stem for file in path.parent.glob("*.py") if not file.stem.startswith("_"))
+        known = ", ".join(names)
+        raise UserError(f"method {module!r}: there is no baselines/{module}.py; add it, or choose from {known}")
+    tree = _parse(path)
+    named = [node.value.id for node in tree.body if _target(node) == "METHOD" and isinstance(node.value, ast.Name)]
+    if not named:
+        raise UserError(f"baselines/{module}.py: names no method; end it with METHOD = the name of its class")
+    facts, fields = _class_facts(path, named[-1], root)
+    if missing := [name for name in ("title", "stage", "model") if name not in facts]:
+        raise UserError(f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`")
+    if facts["stage"] not in ("federate", "personalize"):
+        raise UserError(f"baselines/{module}.py: stage {facts['stage']!r} is neither 'federate' nor 'personalize'")
+    docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
+    return Card(
+        module=module,
+        title=facts["title"],
+        stage=facts["stage"],
+        model=facts["model"],
+        base=facts.get("base", "") if facts["stage"] == "personalize" else "",
+        needs=tuple(facts.get("needs", ())),
+        fields=fields,
+        summary=" ".join(docstring.split("\n\n")[0].split()),
+        docstring=docstring,
+    )
+
+
+def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
+    """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization``."""
+    return _class_facts(_module_path(module, root), name, root)[1]
+
+
+def check_values(fields: Mapping[str, Field], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` if each is a known hyper-parameter of the right type; otherwise a `UserError` that names ``where``."""
+    return {name: _checked(fields, name, value, where) for name, value in values.items()}
+
+
+def check_parameters(module: str, values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
+    """`check_values` for the hyper-parameters of a method."""
+    return check_values(card(module, root).fields, values, f"method {module!r}")
+
+
+def code_digest(*modules: str, root: Path = ROOT) -> str:
+    """A digest of the given modules and of all that they import, transitively, within ``apfl`` and ``baselines``.
+
+    Comments, docstrings and layout do not count, so that rewording a card retrains nothing.
+    """
+    names = sorted(imported_modules(*modules, root=root))
+    lines = [f"{name} {_fingerprint(_module_path(name, root), root)[0]}" for name in names]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
+    """The modules that `code_digest` covers."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(_fingerprint(_module_path(name, root), root)[1])
+    return seen
+
+
+def _checked(fields: Mapping[str, Field], name: str, value: Any, where: str) -> Any:
+    if name not in fields:
+        known = ", ".join(sorted(fields)) or "none"
+        raise UserError(f"{where}: unknown hyper-parameter {name!r}; known: {known}")
+    wanted = fields[name].type
+    kind = TYPES[wanted]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        yaml_text = kind is float and _looks_like_a_number(value)
+        remedy = f"write {value.lower().replace('e', '.0e')}" if yaml_text else f"give a {wanted}"
+        raise UserError(f"{where}: {name} {value!r} is not of type {wanted}; {remedy}")
+    return value
+
+
+def _looks_like_a_number(value: Any) -> bool:
+    """YAML reads 1e-3, without a point, as text."""
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) is not None
+
+
+def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dict[str, Field]]:
+    """Class variables and dataclass fields of a class, its bases' first, as Python itself resolves them."""
+    tree = _parse(path)
+    node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if node is None:
+        for module, original in _imported_names(tree, name):
+            return _class_facts(_module_path(module, root), original, root)
+        raise UserError(f"{path.name}: has no class {name}; define it there, or import it from apfl or baselines")
+    facts: dict[str, Any] = {}
+    fields: dict[str, Field] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name) and (_defines(tree, base.id) or list(_imported_names(tree, base.id))):
+            inherited_facts, inherited_fields = _class_facts(path, base.id, root)
+            facts |= inherited_facts
+            fields |= inherited_fields
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for position, statement in enumerate(node.body):
+        target = _target(statement)
+        value = getattr(statement, "value", None)
+        if target is None:
+            continue
+        if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
+            doc = _documentation(node.body, position, lines)
+            fields[target] = _field(path, target, statement, doc)
+        elif value is not None:
+            try:
+                facts[target] = ast.literal_eval(value)
+            except ValueError:
+                continue  # a class variable that is no literal is not part of the card
+    return facts, fields
+
+
+def _field(path: Path, name: str, statement: ast.AnnAssign, doc: str) -> Field:
+    kind = ast.unparse(statement.annotation)
+    if kind not in TYPES:
+        raise UserError(f"{path.name}: hyper-parameter {name} has type {kind}; use int, float, str or bool")
+    try:
+        default = ast.literal_eval(statement.value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        raise UserError(f"{path.name}: hyper-parameter {name} has no literal default; give it one") from None
+    return Field(kind, float(default) if kind == "float" else default, doc)
+
+
+def _documentation(body: list[ast.stmt], position: int, lines: list[str]) -> str:
+    """The string below a field, or the comment at the end of its line."""
+    if position + 1 < len(body) and _is_text(body[position + 1]):
+        return " ".join(body[position + 1].value.value.split())
+    line = lines[body[position].end_lineno - 1]
+    return line[body[position].end_col_offset :].strip().removeprefix("#").removeprefix(":").strip()
+
+
+def _target(statement: ast.stmt) -> str | None:
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        return statement.target.id
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id
+    return None
+
+
+def _defines(tree: ast.Module, name: str) -> bool:
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+
+
+def _imported_names(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
+    """(module, original name) where ``name`` was imported from this project."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("apfl", "baselines"):
+            yield from ((node.module, alias.name) for alias in node.names if (alias.asname or alias.name) == name)
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise UserError(f"{path.parent.name}/{path.name}: line {error.lineno}: {error.msg}; correct the file") from None
+
+
+@cache
+def _fingerprint(path: Path, root: Path) -> tuple[str, tuple[str, ...]]:
+    """The digest of one file's code, and the project's modules that it imports anywhere in it."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such module")
+    tree = _parse(path)
+    imported = tuple(sorted(set(_project_imports(tree, root))))
+    code = ast.dump(_WithoutDocstrings().visit(copy.deepcopy(tree)))
+    return hashlib.sha256(code.encode()).hexdigest(), imported
+
+
+def _project_imports(tree: ast.Module, root: Path) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] in ("apfl", "baselines") and _module_path(name, root).is_file():
+                yield name
+
+
+def _module_path(module: str, root: Path) -> Path:
+    path = root.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [item for item in body if not _is_text(item)]
+        return node
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
