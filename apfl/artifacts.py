@@ -50,7 +50,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,7 +108,10 @@ def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
 
 def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Write arrays as a compressed npz whose bytes depend on the arrays alone (no time stamps, no pickle)."""
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
         for name in sorted(arrays):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.asanyarray(arrays[name]), allow_pickle=False)
@@ -126,7 +131,9 @@ def read_npz(path: str | os.PathLike, what: str, required: tuple[str, ...] = ())
     return arrays
 
 
-def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
+) -> None:
     """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata."""
     from safetensors.torch import save_file
 
@@ -135,7 +142,9 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], 
         save_file(flat, temporary, metadata={"header": canonical_json(dict(header or {}))})
 
 
-def read_tensors(path: str | os.PathLike, what: str, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(
+    path: str | os.PathLike, what: str, device: str = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the header of a safetensors file."""
     from safetensors import safe_open
 
@@ -143,7 +152,8 @@ def read_tensors(path: str | os.PathLike, what: str, device: str = "cpu") -> tup
     try:
         with safe_open(path, framework="pt", device=device) as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, header
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, header
     except Exception as error:  # safetensors raises its own error type, json raises ValueError
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and run again") from None
 

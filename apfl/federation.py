@@ -7,10 +7,10 @@ A method is four pure functions over an explicit state, on a frozen dataclass of
     server_update  the state after a round, from what the clients sent
     client_models  the model that each client would use
 
-A state is a nested dictionary with string keys and tensors as leaves, so that saving, resuming and moving it between devices
-need no help from the method. `run` is the synchronous server; it yields after each round and does nothing else: whoever
-drives it evaluates, saves and prints. Methods that start from another method's models, such as fine-tuning and
-AP-FL, derive from `Derived` instead.
+A state is a nested dictionary with string keys and tensors as leaves, so that saving, resuming and moving it between
+devices need no help from the method. `run` is the synchronous server; it yields after each round and does nothing
+else: whoever drives it evaluates, saves and prints. Methods that start from another method's models, such as
+fine-tuning and AP-FL, derive from `Derived` instead.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ State = dict[str, Any]
 class Problem:
     """Everything that is given to a method: data, partition, network, training settings and the seed.
 
-    ``counts`` [K, classes] are training samples; ``train[k]`` and ``test[k]`` index ``images``. ``unseen`` [classes] marks
-    the classes that dropout clients alone hold.
+    ``counts`` [K, classes] are training samples; ``train[k]`` and ``test[k]`` index ``images``. ``unseen`` [classes]
+    marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a seed share.
     """
 
     model: Model
@@ -47,6 +47,7 @@ class Problem:
     unseen: Tensor
     training: TrainingConfig
     seed: int
+    start: Params
     engine: Engine = field(default_factory=Engine)
     semantics: Tensor | None = None
     proxy: Images | None = None
@@ -85,8 +86,8 @@ def run_work(problem: Problem, work: Work, round: int) -> Result:
 class Method:
     """A federated method: derive a frozen dataclass whose fields are its hyper-parameters.
 
-    The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is the role
-    of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``).
+    The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is
+    the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``).
     """
 
     title: ClassVar[str]
@@ -98,9 +99,9 @@ class Method:
         """The clients that take part."""
         return problem.participants
 
-    def init(self, problem: Problem, start: Params) -> State:
-        """The state before the first round, from the initial parameters that all methods share."""
-        return {"global": start}
+    def init(self, problem: Problem) -> State:
+        """The state before the first round."""
+        return {"global": problem.start}
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         """What each of ``clients`` trains in this round."""
@@ -111,7 +112,8 @@ class Method:
         raise TypeError(f"{type(self).__name__} defines no server_update")
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
-        """By role, the model of every client, or of each; ``latest`` holds the last local model that each client sent."""
+        """By role, the model of every client, or of each; ``latest`` holds the last local model that each client
+        sent."""
         return {"global": state["global"], "local": dict(latest)}
 
 
@@ -157,7 +159,6 @@ class Round:
 def run(
     method: Method,
     problem: Problem,
-    start: Params,
     resume: Round | None = None,
     worker: Callable[[Problem, Work, int], Result] = run_work,
 ) -> Iterator[Round]:
@@ -167,10 +168,10 @@ def run(
     they are trained changes nothing; what they send is merged in the order of the clients.
 
     >>> from apfl.federation import load_method, run
-    >>> for now in run(load_method("fedavg"), problem, start):  # doctest: +SKIP
+    >>> for now in run(load_method("fedavg"), problem):  # doctest: +SKIP
     ...     print(now.round, accuracy(now.state["global"]))
     """
-    now = resume or Round(0, method.init(problem, start), {})
+    now = resume or Round(0, method.init(problem), {})
     if resume is None:
         yield now
     clients = method.clients(problem)
@@ -207,7 +208,9 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
     except ModuleNotFoundError as error:
         if error.name != f"baselines.{module}":
             raise
-        raise UserError(f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are") from None
+        raise UserError(
+            f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are"
+        ) from None
     try:
         return kind(**(parameters or {}))
     except TypeError as error:

@@ -1,8 +1,9 @@
-"""Networks as pure functions of their parameters: the paper's CNN, a small residual network, and the semantic generator.
+"""Networks as pure functions of their parameters: the paper's CNN, a small residual network, and the semantic
+generator.
 
-A classifier is any `torch.nn.Module` without batch statistics that has two submodules: ``body`` (images to features) and
-``head`` (a linear layer, features to logits). `Model` calls it with explicit parameters, so that the parameters of a
-client are plain data and never live inside a module.
+A classifier is any `torch.nn.Module` without batch statistics that has two submodules: ``body`` (images to features)
+and ``head`` (a linear layer, features to logits). `Model` calls it with explicit parameters, so that the parameters
+of a client are plain data and never live inside a module.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Params = dict[str, Tensor]
 class CNN(nn.Module):
     """The paper's classifier (section 4.1) for images of 32x32 pixels.
 
-    conv5x5(C, 32) - ReLU - maxpool2 - conv5x5(32, 64) - ReLU - maxpool2 - flatten 1600 - linear 512 - ReLU - linear classes;
-    878,538 parameters for three channels and ten classes. Pooling stands before ReLU, which is the same function at a
-    quarter of the cost: both are monotone.
+    conv5x5(C, 32) - ReLU - maxpool2 - conv5x5(32, 64) - ReLU - maxpool2 - flatten 1600 - linear 512 - ReLU - linear
+    classes; 878,538 parameters for three channels and ten classes. Pooling stands before ReLU, which is the same
+    function at a quarter of the cost: both are monotone.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -90,7 +91,8 @@ NETWORKS = {"cnn": CNN, "resnet": ResNet}
 
 
 def build_network(specification: Mapping[str, Any], channels: int, classes: int) -> nn.Module:
-    """The classifier that a study names: ``{"name": "cnn"}``, or any class as ``{"name": "package.module:Class", ...}``.
+    """The classifier that a study names: ``{"name": "cnn"}``, or any class as ``{"name": "package.module:Class",
+    ...}``.
 
     The other keys go to the constructor after ``channels`` and ``classes``. A class of one's own needs ``body`` and
     ``head`` submodules and must not keep batch statistics, which averaging of parameters would leave behind.
@@ -103,9 +105,13 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     except TypeError as error:
         raise UserError(f"network.name {name!r}: {error}; see the class for its options") from None
     if buffers := [key for key, _ in network.named_buffers()]:
-        raise UserError(f"network.name {name!r}: keeps statistics ({buffers[0]}); use group or layer normalisation instead")
+        raise UserError(
+            f"network.name {name!r}: keeps statistics ({buffers[0]}); use group or layer normalisation instead"
+        )
     if not (hasattr(network, "body") and hasattr(network, "head")):
-        raise UserError(f"network.name {name!r}: has no 'body' and 'head' submodules; name them so (apfl/nets.py shows how)")
+        raise UserError(
+            f"network.name {name!r}: has no 'body' and 'head' submodules; name them so (apfl/nets.py shows how)"
+        )
     return network
 
 
@@ -115,7 +121,9 @@ def _imported(name: str) -> type[nn.Module]:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
         known = ", ".join(NETWORKS)
-        raise UserError(f"network.name {name!r}: unknown; choose one of {known}, or give package.module:Class") from None
+        raise UserError(
+            f"network.name {name!r}: unknown; choose one of {known}, or give package.module:Class"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -159,10 +167,10 @@ def seeded(make, seed: int, purpose: str):
 class SemanticGenerator(nn.Module):
     """G(z, A(y)) of Eq. 11: noise [B, z] and class semantics [B, d] to images [B, C, 32, 32].
 
-    GeneratorA of Fang et al. (2019), "Data-free adversarial distillation", in the conditional form of Zhang et al. (2022),
-    "Fine-tuning global model via data-free knowledge distillation": two linear branches, concatenated, then two upsampling
-    stages. The last layer normalises without affine parameters, so images come out as real ones go in: with zero mean and
-    unit variance per channel. ``width`` is 64 in those papers; the cost grows with its square.
+    GeneratorA of Fang et al. (2019), "Data-free adversarial distillation", in the conditional form of Zhang et al.
+    (2022), "Fine-tuning global model via data-free knowledge distillation": two linear branches, concatenated, then
+    two upsampling stages. The last layer normalises without affine parameters, so images come out as real ones go in:
+    with zero mean and unit variance per channel. ``width`` is 64 in those papers; the cost grows with its square.
     """
 
     def __init__(self, noise_dimension: int, semantic_dimension: int, channels: int, width: int = 64) -> None:

@@ -2,8 +2,8 @@
 
 A piece of `Work` is data: the parameters to start from and a sequence of phases. A `Phase` says what each step
 differentiates (its objective), which parameters it changes, with which optimiser, and for how long. `train` carries the
-work out. Whatever a method adds to plain gradient descent is in its objective: FedProx is another loss, SCAFFOLD a linear
-term, MAML and the Moreau envelope other gradients.
+work out. Whatever a method adds to plain gradient descent is in its objective: FedProx is another loss, SCAFFOLD a
+linear term, MAML and the Moreau envelope other gradients.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class SyntheticImages:
 
 @dataclass(frozen=True)
 class Step:
-    """What an objective sees at one step: the batches (one unless the phase asks for more), and its own random stream."""
+    """What an objective sees at one step: the batches (one unless the phase asks for more), and its own random
+    stream."""
 
     batches: tuple[Batch, ...]
     stream: torch.Generator
@@ -163,7 +164,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a piece of work. ``steps`` counts optimiser steps, ``loss`` is the mean over those of the last phase."""
+    """What came of a piece of work. ``steps`` counts optimiser steps, ``loss`` is the mean over those of the last
+    phase."""
 
     work: Work
     params: Params
@@ -329,9 +331,13 @@ def _run_phase(
     for name, value in params.items():
         value.requires_grad_(name in trainable)
     optimizer = phase.optimizer.build(list(trainable.values()))
-    stream = torch_stream(seed, f"objective/{work.role}/{number}", round=round, client=work.client, device=engine.device)
+    stream = torch_stream(
+        seed, f"objective/{work.role}/{number}", round=round, client=work.client, device=engine.device
+    )
     orders = [
-        batches(phase, indices, torch_stream(seed, f"batches/{work.role}/{number}/{slot}", round=round, client=work.client))
+        batches(
+            phase, indices, torch_stream(seed, f"batches/{work.role}/{number}/{slot}", round=round, client=work.client)
+        )
         for slot in range(phase.batches)
     ]
     objective = phase.objective

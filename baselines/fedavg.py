@@ -1,12 +1,13 @@
-"""Federated averaging: clients train the global model on their own data, the server averages by their numbers of samples.
+"""Federated averaging: clients train the global model on their own data, the server averages by their numbers of
+samples.
 
     @inproceedings{mcmahan2017communication,
       title = {Communication-efficient learning of deep networks from decentralized data},
       author = {McMahan, Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and Aguera y Arcas, Blaise},
       booktitle = {AISTATS}, year = {2017}}
 
-The paper prints no number of rounds. Every client takes part in every round, as in its full-participation setting, and the
-optimiser's state is fresh in each round, since clients are stateless in federated averaging.
+The paper prints no number of rounds. Every client takes part in every round, as in its full-participation setting,
+and the optimiser's state is fresh in each round, since clients are stateless in federated averaging.
 """
 
 from __future__ import annotations

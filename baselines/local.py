@@ -27,8 +27,8 @@ class Local(Method):
     def clients(self, problem: Problem) -> tuple[int, ...]:
         return tuple(problem.clients)
 
-    def init(self, problem: Problem, start: Params) -> State:
-        return {"clients": {str(client): start for client in problem.clients}}
+    def init(self, problem: Problem) -> State:
+        return {"clients": {str(client): problem.start for client in problem.clients}}
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [Work(client, state["clients"][str(client)], (problem.training.phase(),)) for client in clients]

@@ -1,0 +1,125 @@
+"""The two accuracies of every model, and the tidy table that they go into.
+
+``own``: the client's own test images, whose labels are distributed as its training labels are. ``pooled``: the test
+images of all clients together. ``monopoly``: a dropout client's own test images of classes that dropout clients alone
+hold. The paper's text describes the first, its Local row fits only the second, so both are recorded for every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apfl.federation import Models, Problem
+from apfl.nets import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "dataset", "setting", "method", "semantics", "reading", "seed", "round", "virtual_time", "client", "client_role",
+    "model", "test", "accuracy", "loss", "samples", "train_samples",
+)  # fmt: skip
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Per image of the union of all test parts: is it classified rightly, and its cross-entropy."""
+
+    correct: Tensor
+    loss: Tensor
+
+
+def pooled_indices(problem: Problem) -> Tensor:
+    """The test images of all clients together."""
+    return torch.cat(problem.test)
+
+
+def outcomes(problem: Problem, classify: Callable[[Tensor], Tensor], indices: Tensor) -> Outcome:
+    """``classify`` (images to logits or log-probabilities) on the images at ``indices``, in large batches."""
+    correct, loss = [], []
+    with torch.inference_mode(), problem.engine.autocast():
+        for rows in indices.split(EVALUATION_BATCH):
+            batch = problem.images.batch(rows)
+            logits = classify(batch.images).float()
+            correct.append(logits.argmax(1) == batch.labels)
+            loss.append(F.cross_entropy(logits, batch.labels, reduction="none"))
+    empty = torch.zeros(0)
+    return Outcome(torch.cat(correct) if correct else empty.bool(), torch.cat(loss) if loss else empty)
+
+
+def _mean(outcome: Outcome, chosen: slice | Tensor) -> tuple[float, float, int]:
+    correct, loss = outcome.correct[chosen], outcome.loss[chosen]
+    return correct.double().mean().item(), loss.double().mean().item(), len(correct)
+
+
+def evaluate(
+    problem: Problem, models: Mapping[str, Models], round: int, virtual_time: float | None = None
+) -> list[dict[str, Any]]:
+    """One row per client, model role and test kind: accuracy in [0, 1], mean cross-entropy, and numbers of samples."""
+    indices = pooled_indices(problem)
+    labels = problem.images.labels[indices]
+    ends = torch.tensor([len(part) for part in problem.test]).cumsum(0).tolist()
+    own = {
+        client: slice(end - len(problem.test[client]), end) for client, end in zip(problem.clients, ends, strict=True)
+    }
+    rows = []
+    for role, given in models.items():
+        shared = None if _is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
+        for client in given if shared is None else problem.clients:
+            outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)
+            tests: dict[str, slice | Tensor] = {"pooled": slice(None), "own": own[client]}
+            if problem.dropout[client]:
+                part = own[client]
+                tests["monopoly"] = torch.arange(part.start, part.stop)[problem.unseen[labels[part]].cpu()]
+            for test, chosen in tests.items():
+                accuracy, loss, samples = _mean(outcome, chosen)
+                if not samples:
+                    continue
+                rows.append(
+                    {
+                        "round": round,
+                        "virtual_time": float(round) if virtual_time is None else virtual_time,
+                        "client": client,
+                        "client_role": "dropout" if problem.dropout[client] else "non_dropout",
+                        "model": role,
+                        "test": test,
+                        "accuracy": accuracy,
+                        "loss": loss,
+                        "samples": samples,
+                        "train_samples": problem.size(client),
+                    }
+                )
+    return rows
+
+
+def _is_per_client(models: Models) -> bool:
+    return all(isinstance(key, int) for key in models)
+
+
+def _classifier(problem: Problem, params: Params) -> Callable[[Tensor], Tensor]:
+    return lambda images: problem.model(params, images)
+
+
+def metrics_frame(rows: list[dict[str, Any]], **identity: Any) -> pd.DataFrame:
+    """The rows as the metrics table of a run; ``identity`` gives dataset, setting, method, semantics, reading and
+    seed."""
+    import pandas as pd
+
+    frame = pd.DataFrame([identity | row for row in rows], columns=list(COLUMNS))
+    types = {"seed": "int64", "round": "int64", "client": "int64", "samples": "int64", "train_samples": "int64"}
+    floats = dict.fromkeys(("virtual_time", "accuracy", "loss"), "float64")
+    return frame.astype(types | floats)
+
+
+def headline(rows: list[dict[str, Any]], role: str, test: str = "pooled") -> float:
+    """The mean over clients, weighted by training samples, for a progress line; nan if there is no such row."""
+    chosen = [row for row in rows if row["model"] == role and row["test"] == test]
+    weight = sum(row["train_samples"] for row in chosen)
+    return sum(row["accuracy"] * row["train_samples"] for row in chosen) / weight if weight else float("nan")

@@ -1,0 +1,131 @@
+"""From artefacts and a specification to a `Problem`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apfl.artifacts import canonical_json, read_json
+from apfl.data.dataset import Dataset, load_dataset
+from apfl.data.partition import load_partition
+from apfl.errors import UserError
+from apfl.federation import Problem
+from apfl.nets import Model, build_network, initial_parameters
+from apfl.semantics import load_semantics, standardize
+from apfl.training import Engine, Images, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Paths of the artefacts that a stage reads; those it has no use for are None."""
+
+    data: Path
+    partition: Path
+    semantics: Path | None = None
+    proxy: Path | None = None
+
+
+def configure(kind: type, values: Mapping[str, Any], section: str) -> Any:
+    """A configuration dataclass from a section of the specification; unknown or missing keys are a `UserError`."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise UserError(f"{section}.{unknown[0]}: unknown; {section} has {', '.join(fields)}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"{section}: {error}; it has {', '.join(fields)}") from None
+
+
+def images_of(dataset: Dataset, statistics_of: torch.Tensor, device: torch.device) -> Images:
+    """The images on the device, normalised by the per-channel statistics of the images at ``statistics_of``."""
+    pixels = torch.from_numpy(dataset.images).permute(0, 2, 3, 1).contiguous()
+    chosen = pixels[statistics_of]
+    channels = chosen.reshape(-1, chosen.shape[-1])
+    # Sums of bytes are exact in float64 (below 2^53), so the statistics do not depend on the order of the images.
+    total = channels.sum(0, dtype=torch.float64)
+    squares = torch.stack([_sum_of_squares(column) for column in channels.T])
+    mean = total / len(channels)
+    std = (squares / len(channels) - mean**2).clamp_min(1e-12).sqrt().clamp_min(1.0)
+    return Images(
+        pixels.to(device), torch.from_numpy(dataset.labels).to(device), mean.float().to(device), std.float().to(device)
+    )
+
+
+def _sum_of_squares(column: torch.Tensor) -> torch.Tensor:
+    histogram = torch.bincount(column.long(), minlength=256).double()
+    return (histogram * torch.arange(256, dtype=torch.float64) ** 2).sum()
+
+
+def load_problem(
+    specification: Mapping[str, Any], inputs: Inputs, device: str = "auto", precision: str | None = None
+) -> Problem:
+    """The problem that a specification states, on the artefacts that a stage is given."""
+    for key in ("dataset", "setting", "seed", "training"):
+        if key not in specification:
+            raise UserError(f"spec.{key}: missing; a specification names dataset, setting, seed, network and training")
+    training = configure(TrainingConfig, specification["training"], "training")
+    engine = Engine.choose(precision or training.precision, device)
+    seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
+    dataset, partition = load_dataset(inputs.data), load_partition(inputs.partition)
+    if len(partition.client) != len(dataset.labels):
+        raise UserError(
+            f"partition {inputs.partition}: made for {len(partition.client)} images, but {inputs.data} has "
+            f"{len(dataset.labels)}; make the partition again"
+        )
+    train = tuple(torch.from_numpy(partition.train(client)) for client in range(partition.clients))
+    test = tuple(torch.from_numpy(partition.test(client)) for client in range(partition.clients))
+    heard = [part for part, dropped in zip(train, partition.dropout, strict=True) if not dropped]
+    images = images_of(dataset, torch.cat(heard), engine.device)
+    channels, classes = dataset.images.shape[1], len(dataset.class_names)
+    return Problem(
+        model=Model(build_network(network, channels, classes).to(engine.device)),
+        images=images,
+        train=tuple(part.to(engine.device) for part in train),
+        test=tuple(part.to(engine.device) for part in test),
+        counts=torch.from_numpy(partition.counts).to(engine.device),
+        dropout=tuple(bool(dropped) for dropped in partition.dropout),
+        unseen=torch.from_numpy(partition.unseen).to(engine.device),
+        training=training,
+        seed=seed,
+        start=initial_parameters(network, channels, classes, seed, engine.device),
+        engine=engine,
+        semantics=None if inputs.semantics is None else _semantics(inputs.semantics, dataset, engine),
+        proxy=None if inputs.proxy is None else _proxy(inputs.proxy, channels, engine),
+    )
+
+
+def _semantics(path: Path, dataset: Dataset, engine: Engine) -> torch.Tensor:
+    return torch.from_numpy(standardize(load_semantics(path, dataset.class_names))).to(engine.device)
+
+
+def _proxy(path: Path, channels: int, engine: Engine) -> Images:
+    """Unlabelled images of another data set, normalised by their own statistics, with the channels of the problem's."""
+    dataset = load_dataset(path)
+    pixels = dataset.images
+    if pixels.shape[1] != channels:
+        grey = pixels.mean(axis=1, keepdims=True).round().astype("uint8")
+        pixels = grey.repeat(channels, axis=1)
+    converted = dataclasses.replace(dataset, images=pixels)
+    return images_of(converted, torch.arange(len(pixels)), engine.device)
+
+
+def finished(folder: Path, specification: Mapping[str, Any], code: str) -> bool:
+    """Whether ``folder`` already holds this very run, made by this very code."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return False
+    record = read_json(path, "run record")
+    same = canonical_json(record.get("specification")) == canonical_json(specification)
+    return same and record.get("code") == code
+
+
+def threads() -> int:
+    """The number of threads of a job: OMP_NUM_THREADS, which the workflow sets, or else one for each processor."""
+    return int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads())

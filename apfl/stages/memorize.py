@@ -1,0 +1,127 @@
+"""``apfl memorize``: train the semantic generator on the models that a federated run kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apfl.artifacts import digest, provenance, read_json, read_tensors, write_json, write_tensors
+from apfl.errors import UserError
+from apfl.evaluation import outcomes, pooled_indices
+from apfl.federation import BaseModels, Problem
+from apfl.memorization import (
+    GeneratorConfig,
+    Memory,
+    build_memory,
+    class_weights,
+    ensemble_log_probabilities,
+    memorize,
+)
+from apfl.nets import Params
+from apfl.stages.federate import load_base
+from apfl.stages.inputs import Inputs, configure, finished, load_problem
+from apfl.stages.pictures import sample_grid
+from apfl.stages.record import Stopwatch, run_record
+
+
+def teachers_of(problem: Problem, base: BaseModels, kind: str) -> tuple[list[Params], torch.Tensor]:
+    """The models that the generator learns from, and their weights [teachers, classes] (Eq. 7).
+
+    ``clients``: the non-dropout clients' local models; ``global``: the global model, with weight one on every seen
+    class.
+    """
+    present = [client for client in problem.participants if client in base.local_models]
+    if kind == "clients":
+        return [base.local_models[client] for client in present], class_weights(problem.counts[present])
+    return [base.global_model], (problem.counts[list(problem.participants)].sum(0, keepdim=True) > 0).float()
+
+
+def ceiling(problem: Problem, base: BaseModels) -> dict[str, float]:
+    """Accuracy in [0, 1] on the real pooled test images of the Eq. 7-weighted teachers, and of the global model.
+
+    A friend that learns from the generator's images can hardly know more than these do.
+    """
+    indices = pooled_indices(problem)
+    models, weights = teachers_of(problem, base, "clients")
+    weighted = outcomes(
+        problem, lambda images: ensemble_log_probabilities(problem.model, models, weights, images), indices
+    )
+    average = outcomes(problem, lambda images: problem.model(base.global_model, images), indices)
+    return {name: one.correct.double().mean().item() for name, one in (("teachers", weighted), ("global", average))}
+
+
+def memorize_run(
+    specification: Mapping[str, Any], inputs: Inputs, base: Path, out: Path, device: str = "auto"
+) -> dict[str, Any]:
+    """Train a generator for each of the named rounds and write ``generator.safetensors``, ``samples.png``,
+    ``run.json``."""
+    record = run_record("memorize", specification)
+    if finished(out, specification, record["code"]):
+        print(f"{out}: finished already, nothing to do")
+        return record
+    config = configure(GeneratorConfig, specification.get("parameters", {}), "generator")
+    problem = load_problem(specification, inputs, device)
+    if problem.semantics is None:
+        raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
+    watch = Stopwatch()
+    rounds = tuple(specification["rounds"])
+    tensors, histories, ceilings = {}, {}, {}
+    for number, models in load_base(base, rounds, problem.engine.device).items():
+        memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+        teachers, weights = teachers_of(problem, models, config.teacher)
+        done = memorize(
+            memory,
+            problem.model,
+            teachers,
+            weights,
+            problem.engine,
+            problem.seed,
+            number,
+            on_epoch=_printer(number, config),
+        )
+        histories[str(number)] = done.history
+        ceilings[str(number)] = ceiling(problem, models)
+        tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
+    tensors["embeddings"] = problem.semantics
+    write_tensors(
+        out / "generator.safetensors", tensors, {"config": config.__dict__, "specification": digest(specification)}
+    )
+    sample_grid(out / "samples.png", problem, memory, inputs.data)
+    record |= {"status": "finished", "history": histories, "ceiling": ceilings, "seconds": round(watch.seconds, 3)}
+    record |= {**watch.usage(problem), **provenance()}
+    write_json(out / "run.json", record)
+    return record
+
+
+def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
+    """The generator that a `memorize_run` trained on a round."""
+    path = folder / "generator.safetensors"
+    tensors, header = read_tensors(path, "generator", str(problem.engine.device))
+    prefix = f"round{number}/"
+    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not state:
+        raise UserError(f"generator {path}: has nothing of round {number}; name that round when it is trained")
+    config = configure(GeneratorConfig, header["config"], "generator")
+    memory = build_memory(config, tensors["embeddings"], problem.images.pixels.shape[-1], problem.seed)
+    memory.generator.load_state_dict(state)
+    memory.generator.eval()
+    return memory
+
+
+def load_ceiling(folder: Path) -> dict[str, Any]:
+    """The ceilings that a `memorize_run` recorded, by round."""
+    return read_json(folder / "run.json", "run record")["ceiling"]
+
+
+def _printer(number: int, config: GeneratorConfig):
+    def show(entry: dict[str, Any]) -> None:
+        print(
+            f"generator of round {number}: epoch {entry['epoch']}/{config.epochs}"
+            f"  classification {entry['classification']:.4f}  diversity {entry['diversity']:.4f}",
+            flush=True,
+        )
+
+    return show

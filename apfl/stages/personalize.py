@@ -1,0 +1,58 @@
+"""``apfl personalize``: a derived method (fine-tuning, AP-FL) on the rounds that a federated run kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apfl.artifacts import provenance, write_json, write_parquet
+from apfl.errors import UserError
+from apfl.evaluation import evaluate, headline, metrics_frame
+from apfl.federation import Derived, load_method
+from apfl.stages.federate import load_base
+from apfl.stages.inputs import Inputs, finished, load_problem
+from apfl.stages.memorize import load_ceiling, load_memory
+from apfl.stages.record import Stopwatch, identity, run_record
+from apfl.training import Diverged
+
+
+def personalize_run(
+    specification: Mapping[str, Any],
+    inputs: Inputs,
+    base: Path,
+    generator: Path | None,
+    out: Path,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Personalize each of the named rounds, evaluate, and write ``metrics.parquet`` and ``run.json``."""
+    record = run_record("personalize", specification)
+    if finished(out, specification, record["code"]):
+        print(f"{out}: finished already, nothing to do")
+        return record
+    method = load_method(specification["module"], specification.get("parameters"))
+    if not isinstance(method, Derived):
+        raise UserError(f"method {specification['module']!r}: is a federated method; use `apfl federate`")
+    if "generator" in method.needs and generator is None:
+        raise UserError(
+            f"method {specification['module']!r}: needs --generator; give the folder that `apfl memorize` made"
+        )
+    problem = load_problem(specification, inputs, device)
+    watch, rows, status = Stopwatch(), [], "finished"
+    try:
+        for number, models in load_base(base, tuple(specification["rounds"]), problem.engine.device).items():
+            memory = None if generator is None else load_memory(generator, number, problem)
+            here = evaluate(problem, method.personalize(problem, models, number, memory), number)
+            rows += here
+            print(f"{method.title}: round {number}  pooled {100 * headline(here, method.model):5.2f} %", flush=True)
+    except Diverged as error:
+        status = "diverged"
+        print(
+            f"{specification['method']}: {error}; lower training.learning_rate or change the method's hyper-parameters"
+        )
+    write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
+    if generator is not None:
+        record["ceiling"] = load_ceiling(generator)
+    record |= {"status": status, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
+    write_json(out / "run.json", record)
+    return record

@@ -1,0 +1,55 @@
+"""What a run writes down about itself, so that it can be run again."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from apfl.federation import Problem
+from apfl.registry import code_digest
+
+IDENTITY = ("dataset", "setting", "method", "semantics", "reading", "seed")
+
+
+def identity(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the metrics table that are the same for all rows of a run."""
+    return {name: specification.get(name, "") for name in IDENTITY}
+
+
+def run_record(stage: str, specification: Mapping[str, Any]) -> dict[str, Any]:
+    """The start of a run.json: what is asked for, and a digest of the code that decides the result."""
+    modules = [f"apfl.stages.{stage}"]
+    if "module" in specification:
+        modules.append(f"baselines.{specification['module']}")
+    return {"stage": stage, "specification": dict(specification), "code": code_digest(*modules)}
+
+
+class Stopwatch:
+    """Wall-clock seconds since the start, and since the last lap."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        before, self.last = self.last, now
+        return now - before
+
+    def usage(self, problem: Problem) -> dict[str, Any]:
+        """Device, precision, threads and peak memory in bytes."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "device": str(problem.engine.device),
+            "precision": problem.engine.precision,
+            "threads": torch.get_num_threads(),
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        }

@@ -1,0 +1,29 @@
+"""FedAvg-FT: the global model, fine-tuned once on the client's own data.
+
+The paper's second baseline of the dropout setting (section 4.1): "one-off fine-tuning training for the global model
+trained by the non-dropout client in the dropout client". One fine-tuning is the local epochs of one round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from apfl.federation import BaseModels, Derived, Models, Problem
+from apfl.personalization import localize
+
+
+@dataclass(frozen=True)
+class FedAvgFT(Derived):
+    """No hyper-parameters beyond those of local training."""
+
+    title: ClassVar[str] = "FedAvg-FT"
+    model: ClassVar[str] = "localized"
+
+    def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
+        return {
+            "localized": {client: localize(problem, client, base.global_model, round) for client in problem.clients}
+        }
+
+
+METHOD = FedAvgFT

@@ -1,0 +1,121 @@
+"""Small problems for tests: a few clients with a few images each, and the world's smallest network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from apfl.federation import Problem
+from apfl.nets import Model, Params
+from apfl.streams import torch_stream
+from apfl.training import Engine, Images, Phase, TrainingConfig
+
+
+class Tiny(nn.Module):
+    """Average pooling to 4x4, a hidden layer of eight, a linear head."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16 * channels, 8), nn.Tanh())
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images))
+
+
+def parameters(network: nn.Module, seed: int = 0) -> Params:
+    """Small Gaussian parameters from a stream."""
+    stream = torch_stream(seed, "test-parameters")
+    return {name: 0.3 * torch.randn(value.shape, generator=stream) for name, value in network.named_parameters()}
+
+
+def tiny_problem(
+    sizes: Sequence[int] = (23, 12, 30),
+    classes: int = 3,
+    channels: int = 1,
+    dropout: Sequence[int] = (),
+    network: nn.Module | None = None,
+    bf16: bool = False,
+    seed: int = 0,
+    **training: object,
+) -> Problem:
+    """A problem whose client k has ``sizes[k]`` training images and a third as many test images (at least one).
+
+    Images of a class are bright in one quarter, with noise, so that there is something to learn. Each client lacks class
+    ``k mod classes`` unless it has few images; classes that dropout clients alone hold are unseen.
+    """
+    stream = torch_stream(seed, "test-problem")
+    labels, pixels, train, test, position = [], [], [], [], 0
+    for client, size in enumerate(sizes):
+        held = [label for label in range(classes) if label != client % classes or size < 3]
+        tested = max(1, size // 3) if size else 0
+        for count, part in ((size, train), (tested, test)):
+            label = torch.tensor([held[i % len(held)] for i in range(count)], dtype=torch.long)
+            image = torch.randint(0, 90, (count, 32, 32, channels), generator=stream)
+            for i, one in enumerate(label.tolist()):
+                image[i, 8 * (one % 4) : 8 * (one % 4) + 8, 8 * (one // 4) : 8 * (one // 4) + 8] += 120
+            labels.append(label)
+            pixels.append(image.to(torch.uint8))
+            part.append(torch.arange(position, position + count))
+            position += count
+    all_labels = torch.cat(labels)
+    counts = torch.stack([torch.bincount(all_labels[part], minlength=classes) for part in train])
+    dropped = tuple(client in dropout for client in range(len(sizes)))
+    heard = counts[[client for client in range(len(sizes)) if not dropped[client]]].sum(0)
+    images = Images(torch.cat(pixels), all_labels, torch.full((channels,), 60.0), torch.full((channels,), 50.0))
+    network = network or Tiny(channels, classes)
+    settings = {"rounds": 2, "local_epochs": 2, "batch_size": 5, "learning_rate": 0.01} | training
+    return Problem(
+        model=Model(network),
+        images=images,
+        train=tuple(train),
+        test=tuple(test),
+        counts=counts,
+        dropout=dropped,
+        unseen=(heard == 0) & (counts.sum(0) > 0),
+        training=TrainingConfig(**settings),
+        seed=seed,
+        start=parameters(network),
+        engine=Engine(torch.device("cpu"), bf16),
+    )
+
+
+def same_data(problem: Problem) -> Problem:
+    """The problem in which every client has the data of client 0."""
+    clients = len(problem.train)
+    return dataclasses.replace(
+        problem,
+        train=(problem.train[0],) * clients,
+        test=(problem.test[0],) * clients,
+        counts=problem.counts[:1].repeat(clients, 1),
+    )
+
+
+def full_batch(problem: Problem, steps: int) -> Phase:
+    """Deterministic gradient steps on all of a client's data."""
+    return problem.training.phase(batch_size=0, steps=steps)
+
+
+def equal(first: Params, second: Params) -> bool:
+    """Bit equality of two models."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def distance(first: Params, second: Params) -> float:
+    """The largest absolute difference between two models."""
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+class Scalar(nn.Module):
+    """One parameter, for problems with a closed form; its loss is given by an objective, not by images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Identity()
+        self.head = nn.Linear(1, 1, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images)
