@@ -21,6 +21,7 @@ from typing import Any
 from apfl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+INFRASTRUCTURE = {"apfl.errors", "apfl.registry"}
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -68,7 +69,9 @@ def card(module: str, root: Path = ROOT) -> Card:
         raise UserError(f"baselines/{module}.py: names no method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
     if missing := [name for name in ("title", "stage", "model") if name not in facts]:
-        raise UserError(f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`")
+        raise UserError(
+            f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`"
+        )
     if facts["stage"] not in ("federate", "personalize"):
         raise UserError(f"baselines/{module}.py: stage {facts['stage']!r} is neither 'federate' nor 'personalize'")
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
@@ -103,7 +106,8 @@ def check_parameters(module: str, values: Mapping[str, Any], root: Path = ROOT) 
 def code_digest(*modules: str, root: Path = ROOT) -> str:
     """A digest of the given modules and of all that they import, transitively, within ``apfl`` and ``baselines``.
 
-    Comments, docstrings and layout do not count, so that rewording a card retrains nothing.
+    Comments, docstrings and layout do not count, so that rewording a card retrains nothing; nor do `INFRASTRUCTURE`
+    modules, which decide no number.
     """
     names = sorted(imported_modules(*modules, root=root))
     lines = [f"{name} {_fingerprint(_module_path(name, root), root)[0]}" for name in names]
@@ -116,7 +120,7 @@ def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in seen:
+        if name not in seen and name not in INFRASTRUCTURE:
             seen.add(name)
             waiting.extend(_fingerprint(_module_path(name, root), root)[1])
     return seen
@@ -158,13 +162,14 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
             facts |= inherited_facts
             fields |= inherited_fields
     lines = path.read_text(encoding="utf-8").splitlines()
+    explained = _explanations(ast.get_docstring(node) or "")
     for position, statement in enumerate(node.body):
         target = _target(statement)
         value = getattr(statement, "value", None)
         if target is None:
             continue
         if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
-            doc = _documentation(node.body, position, lines)
+            doc = explained.get(target) or _documentation(node.body, position, lines)
             fields[target] = _field(path, target, statement, doc)
         elif value is not None:
             try:
@@ -183,6 +188,12 @@ def _field(path: Path, name: str, statement: ast.AnnAssign, doc: str) -> Field:
     except (ValueError, TypeError):
         raise UserError(f"{path.name}: hyper-parameter {name} has no literal default; give it one") from None
     return Field(kind, float(default) if kind == "float" else default, doc)
+
+
+def _explanations(docstring: str) -> dict[str, str]:
+    """The ``:param name: text`` entries of a class's docstring."""
+    entries = re.findall(r"^:param (\w+): (.*?)(?=^:param |^\s*$|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _documentation(body: list[ast.stmt], position: int, lines: list[str]) -> str:

@@ -1,0 +1,332 @@
+"""A study's configuration: read, completed with the schema's defaults, and checked before anything is planned.
+
+`load_study` refuses what cannot run: unknown keys and names, values out of range, inputs that a method needs and the
+study does not give. Every refusal is one line that names the field, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
+
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+CLASSES: Mapping[str, int] = {
+    "digits": 10,
+    "cifar10": 10,
+    "cifar100": 100,
+    "emnist": 26,
+    "fashion_mnist": 10,
+    "emnist_letters_a_to_l": 12,
+    "ocr_letters": 26,
+    "nist_letters_small": 26,
+}
+DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
+RESERVED = ("module", "base", "semantics", "title")
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method of a study: its id, its card, the id of the method it starts from, and hyper-parameters that differ."""
+
+    id: str
+    card: Card
+    title: str
+    base: str
+    semantics: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def generative(self) -> bool:
+        """Does it start from a generator, as AP-FL does?"""
+        return "generator" in self.card.needs
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration; the mappings have the keys of the schema, with its defaults filled in."""
+
+    name: str
+    description: str
+    seeds: tuple[int, ...]
+    data_root: str
+    semantics_root: str
+    data: Mapping[str, Mapping[str, Any]]
+    semantics: Mapping[str, Mapping[str, Any]]
+    proxy: Mapping[str, str]
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    methods: Mapping[str, MethodEntry]
+    apfl: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]]
+
+    def classes(self, dataset: str) -> int:
+        """Number of classes of a data set."""
+        return self.data[dataset].get("classes") or CLASSES[dataset]
+
+    def datasets(self, section: Mapping[str, Any]) -> tuple[str, ...]:
+        """The data sets of a table or figure: those it names, or all that are no mere proxies."""
+        proxies = {name for name in self.proxy.values() if name not in self.proxy}
+        return tuple(section.get("datasets", (name for name in self.data if name not in proxies)))
+
+    def semantics_of(self, method: MethodEntry, dataset: str) -> str:
+        """The embedding that a method uses on a data set, where no table asks for another."""
+        return method.semantics or self.apfl["datasets"].get(dataset, {}).get("semantics", self.apfl["semantics"])
+
+    def semantics_path(self, semantics: str, dataset: str) -> str | None:
+        """Where the embedding of a data set lies under ``semantics_root``; None if it needs no file."""
+        entry = self.semantics[semantics]
+        path = entry.get("paths", {}).get(dataset, entry.get("path"))
+        return None if path is None else path.replace("{dataset}", dataset)
+
+    def has_semantics(self, semantics: str, dataset: str) -> bool:
+        """Is there such an embedding for the data set?"""
+        entry = self.semantics[semantics]
+        if entry["source"] == "shuffled":
+            return self.has_semantics(entry["of"], dataset)
+        return "paths" not in entry or self.semantics_path(semantics, dataset) is not None
+
+
+def generator_fields() -> dict[str, Field]:
+    """The generator's hyper-parameters."""
+    return parameters_of("apfl.memorization", "GeneratorConfig")
+
+
+def readings() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """The named readings of what the paper leaves open."""
+    from apfl.readings import READINGS
+
+    return READINGS
+
+
+def load_study(source: str | os.PathLike | Mapping[str, Any]) -> Study:
+    """The study in a YAML file, or in a dictionary of the same form; a `UserError` if it could not run as it stands."""
+    where, values = _read(source)
+    _validate(values, where)
+    values = _with_defaults(schema(), values)
+    for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
+        values[root] = values[root] or os.environ.get(variable, "")
+    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": _methods(values)})
+    _check(study)
+    return study
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study."""
+    import yaml
+
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    import yaml
+
+    if isinstance(source, Mapping):
+        return "configuration", json.loads(json.dumps(source))
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"study {path}: no such file; name one of config/*.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:150]}); correct the file") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no keys; a study has at least name, seeds, data and methods")
+    return str(path), values
+
+
+def _validate(values: Mapping[str, Any], where: str) -> None:
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    error = min(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)), default=None)
+    if error is not None:
+        raise UserError(f"{where}: {_explain(error)}")
+
+
+def _explain(error: Any) -> str:
+    """One line from a schema error: the field, its value, what is wrong, what it should be."""
+    field = ".".join(str(part) for part in error.absolute_path) or "study"
+    parent = error.schema
+    if error.validator == "additionalProperties" and error.validator_value is False:
+        unknown = sorted(set(error.instance) - set(parent["properties"]))[0]
+        return f"{field}: unknown key {unknown!r}; known: {', '.join(parent['properties'])}"
+    if error.validator == "required":
+        absent = next(name for name in error.validator_value if name not in error.instance)
+        return f"{field}: {absent} is missing; add it ({parent['properties'][absent].get('description', absent)})"
+    if error.validator == "enum":
+        return f"{field} {error.instance!r}: unknown; choose one of {', '.join(map(str, error.validator_value))}"
+    if error.validator == "type" and not _is_plain(error.instance):
+        return (
+            f"{field}: is not of type {error.validator_value}; give {parent.get('description', error.validator_value)}"
+        )
+    if "propertyNames" in error.absolute_schema_path:
+        return (
+            f"{field} {error.instance!r}: not a valid name; use lower-case letters and digits, with - in ids of methods"
+        )
+    value = json.dumps(error.instance) if _is_plain(error.instance) or error.instance in ([], {}) else "..."
+    return f"{field} {value}: not allowed; give {parent.get('description', error.message)}"
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, (dict, list))
+
+
+def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:
+    """``value`` completed with the defaults of the schema, at every level."""
+    if "$ref" in schema_part:
+        target = schema()["$defs"][schema_part["$ref"].rsplit("/", 1)[-1]]
+        schema_part = target | {key: item for key, item in schema_part.items() if key != "$ref"}
+    if not isinstance(value, dict):
+        return value
+    properties = schema_part.get("properties", {})
+    complete = dict(value)
+    for name, part in properties.items():
+        target = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] | part if "$ref" in part else part
+        if name not in complete and "default" in target:
+            complete[name] = copy.deepcopy(target["default"])
+    other = schema_part.get("additionalProperties")
+    parts = {name: properties.get(name, other) for name in complete}
+    return {name: _with_defaults(parts[name], item) if parts[name] else item for name, item in complete.items()}
+
+
+def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
+    cards = {id_: card(entry.get("module", id_.replace("-", "_"))) for id_, entry in values["methods"].items()}
+    entries = {}
+    for id_, entry in values["methods"].items():
+        here = cards[id_]
+        base = entry.get("base", here.base.replace("_", "-"))
+        if "base" in entry and here.stage != "personalize":
+            raise UserError(f"methods.{id_}.base {base!r}: {here.title} starts from no other method; remove it")
+        if base and base not in cards:
+            raise UserError(f"methods.{id_}: starts from {base!r}, which is not among the methods; add `{base}: {{}}`")
+        if base and cards[base].stage != "federate":
+            raise UserError(f"methods.{id_}.base {base!r}: is no federated method; choose one that is")
+        entries[id_] = MethodEntry(
+            id=id_,
+            card=here,
+            title=entry.get("title") or _title(id_, here, base, cards),
+            base=base,
+            semantics=entry.get("semantics", ""),
+            parameters={name: value for name, value in entry.items() if name not in RESERVED},
+        )
+    return entries
+
+
+def _title(id_: str, here: Card, base: str, cards: Mapping[str, Card]) -> str:
+    """AP-FL, AP-FL (SCAFFOLD) on another base, or FedProx [fedprox-mu1] where the id is not the file's name."""
+    if base and base != here.base.replace("_", "-"):
+        return f"{here.title} ({cards[base].title})"
+    return here.title if id_.replace("-", "_") == here.module else f"{here.title} [{id_}]"
+
+
+def _check(study: Study) -> None:
+    """What a schema cannot say: that names refer to something, and that each method gets what it needs."""
+    for name, entry in study.data.items():
+        _check_dataset(study, name, entry)
+    for name, entry in study.semantics.items():
+        _check_semantics(study, name, entry)
+    for name, proxy in study.proxy.items():
+        _known(name, study.data, "proxy", "data set")
+        _known(proxy, study.data, f"proxy.{name}", "data set")
+    for field in ("training", "apfl"):
+        for name in getattr(study, field)["datasets"]:
+            _known(name, study.data, f"{field}.datasets", "data set")
+    for name in study.apfl["readings"]:
+        _known(name, readings(), "apfl.readings", "reading")
+    titles: dict[str, str] = {}
+    for method in study.methods.values():
+        _check_method(study, method)
+        if (other := titles.setdefault(method.title, method.id)) != method.id:
+            raise UserError(f"methods.{method.id}: is called {method.title!r} like {other!r}; give one of them a title")
+    for output, section in (study.tables | study.figures).items():
+        _check_output(study, output, section)
+
+
+def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
+    names = list(names)
+    if name not in names:
+        raise UserError(
+            f"{where} {name!r}: unknown {what}; choose from {', '.join(names) or 'none, as there are none'}"
+        )
+
+
+def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
+    if name not in CLASSES and "classes" not in entry:
+        known = ", ".join(CLASSES)
+        raise UserError(
+            f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
+        )
+    if (entry["source"] == "digits") != (name == "digits"):
+        raise UserError(
+            f"data.{name}.source {entry['source']!r}: the embedded digits are the data set `digits` and no other"
+        )
+    if entry["source"] == "torchvision" and name not in DOWNLOADS:
+        raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")
+    if entry["source"] in ("parquet", "folder") and not study.data_root:
+        raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
+
+
+def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
+    if entry["source"] == "shuffled":
+        _known(
+            entry.get("of", ""),
+            (other for other in study.semantics if other != name),
+            f"semantics.{name}.of",
+            "embedding",
+        )
+    if entry["source"] == "table" and not entry.keys() & {"path", "paths"}:
+        raise UserError(f"semantics.{name}: has no path; say where its table lies: path: clip/{{dataset}}.npz")
+    if entry["source"] == "table" and not study.semantics_root:
+        raise UserError(
+            f"semantics.{name}: semantics_root is not set; set APFL_SEMANTICS_ROOT or --config semantics_root=FOLDER"
+        )
+
+
+def _check_method(study: Study, method: MethodEntry) -> None:
+    fields = method.card.fields | (generator_fields() if method.generative else {})
+    check_values(fields, method.parameters, f"methods.{method.id}")
+    if method.generative:
+        shared = {"apfl.parameters": study.apfl["parameters"]}
+        shared |= {f"apfl.datasets.{name}": values for name, values in study.apfl["datasets"].items()}
+        for where, values in shared.items():
+            check_values(fields, {key: value for key, value in values.items() if key != "semantics"}, where)
+    needs = set(method.card.needs)
+    for dataset in study.datasets({}):
+        if "proxy" in needs and dataset not in study.proxy:
+            raise UserError(
+                f"proxy: {method.title} needs unlabelled images for {dataset!r}; add `{dataset}: another data set`"
+            )
+        if needs & {"generator", "semantics"}:
+            name = study.semantics_of(method, dataset)
+            field = f"methods.{method.id}.semantics" if method.semantics else "apfl.semantics"
+            _known(name, study.semantics, field, "semantics")
+            if not study.has_semantics(name, dataset):
+                raise UserError(
+                    f"{field} {name!r}: has no embedding for {dataset!r}; set apfl.datasets.{dataset}.semantics"
+                )
+
+
+def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None:
+    named = [*section.get("datasets", ()), *section.get("partitions", ()), *section.get("panels", ())]
+    for name in named + ([section["dataset"]] if "dataset" in section else []):
+        _known(name, study.data, output, "data set")
+    for name in [*section.get("methods", ()), *([section["method"]] if "method" in section else [])]:
+        _known(name, study.methods, output, "method")
+    if "method" in section and not study.methods[section["method"]].generative:
+        raise UserError(f"{output}.method {section['method']!r}: makes no friend model; choose an AP-FL method")
+    for name in section.get("semantics", ()):
+        _known(name, study.semantics, f"{output}.semantics", "semantics")
+    for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:
+        parse_setting(f"{partition}-clients5")

@@ -1,0 +1,211 @@
+"""From a study to what is to be computed (`runs`) and what is to be shown (`cells`).
+
+A cell of a table or a line of a figure asks, for each seed, for a chain of runs: a federated run, perhaps a generator
+trained on it, perhaps a personalization of both. Equal requests are one run, so nothing is trained twice: FedAvg's run
+serves FedAvg, FedAvg-FT and every ablation of AP-FL, and the rounds that each of them reads are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apfl.config import Study, load_study
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.plan import Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
+from apfl.registry import card
+
+__all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "cells", "load_study", "runs"]
+
+OUTPUTS = ("table1", "table2", "table3", "table4", "figure4", "figure5")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, or one line of a figure: which runs (one a seed) and which model's accuracy.
+
+    ``axis`` is its place: clients and alpha, missing, semantics, noise_dimension or samples_per_class.
+    """
+
+    output: str
+    dataset: str
+    setting: str
+    method: str
+    title: str
+    semantics: str
+    reading: str
+    axis: Mapping[str, Any]
+    model: str
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+
+
+Section = Mapping[str, Any]
+Request = tuple[Cell, list[list[Run]]]
+"""A cell with, for each seed, the chain of runs that it needs."""
+
+
+def runs(study: Study) -> list[Run]:
+    """Every run of the study once, those that others start from first."""
+    merged: dict[str, Run] = {}
+    for _, chains in _requests(study):
+        for run in (run for links in chains for run in links):
+            merged[run.path] = merge(merged[run.path], run) if run.path in merged else run
+    order = ("federate", "memorize", "personalize")
+    return sorted(merged.values(), key=lambda run: order.index(run.stage))
+
+
+def cells(study: Study, output: str) -> list[Cell]:
+    """The cells of a table or the lines of a figure, in their order; none if the study leaves it out."""
+    if output not in OUTPUTS:
+        raise UserError(f"output {output!r}: unknown; choose one of {', '.join(OUTPUTS)}")
+    return [cell for cell, _ in _requests(study) if cell.output == output]
+
+
+def artefacts(study: Study) -> list[Artefact]:
+    """The data sets, partitions and embeddings that the study's runs read, and Table 1's partition."""
+    wanted: dict[str, Artefact] = {}
+    for run in runs(study):
+        place = Place(study, run.dataset, run.setting, run.seed)
+        needed = [place.data, place.partition]
+        if "proxy" in run.inputs:
+            needed.append(data_artefact(study, study.proxy[run.dataset]))
+        if "semantics" in run.inputs:
+            needed += semantics_artefacts(study, run.spec["semantics"], run.dataset)
+        wanted |= {entry.path: entry for entry in needed}
+    for cell in cells(study, "table1"):
+        place = Place(study, cell.dataset, cell.setting, cell.seeds[0])
+        wanted |= {entry.path: entry for entry in (place.data, place.partition)}
+    order = ("data", "partition", "semantics")
+    return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def _requests(study: Study) -> Iterator[Request]:
+    """Every cell with, for each seed, the chain of runs that it needs."""
+    makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
+              "figure4": _figure4, "figure5": _figure5}  # fmt: skip
+    sections = study.tables | study.figures
+    for output in OUTPUTS:
+        if output in sections:
+            yield from makers[output](study, sections[output])
+
+
+def _table1(study: Study, section: Section) -> Iterator[Request]:
+    dataset, seed = section["dataset"], study.seeds[0]
+    setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
+    path = Place(study, dataset, setting, seed).partition.path
+    yield Cell("table1", dataset, setting, "", "", "", "", {"missing": section["missing"]}, "", (seed,), (path,)), []
+
+
+def _table2(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        if dataset in section["partitions"]:
+            partitions = {"-": section["partitions"][dataset]}
+        else:
+            partitions = {alpha: f"dirichlet-alpha{alpha}" for alpha in section["alphas"]}
+        for clients in section["clients"]:
+            for alpha, partition in partitions.items():
+                axis = {"clients": clients, "alpha": alpha}
+                setting = _setting(partition, clients)
+                for method in section.get("methods", study.methods):
+                    for reading in _readings(study, method):
+                        yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
+
+
+def _table3(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        for missing in section["missing"]:
+            setting = _dropout_setting(study, dataset, section["clients"], missing)
+            for method in section["methods"]:
+                for reading in _readings(study, method):
+                    yield _request(study, "table3", dataset, setting, method, {"missing": missing}, reading=reading)
+
+
+def _table4(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
+        for semantics in section["semantics"]:
+            if study.has_semantics(semantics, dataset):
+                axis = {"missing": section["missing"], "semantics": semantics}
+                for reading in _readings(study, section["method"]):
+                    yield _request(study, "table4", dataset, setting, section["method"], axis, reading=reading,
+                                   semantics=semantics, model="friend")  # fmt: skip
+
+
+def _figure4(study: Study, section: Section) -> Iterator[Request]:
+    for dataset, partition in section["panels"].items():
+        setting = _setting(partition, section["clients"])
+        for method in section.get("methods", study.methods):
+            yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
+                           rounds=section["rounds"])  # fmt: skip
+
+
+def _figure5(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
+        for name in ("noise_dimension", "samples_per_class"):
+            for value in section[name]:
+                axis = {name: value}
+                yield _request(study, "figure5", dataset, setting, section["method"], axis, variation=axis,
+                               model="friend")  # fmt: skip
+
+
+def _setting(partition: str, clients: int) -> str:
+    return str(parse_setting(f"{partition}-clients{clients}"))
+
+
+def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> str:
+    """Pathological: 2 classes a client for 10 classes, otherwise a fifth of the classes, rounded up."""
+    classes = study.classes(dataset)
+    each = 2 if classes == 10 else -(-classes // 5)
+    return str(parse_setting(f"pathological-classes{each}-clients{clients}-missing{missing}"))
+
+
+def _readings(study: Study, method: str) -> Sequence[str]:
+    return study.apfl["readings"] if study.methods[method].generative else ("",)
+
+
+def _request(
+    study: Study,
+    output: str,
+    dataset: str,
+    setting: str,
+    method: str,
+    axis: Mapping[str, Any],
+    *,
+    reading: str = "",
+    semantics: str = "",
+    variation: Mapping[str, Any] | None = None,
+    rounds: Iterable[int] = (),
+    model: str = "",
+) -> Request:
+    entry = study.methods[method]
+    reading = (reading or study.apfl["readings"][0]) if entry.generative else ""
+    chains = [
+        chain(
+            Place(study, dataset, setting, seed),
+            entry,
+            reading=reading,
+            semantics=semantics,
+            variation=variation,
+            rounds=rounds,
+        )
+        for seed in study.seeds
+    ]
+    last = chains[0][-1].spec
+    cell = Cell(
+        output=output,
+        dataset=dataset,
+        setting=setting,
+        method=method,
+        title=entry.title,
+        semantics=last.get("semantics", ""),
+        reading=reading,
+        axis=dict(axis),
+        model=model or card(last["module"]).model,
+        seeds=study.seeds,
+        runs=tuple(links[-1].path for links in chains),
+    )
+    return cell, chains
