@@ -44,8 +44,8 @@ def tiny_problem(
 ) -> Problem:
     """A problem whose client k has ``sizes[k]`` training images and a third as many test images (at least one).
 
-    Images of a class are bright in one quarter, with noise, so that there is something to learn. Each client lacks class
-    ``k mod classes`` unless it has few images; classes that dropout clients alone hold are unseen.
+    Images of a class are bright in one quarter, with noise, so that there is something to learn. Each client lacks
+    class ``k mod classes`` unless it has few images; classes that dropout clients alone hold are unseen.
     """
     stream = torch_stream(seed, "test-problem")
     labels, pixels, train, test, position = [], [], [], [], 0

@@ -229,7 +229,7 @@ def test_a_network_of_ones_own_and_the_residual_network_train() -> None:
 
 
 def test_an_unknown_method_or_hyper_parameter_is_refused() -> None:
-    with pytest.raises(UserError, match="no baselines/fedfoo.py"):
+    with pytest.raises(UserError, match=r"no baselines/fedfoo\.py"):
         load_method("fedfoo")
     with pytest.raises(UserError, match="mu"):
         load_method("fedavg", {"mu": 1})
