@@ -114,8 +114,8 @@ def chain(
 ) -> list[Run]:
     """The runs behind one number, the method's own last.
 
-    ``variation`` are hyper-parameters that differ from the study's for this number alone; ``rounds`` are those after which
-    a derived method is carried out, besides the last.
+    ``variation`` are hyper-parameters that differ from the study's for this number alone; ``rounds`` are those after
+    which a derived method is carried out, besides the last.
     """
     last = place.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})

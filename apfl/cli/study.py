@@ -1,0 +1,106 @@
+"""``apfl methods``, ``apfl plan`` and ``apfl check``: what there is, what a study would run, and whether it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+StudyFile = Annotated[Path, typer.Argument(help="A study, such as config/demo.yaml.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (methods, plan, check):
+        app.command()(command)
+
+
+def methods(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print as Markdown, for the documentation.")] = False,
+) -> None:
+    """List every method with its reference, its hyper-parameters and their defaults."""
+    from apfl.registry import methods as cards
+
+    found = cards().values()
+    print("\n".join(_as_markdown(card) if markdown else _as_text(card) for card in found))
+
+
+def plan(
+    study: StudyFile,
+    json: Annotated[bool, typer.Option("--json", help="Print every run with its specification and inputs.")] = False,
+) -> None:
+    """Show what a study would run, without running it."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from apfl.study import artefacts, load_study, runs
+
+    loaded = load_study(study)
+    planned, files = runs(loaded), artefacts(loaded)
+    if json:
+        print(dumps([asdict(run) for run in planned], indent=2))
+        return
+    for entry in files:
+        print(f"{entry.kind:<11} results/{entry.path}")
+    for run in planned:
+        print(f"{run.stage:<11} results/{run.path}")
+    print(_summary(study, loaded, planned, files))
+
+
+def check(study: StudyFile) -> None:
+    """Check that a study could run: known keys, names and values, and the inputs that its methods need."""
+    from apfl.study import artefacts, load_study, runs
+
+    loaded = load_study(study)
+    print(_summary(study, loaded, runs(loaded), artefacts(loaded)))
+
+
+def _summary(path: Path, study: Any, planned: list[Any], files: list[Any]) -> str:
+    counts = Counter(entry.kind for entry in files) + Counter(run.stage for run in planned)
+    parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
+
+
+def _reference(docstring: str) -> str:
+    """Authors, title and year of the BibTeX entry in a card; an empty text if it has none."""
+    import re
+
+    def entry(name: str) -> str:
+        found = re.search(rf"\b{name}\s*=\s*\{{(.*?)\}}\s*[,}}]", docstring, re.DOTALL)
+        return " ".join(found[1].split()) if found else ""
+
+    authors = [author.split(",")[0] for author in entry("author").split(" and ")]
+    names = authors[0] + (" et al." if len(authors) > 2 else f" and {authors[1]}" if len(authors) == 2 else "")
+    return f"{names}: {entry('title')}, {entry('year')}" if entry("title") else ""
+
+
+def _as_text(card: Any) -> str:
+    from textwrap import fill, indent
+
+    starts = f", on {card.base}" if card.base else ""
+    needs = f", needs {' and '.join(card.needs)}" if card.needs else ""
+    lines = [f"{card.module:<12} {card.title} ({card.stage}{starts}{needs})", indent(fill(card.summary, 104), "    ")]
+    if reference := _reference(card.docstring):
+        lines.append(indent(fill(reference, 104), "    "))
+    width = max((len(f"{name} = {field.default!r}") for name, field in card.fields.items()), default=0)
+    lines += [
+        f"    {f'{name} = {field.default!r}':<{width}}  {field.doc}".rstrip() for name, field in card.fields.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _as_markdown(card: Any) -> str:
+    lines = [f"## {card.title} (`{card.module}`)", "", card.summary, ""]
+    if reference := _reference(card.docstring):
+        lines += [f"*{reference}.*", ""]
+    facts = [f"stage: {card.stage}", f"shown model: {card.model}"]
+    facts += [f"starts from: `{card.base}`"] if card.base else []
+    facts += [f"needs: {', '.join(card.needs)}"] if card.needs else []
+    lines += ["; ".join(facts) + ".", ""]
+    if card.fields:
+        lines += ["| hyper-parameter | default | |", "| --- | --- | --- |"]
+        lines += [f"| `{name}` | `{field.default!r}` | {field.doc} |" for name, field in card.fields.items()]
+        lines.append("")
+    return "\n".join(lines)
