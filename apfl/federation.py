@@ -25,7 +25,19 @@ from torch import Tensor
 
 from apfl.errors import UserError
 from apfl.nets import Model, Params
-from apfl.training import Engine, Images, Result, TrainingConfig, Work, train
+from apfl.training import (
+    Engine,
+    Gradient,
+    Images,
+    Loss,
+    Objective,
+    Phase,
+    Result,
+    TrainingConfig,
+    Work,
+    cross_entropy,
+    train,
+)
 
 State = dict[str, Any]
 
@@ -36,6 +48,7 @@ class Problem:
 
     ``counts`` [K, classes] are training samples; ``train[k]`` and ``test[k]`` index ``images``. ``unseen`` [classes]
     marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a seed share.
+    ``loss`` is f of the papers: what clients minimise.
     """
 
     model: Model
@@ -51,6 +64,11 @@ class Problem:
     engine: Engine = field(default_factory=Engine)
     semantics: Tensor | None = None
     proxy: Images | None = None
+    loss: Loss = cross_entropy
+
+    def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
+        """A phase of ordinary local training on this problem's loss, with the changes that a method makes."""
+        return self.training.phase(objective or Gradient(self.loss), **changes)
 
     @property
     def clients(self) -> range:

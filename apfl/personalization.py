@@ -21,7 +21,7 @@ def interpolate(local: Params, friend: Params, beta: float) -> Params:
 def localize(problem: Problem, client: int, model: Params, round: int) -> Params:
     """theta^l of Eq. 12: the global model fine-tuned once on the client's own data, for the local epochs of one
     round."""
-    work = Work(client, model, (problem.training.phase(),), role="localized")
+    work = Work(client, model, (problem.phase(),), role="localized")
     return run_work(problem, work, round).params
 
 
@@ -73,6 +73,6 @@ def synthetic_images(
 def befriend(problem: Problem, client: int, start: Params, samples: SyntheticImages, epochs: int, round: int) -> Params:
     """theta^f: a classifier trained on synthetic images alone."""
     indices = torch.arange(len(samples.labels), device=problem.engine.device)
-    phase = problem.training.phase(epochs=epochs)
+    phase = problem.phase(epochs=epochs)
     work = Work(client, start, (phase,), role="friend", samples=samples, indices=indices)
     return run_work(problem, work, round).params

@@ -27,7 +27,7 @@ class FedAvg(Method):
     title: ClassVar[str] = "FedAvg"
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        return [Work(client, state["global"], (problem.training.phase(),)) for client in clients]
+        return [Work(client, state["global"], (problem.phase(),)) for client in clients]
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
         trained = [result for result in results if problem.size(result.client)]

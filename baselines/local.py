@@ -31,7 +31,7 @@ class Local(Method):
         return {"clients": {str(client): problem.start for client in problem.clients}}
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        return [Work(client, state["clients"][str(client)], (problem.training.phase(),)) for client in clients]
+        return [Work(client, state["clients"][str(client)], (problem.phase(),)) for client in clients]
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
         return {"clients": state["clients"] | {str(result.client): result.params for result in results}}
