@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,7 @@ import typer
 from apfl.errors import UserError
 
 Seed = Annotated[int, typer.Option(help="Seed of the random streams.", min=0)]
-Out = Annotated[Path, typer.Option(help="The file to write (.npz).")]
+Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.png) is written beside it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,20 +22,27 @@ def register(app: typer.Typer) -> None:
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    name: Annotated[str, typer.Argument(help="Name of the data set: cifar10, emnist, ocr_letters ...")],
+    source: Annotated[str, typer.Option(help="digits, torchvision, parquet or folder.")],
     out: Out,
-    source: Annotated[str, typer.Option(help="digits.")],
-    max_samples: Annotated[int | None, typer.Option(help="Keep this many images, classes in proportion.")] = None,
+    path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
+    root: Annotated[Path | None, typer.Option(help="A folder that holds it as a folder NAME.")] = None,
+    max_samples: Annotated[int | None, typer.Option(help="Keep so many images, classes in proportion.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write a data set: 32x32 images, train and test pooled."""
-    from apfl.data.dataset import save_dataset
+    from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
-    from apfl.data.sources import digits
+    from apfl.data.pictures import sample_picture
+    from apfl.data.sources import SOURCES
 
-    if source != "digits":
-        raise UserError(f"source {source!r}: unknown; use digits")
-    save_dataset(out, make_dataset(name, digits(), max_samples, seed))
+    check_name(name)
+    if source not in SOURCES:
+        raise UserError(f"source {source!r}: unknown; use one of {', '.join(SOURCES)}")
+    folder = path if path is not None else root / name if root is not None else None
+    dataset = make_dataset(name, SOURCES[source](name, folder), max_samples, seed, _progress(name))
+    sample_picture(out.with_suffix(".png"), dataset)
+    save_dataset(out, dataset)
 
 
 def partition(
@@ -45,7 +54,24 @@ def partition(
     """Share the images of a data set among clients."""
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import make_partition, save_partition
+    from apfl.data.pictures import partition_picture
     from apfl.data.setting import parse_setting
 
     wanted = parse_setting(setting)
-    save_partition(out, make_partition(load_dataset(data), wanted, seed))
+    dataset = load_dataset(data)
+    made = make_partition(dataset, wanted, seed)
+    partition_picture(out.with_suffix(".png"), dataset, made)
+    save_partition(out, made)
+
+
+def _progress(name: str):
+    """A progress bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+    def show(items: Iterable, total: int) -> Iterable:
+        columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            yield from bar.track(items, total=total, description=f"decode {name}")
+
+    return show

@@ -35,22 +35,18 @@ class Dataset:
     source: dict[str, Any]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2:] != (SIZE, SIZE):
-            raise UserError(
-                f"data set {self.name}: images are {images.dtype} {list(images.shape)}, not uint8 [N, 1 or 3, 32, 32]; make it again"
-            )
-        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            raise UserError(
-                f"data set {self.name}: labels are {labels.dtype} {list(labels.shape)}, not int64 [{len(images)}]; make it again"
-            )
-        if not len(labels):
-            raise UserError(f"data set {self.name}: holds no image; check its source")
-        if labels.min() < 0 or labels.max() >= self.classes:
-            raise UserError(
-                f"data set {self.name}: labels run from {labels.min()} to {labels.max()} but there are {self.classes} class names;"
-                " correct the source"
-            )
+        shape, kind, size = self.images.shape, self.images.dtype, len(self.labels)
+        faults = {
+            "holds no image": size == 0,
+            f"images are {kind} {[*shape]}, not uint8 [{size}, 1 or 3, {SIZE}, {SIZE}]": kind != np.uint8
+            or shape not in ((size, 1, SIZE, SIZE), (size, 3, SIZE, SIZE)),
+            f"labels are {self.labels.dtype}, not int64": self.labels.dtype != np.int64,
+            f"has labels outside 0 to {self.classes - 1}": size
+            and not 0 <= self.labels.min() <= self.labels.max() < self.classes,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise UserError(f"data set {self.name}: {fault}; correct its source and make it again")
         check_name(self.name, self.classes)
 
     @property
@@ -68,14 +64,12 @@ class Dataset:
 
 
 def check_name(name: str, classes: int | None = None) -> None:
-    """A `UserError` unless ``name`` can be a file name and, for a data set of the paper, has the right number of classes."""
+    """A `UserError` unless ``name`` can be in a file name and, for a data set of the paper, ``classes`` fits it."""
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise UserError(f"data set {name!r}: a name has lower-case letters, digits and underscores only; rename it")
     expected = CLASSES.get(name, classes)
     if classes is not None and classes != expected:
-        raise UserError(
-            f"data set {name}: the source has {classes} classes, {name} has {expected}; give a stand-in a name of its own"
-        )
+        raise UserError(f"data set {name}: has {expected} classes, not {classes}; give a stand-in a name of its own")
 
 
 def save_dataset(path: str | os.PathLike, dataset: Dataset) -> None:

@@ -28,17 +28,17 @@ def make_dataset(
     """
     check_name(name, len(raw.class_names))
     positions = subset(raw.labels, max_samples, seed, name) if max_samples is not None else np.arange(len(raw.labels))
-    pixels = np.empty((len(positions), SIZE, SIZE, 3), np.uint8)
+    images = np.empty((len(positions), 3, SIZE, SIZE), np.uint8)
     for row, image in enumerate(progress(raw.images(positions), len(positions))):
-        pixels[row] = to_pixels(image)
-    channels = 1 if all((block == block[..., :1]).all() for block in np.array_split(pixels, 1 + len(pixels) // 1000)) else 3
-    images = np.ascontiguousarray(pixels[..., :channels].transpose(0, 3, 1, 2))
+        images[row] = to_pixels(image).transpose(2, 0, 1)
+    if all((image == image[0]).all() for image in images):
+        images = np.ascontiguousarray(images[:, :1])
     source = dict(raw.source) if max_samples is None else {**raw.source, "max_samples": max_samples, "seed": seed}
     return Dataset(name, images, raw.labels[positions], raw.class_names, source)
 
 
 def subset(labels: np.ndarray, size: int, seed: int, name: str) -> np.ndarray:
-    """Ascending positions of ``size`` images (all, if there are fewer) with the classes in their proportions, by largest remainder."""
+    """Ascending positions of ``size`` images (all, if there are fewer), classes in proportion by largest remainder."""
     if size < 1:
         raise UserError(f"max_samples: is {size}; use at least 1, or leave it out for all images")
     if size >= len(labels):
@@ -53,7 +53,7 @@ def subset(labels: np.ndarray, size: int, seed: int, name: str) -> np.ndarray:
 
 
 def to_pixels(image: Image.Image) -> np.ndarray:
-    """uint8 [32, 32, 3]. An image that is not square is first padded with black on both sides, so that shapes keep their form."""
+    """uint8 [32, 32, 3]; an image that is not square is first padded with black on both sides, to keep its shapes."""
     from PIL import Image
 
     image = image.convert("RGB")

@@ -17,14 +17,22 @@ from apfl.data.setting import Setting, parse_setting
 from apfl.errors import UserError
 from apfl.streams import numpy_stream
 
-PARTITIONERS = {"dirichlet": dirichlet.assign, "pathological": pathological.assign, "iid": iid.assign, "quantity": quantity.assign}
+PARTITIONERS = {
+    "dirichlet": dirichlet.assign,
+    "pathological": pathological.assign,
+    "iid": iid.assign,
+    "quantity": quantity.assign,
+}
 
 
 @dataclass(frozen=True)
 class Partition:
-    """client: int64 [N], the client of each image (-1: unused); is_train: bool [N], false for test images and unused ones;
-    counts: int64 [K, C], training images; dropout: bool [K], clients that never reach the server; unseen: bool [C], classes of
-    which no other client has a training image; specification: the setting, its fields, seed, stream, draws and the data set.
+    """N images shared among K clients.
+
+    client: int64 [N], the client of each image (-1: unused); is_train: bool [N], false for test images and unused ones;
+    counts: int64 [K, C], training images of each class; dropout: bool [K], clients that never reach the server;
+    unseen: bool [C], classes of which no other client has a training image; specification: the data set, the setting
+    and its fields, the seed, the random stream and how many draws it took.
     """
 
     client: np.ndarray
@@ -55,11 +63,14 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Parti
     """
     setting = parse_setting(setting) if isinstance(setting, str) else setting
     if setting.clients > len(dataset):
-        raise UserError(f"setting {setting}: {setting.clients} clients but {dataset.name} has {len(dataset)} images; use fewer clients")
+        raise UserError(
+            f"setting {setting}: more clients ({setting.clients}) than images ({len(dataset)} of {dataset.name});"
+            " use fewer clients"
+        )
     if setting.kind in ("dirichlet", "quantity") and setting.clients * setting.min_samples > len(dataset):
         raise UserError(
-            f"setting {setting}: {setting.clients} clients of at least {setting.min_samples} images need more than the {len(dataset)}"
-            f" of {dataset.name}; use fewer clients or a smaller minimum (such as -min1)"
+            f"setting {setting}: {setting.clients} clients of at least {setting.min_samples} images need more than"
+            f" {dataset.name} has ({len(dataset)}); use fewer clients or a smaller minimum (such as -min1)"
         )
     name = f"partition/{dataset.name}/{setting}"
     assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
@@ -85,26 +96,23 @@ def split(labels: np.ndarray, assignment: Assignment, stream: np.random.Generato
     for client in range(len(assignment.dropout)):
         own = stream.permutation(np.flatnonzero(assignment.client == client))
         kinds, inverse, sizes = np.unique(labels[own], return_inverse=True, return_counts=True)
-        quota = test_quota(sizes, stream)
+        quota = quota_for_tests(sizes, stream)
         for kind in range(len(kinds)):
             is_train[own[inverse == kind][quota[kind] :]] = True
     return is_train
 
 
-def test_quota(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
-    """How many images of each class to test on: a tenth, by largest remainder, so that the total is a tenth of the total.
+def quota_for_tests(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """How many images of each class to test on: a tenth by largest remainder, so that the total is right too.
 
-    sizes: int64 [classes], each at least 1. The total is rounded half up. Ties are broken by the stream, and a class with one image
-    keeps it for training as long as another class can give one.
+    sizes: int64 [classes], each at least 1. The total is rounded half up. The stream breaks ties, and a class with one
+    image keeps it for training as long as another class can give one.
     """
     total = (sizes.sum() + 5) // 10
     quota = sizes // 10
     order = np.lexsort((stream.random(len(sizes)), -(sizes % 10), sizes == 1))
     quota[order[: total - quota.sum()]] += 1
     return quota
-
-
-test_quota.__test__ = False  # the name is the field's word for it, not a test
 
 
 def count(labels: np.ndarray, client: np.ndarray, clients: int, classes: int) -> np.ndarray:
@@ -124,8 +132,8 @@ def check_match(dataset: Dataset, partition: Partition) -> None:
     made_from = partition.specification["dataset"], partition.specification["labels"]
     if made_from != (dataset.name, labels_digest(dataset)):
         raise UserError(
-            f"partition {partition.specification['setting']}: made from other images ({made_from[0]}, {len(partition.client)} images)"
-            f" than data set {dataset.name} ({len(dataset)} images); make the partition again"
+            f"partition {partition.specification['setting']}: made from {made_from[0]} ({len(partition.client)} images)"
+            f" but not from this data set {dataset.name} ({len(dataset)} images); make the partition again"
         )
 
 

@@ -31,8 +31,8 @@ class Setting:
 
     kind: dirichlet (label skew per class), pathological (a few classes a client), iid or quantity (sizes differ);
     clients: how many; alpha: concentration of the Dirichlet distribution, as written (a decimal number above 0);
-    classes: classes of each client; missing: percentage of classes monopolised by clients that drop out (none: nobody does);
-    balanced: a client that has its fair share of images gets no more; min_samples: the least any client may hold.
+    classes: classes of each client; missing: percentage of classes that clients monopolise and drop out with;
+    balanced: a client that has its fair share of images gets no more; min_samples: the least a client may hold.
     """
 
     kind: str
@@ -46,14 +46,18 @@ class Setting:
     def __post_init__(self) -> None:
         if self.clients < 1:
             raise UserError(f"setting {self}: clients is {self.clients}; there must be at least 1")
-        if self.alpha is not None and not (re.fullmatch(r"\d+(\.\d+)?", self.alpha) and 0 < float(self.alpha) < float("inf")):
-            raise UserError(f"setting {self}: alpha is {self.alpha!r}; it must be a decimal number above 0, such as 0.1")
+        if self.alpha is not None and not (
+            re.fullmatch(r"\d+(\.\d+)?", self.alpha) and 0 < float(self.alpha) < float("inf")
+        ):
+            raise UserError(
+                f"setting {self}: alpha is {self.alpha!r}; it must be a decimal number above 0, such as 0.1"
+            )
         if self.classes is not None and self.classes < 1:
             raise UserError(f"setting {self}: classes is {self.classes}; a client holds at least 1 class")
         if self.missing is not None and not 0 < self.missing < 100:
             raise UserError(
-                f"setting {self}: missing is {self.missing} % of the classes; it must be from 1 to 99, as there cannot be more"
-                " monopoly classes than classes and some must remain for the others"
+                f"setting {self}: missing is {self.missing} % of the classes; it must be from 1 to 99:"
+                " there cannot be more monopoly classes than classes, and the others need some"
             )
         if self.min_samples < 1:
             raise UserError(f"setting {self}: min is {self.min_samples}; a client holds at least 1 image")
@@ -86,7 +90,9 @@ def parse_setting(text: str) -> Setting:
     """
     kind, *parts = re.split("-(?=[a-z])", text)  # a minus sign stays with its number, for the message
     if kind not in EXAMPLES:
-        raise UserError(f"setting {text!r}: unknown kind {kind!r}; use one of {', '.join(EXAMPLES)}, as in {EXAMPLES['dirichlet']}")
+        raise UserError(
+            f"setting {text!r}: unknown kind {kind!r}; use one of {', '.join(EXAMPLES)}, as in {EXAMPLES['dirichlet']}"
+        )
     fields: dict[str, str] = {}
     for part in parts:
         name, value = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
@@ -100,7 +106,9 @@ def parse_setting(text: str) -> Setting:
         raise UserError(f"setting {text!r}: balanced takes no value; write it like {EXAMPLES[kind]}-balanced")
     for name in ("clients", "classes", "missing", "min"):
         if name in fields and not re.fullmatch(r"[0-9]{1,9}", fields[name]):
-            raise UserError(f"setting {text!r}: {name} is {fields[name]!r}, not a whole number; write it like {EXAMPLES[kind]}")
+            raise UserError(
+                f"setting {text!r}: {name} is {fields[name]!r}, not a whole number; write it like {EXAMPLES[kind]}"
+            )
     return Setting(
         kind=kind,
         clients=int(fields["clients"]),

@@ -1,52 +1,114 @@
-"""Where images come from: one function a source, each giving labels at once and images on request."""
+"""Where images come from: one function a source, called with the data set's name and the folder that holds it."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from apfl.artifacts import sha256_file
+from apfl.data.raw import Raw, decode, first_line, from_array, neighbours, required, sha256
+from apfl.errors import UserError
+from apfl.optional import optional
 
 if TYPE_CHECKING:
     from PIL import Image
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A source before decoding.
-
-    labels: int64 [N]; class_names: in label order; images: called with ascending positions, yields the image at each of them, of
-    any size and mode; source: what identifies the source, with its SHA-256.
-    """
-
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    images: Callable[[np.ndarray], Iterator[Image.Image]]
-    source: dict[str, Any]
-
-
-def digits() -> Raw:
+def digits(name: str, folder: Path | None = None) -> Raw:
     """The 1,797 handwritten 8x8 digits that scikit-learn carries; values 0 to 16 become 0 to 255."""
     from sklearn.datasets import load_digits
 
+    if name != "digits":
+        raise UserError(f"data set {name!r}: the source digits holds the data set digits alone; use its name")
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)
-    return Raw(labels, DIGITS, _from_array(pixels), {"kind": "digits", "sha256": _array_digest(pixels, labels)})
+    source = {"kind": "digits", "sha256": sha256([pixels.tobytes(), labels.tobytes()])}
+    return Raw(labels, DIGITS, from_array(pixels), source)
 
 
-def _from_array(pixels: np.ndarray) -> Callable[[np.ndarray], Iterator[Image.Image]]:
-    from PIL import Image
+def torchvision(name: str, folder: Path | None) -> Raw:
+    """CIFAR-10, CIFAR-100, EMNIST letters or Fashion-MNIST, downloaded to ``folder`` unless they are there."""
+    datasets = optional("torchvision.datasets", f"data set {name}")
 
-    return lambda positions: (Image.fromarray(pixels[position]) for position in positions)
+    known = {
+        "cifar10": (datasets.CIFAR10, {}),
+        "cifar100": (datasets.CIFAR100, {}),
+        "emnist": (datasets.EMNIST, {"split": "letters"}),
+        "fashion_mnist": (datasets.FashionMNIST, {}),
+    }
+    if name not in known:
+        raise UserError(f"data set {name!r}: unknown to the source torchvision; use one of {', '.join(known)}")
+    kind, options = known[name]
+    folder = required(name, folder)
+    try:
+        parts = [kind(str(folder), train=train, download=True, **options) for train in (True, False)]
+    except Exception as error:  # a download or a damaged file raises one of many kinds
+        remedy = "check the network, or use --source parquet with a folder that holds it"
+        raise UserError(f"data set {name}: torchvision cannot get it ({first_line(error)}); {remedy}") from None
+    return pooled(name, parts)
 
 
-def _array_digest(*arrays: np.ndarray) -> str:
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(np.ascontiguousarray(array))
-    return total.hexdigest()
+def pooled(name: str, parts: Sequence[Any]) -> Raw:
+    """One source from torchvision data sets that hold ``data`` and ``targets``.
+
+    EMNIST letters come transposed and labelled 1 to 26; they are stood upright and labelled 0 to 25.
+    """
+    pixels = np.concatenate([np.asarray(part.data, np.uint8) for part in parts])
+    labels = np.concatenate([np.asarray(part.targets, np.int64) for part in parts])
+    names = tuple(parts[0].classes)
+    if name == "emnist":
+        pixels, labels, names = np.ascontiguousarray(pixels.transpose(0, 2, 1)), labels - 1, LETTERS
+    source = {"kind": "torchvision", "sha256": sha256([pixels.tobytes(), labels.tobytes()])}
+    return Raw(labels, names, from_array(pixels), source)
+
+
+def parquet(name: str, folder: Path | None) -> Raw:
+    """Files {train,test}*.parquet in the layout of Hugging Face; see `apfl.data.parquet`."""
+    from apfl.data.parquet import parquet
+
+    return parquet(name, folder)
+
+
+def image_folder(name: str, folder: Path | None) -> Raw:
+    """A folder of images for each class, named after it, possibly inside the folders ``train`` and ``test``.
+
+    Classes are sorted by name, or as whole numbers if all of their names are.
+    """
+    folder = required(name, folder)
+    splits = [folder / split for split in ("train", "test") if (folder / split).is_dir()]
+    parts = splits or [folder] if folder.is_dir() else []
+    found = {child.name for part in parts for child in part.iterdir() if child.is_dir() and child.name[0] != "."}
+    names = tuple(sorted(found, key=int if all(child.isdecimal() for child in found) else None))
+    paths: list[Path] = []
+    labels: list[int] = []
+    for part in parts:
+        for label, child in enumerate(names):
+            images = sorted(path for path in (part / child).glob("*") if path.suffix.lower() in SUFFIXES)
+            paths += images
+            labels += [label] * len(images)
+    if not paths:
+        raise UserError(f"data set {name}: {folder} has no images in folders of classes{neighbours(folder)}")
+    hashes = (f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode() for path in paths)
+    source = {"kind": "folder", "files": len(paths), "sha256": sha256(hashes)}
+
+    def images_at(positions: np.ndarray) -> Iterator[Image.Image]:
+        return (decode(paths[position].read_bytes(), str(paths[position])) for position in positions)
+
+    return Raw(np.array(labels, np.int64), names, images_at, source)
+
+
+SOURCES: dict[str, Callable[[str, Path | None], Raw]] = {
+    "digits": digits,
+    "torchvision": torchvision,
+    "parquet": parquet,
+    "folder": image_folder,
+}
+"""Every source by name."""

@@ -1,4 +1,4 @@
-"""One way of sharing images among clients per file; each has ``assign(labels, classes, setting, stream) -> Assignment``."""
+"""Ways of sharing images among clients, one a file: ``assign(labels, classes, setting, stream) -> Assignment``."""
 
 from __future__ import annotations
 

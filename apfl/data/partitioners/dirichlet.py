@@ -1,8 +1,7 @@
 """Label skew: every class is shared among the clients by proportions drawn from a Dirichlet distribution.
 
-Hsu, Qi and Brown, "Measuring the effects of non-identical data distribution for federated visual classification", 2019; the
-form per class over clients, without a balance mask, is the one of most suites. All proportions are drawn again until every client
-holds ``min_samples`` images.
+Hsu, Qi and Brown, "Measuring the effects of non-identical data distribution for federated visual classification",
+2019, here per class over the clients. Everything is drawn again until every client holds ``min_samples`` images.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ def draw_counts(sizes: np.ndarray, setting: Setting, stream: np.random.Generator
 def shares(alpha: float, open_clients: np.ndarray, stream: np.random.Generator) -> np.ndarray:
     """Proportions [K] that add up to 1 and are zero for closed clients.
 
-    With a small alpha all of the mass can fall on closed clients; it is then spread evenly over the open ones (all of them, if
-    every client is closed), where the usual formula divides zero by zero.
+    With a small alpha all of the mass can fall on closed clients. Where dividing by it would be 0/0, the open clients
+    (or all of them, if every one is closed) share evenly.
     """
     drawn = stream.dirichlet(np.full(len(open_clients), alpha)) * open_clients
     if np.isfinite(drawn).all() and drawn.sum() > 0:

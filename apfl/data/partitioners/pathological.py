@@ -1,9 +1,9 @@
-"""Pathological label skew: each client holds a few classes, and some classes may be the monopoly of clients that drop out.
+"""Pathological label skew: each client holds a few classes; some may be the monopoly of clients that drop out.
 
-Section 4.1 and Table 1 of the paper. The last classes are the monopoly classes, as 8 and 9 are there. The clients that hold them
-drop out: as few as can hold them all, numbered just before the last client, as number 8 of 10 is there; room that they have left is
-filled with common classes. Every class is held by as many clients as any other, or by one more. Ten clients with two of ten classes
-each and two monopoly classes hold the classes that Table 1 prints, whatever the seed; otherwise the seed decides which.
+Section 4.1 and Table 1 of the paper. As there, the monopoly classes are the last ones, and the clients that hold them
+come just before the last client: as few as can hold them all, any room left filled with common classes. No common class
+is held by two clients more than another. Ten clients with two of ten classes each and two monopoly classes hold what
+Table 1 prints, whatever the seed; in every other case the seed decides who holds which common classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ TABLE_1 = ((0, 1), (2, 3), (6, 7), (4, 5), (2, 4), (2, 3), (6, 7), (4, 5), (8, 9
 
 
 def assign(labels: np.ndarray, classes: int, setting: Setting, stream: np.random.Generator) -> Assignment:
-    """Share the images; labels: int64 [N]. A class is split evenly among its clients. `UserError` if the setting cannot be met."""
+    """Share the images; labels: int64 [N]. A class is split evenly among its clients.
+
+    `UserError` if there are more monopoly classes, or classes a client, than the data set and the clients can give.
+    """
     monopoly = monopoly_classes(classes, setting)
     dropout = dropout_clients(len(monopoly), setting)
     held = np.zeros((setting.clients, classes), bool)
@@ -49,7 +52,7 @@ def monopoly_classes(classes: int, setting: Setting) -> np.ndarray:
     if not 0 < number < classes:
         remedy = "raise it" if number == 0 else "lower it"
         raise UserError(
-            f"setting {setting}: missing {setting.missing} % of {classes} classes rounds to {number} monopoly classes; {remedy}"
+            f"setting {setting}: missing {setting.missing} % of {classes} classes is {number} of them; {remedy}"
         )
     return np.arange(classes - number, classes)
 
@@ -59,8 +62,8 @@ def dropout_clients(monopolies: int, setting: Setting) -> np.ndarray:
     number = -(-monopolies // setting.classes)
     if number >= setting.clients:
         raise UserError(
-            f"setting {setting}: {monopolies} monopoly classes take {number} clients that drop out and leave none to train;"
-            " use more clients, more classes a client or fewer missing classes"
+            f"setting {setting}: {number} clients would drop out to hold {monopolies} monopoly classes, and none would"
+            " remain; use more clients, more classes a client or fewer missing classes"
         )
     dropout = np.zeros(setting.clients, bool)
     dropout[setting.clients - 1 - number : setting.clients - 1] = True
@@ -77,11 +80,12 @@ def held_classes(
     remaining = int((~dropout).sum())
     if setting.classes > common:
         raise UserError(
-            f"setting {setting}: classes is {setting.classes} a client but only {common} are no monopoly; lower classes or missing"
+            f"setting {setting}: a client is to hold {setting.classes} classes but only {common} are no monopoly;"
+            " lower classes or missing"
         )
     if remaining * setting.classes < common:
         raise UserError(
-            f"setting {setting}: {remaining} clients with {setting.classes} classes each cannot hold all {common} classes;"
+            f"setting {setting}: {remaining} clients cannot hold all {common} classes with {setting.classes} each;"
             " raise classes or clients"
         )
     held: dict[int, list[int]] = {int(client): [] for client in np.flatnonzero(~dropout)}
@@ -89,7 +93,7 @@ def held_classes(
         held[int(client)] = part.tolist()
     holders = np.zeros(common, np.int64)
     for own in held.values():
-        # The classes that the fewest clients hold come first, so that no class is held by two clients more than another.
+        # Classes that the fewest clients hold come first, so that the numbers of holders differ by one at most.
         order = np.lexsort((stream.random(common), holders))[: setting.classes - len(own)]
         holders[order] += 1
         own.extend(order.tolist())

@@ -1,7 +1,7 @@
 """Quantity skew: clients differ in how many images they hold, not in which classes.
 
-Li, Diao, Chen and He, "Federated learning on non-IID data silos: an experimental study", 2021. The sizes are proportions drawn
-from a Dirichlet distribution, drawn again until every client holds ``min_samples`` images.
+Li, Diao, Chen and He, "Federated learning on non-IID data silos: an experimental study", 2021. Sizes are
+proportions from a Dirichlet distribution, drawn again until every client holds ``min_samples`` images.
 """
 
 from __future__ import annotations

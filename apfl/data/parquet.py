@@ -1,0 +1,137 @@
+"""Images from Parquet files in the layout of Hugging Face: encoded bytes, one row an image."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet
+
+from apfl.artifacts import sha256_file
+from apfl.data.raw import Raw, decode, first_line, neighbours, required, sha256
+from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def parquet(name: str, folder: Path | None) -> Raw:
+    """The files {train,test}*.parquet of a folder, train first.
+
+    The column ``img`` or ``image`` is a struct of encoded ``bytes`` and ``path``; ``label`` or ``fine_label`` is a
+    whole number. Class names come from the schema's metadata, or else from the folder in each image's path. Images are
+    read one row group at a time, so that memory does not grow with the file.
+    """
+    folder = required(name, folder)
+    paths = [path for split in ("train", "test") for path in sorted(folder.glob(f"{split}*.parquet"))]
+    if not paths:
+        raise UserError(f"data set {name}: {folder} has no train*.parquet or test*.parquet{neighbours(folder)}")
+    _check_complete(folder, paths)
+    parts = [_open(path) for path in paths]
+    labels = [part.labels() for part in parts]
+    names = _names_in_metadata(parts[0]) or _names_in_paths(parts, labels)
+    for part, own in zip(parts, labels, strict=True):
+        if len(own) and not 0 <= own.min() <= own.max() < len(names):
+            raise UserError(
+                f"{part.path}: labels run from {own.min()} to {own.max()}, classes from 0 to {len(names) - 1};"
+                " correct the file"
+            )
+    hashes = {path.name: sha256_file(path) for path in paths}
+    source = {"kind": "parquet", "files": hashes, "sha256": sha256(value.encode() for value in hashes.values())}
+    return Raw(np.concatenate(labels), names, lambda positions: _images(parts, positions), source)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One file and the names of its two columns."""
+
+    path: Path
+    file: pyarrow.parquet.ParquetFile
+    image: str
+    label: str
+
+    def read(self, group: int, column: str) -> pyarrow.Table:
+        """A column, or one field of it (``img.bytes``), of one row group."""
+        try:
+            return self.file.read_row_group(group, columns=[column])
+        except (OSError, ValueError) as error:
+            message = f"row group {group} is damaged ({first_line(error)}); get the file again"
+            raise UserError(f"{self.path}: {message}") from None
+
+    def labels(self) -> np.ndarray:
+        """int64 [rows]."""
+        groups = [self.read(group, self.label)[self.label] for group in range(self.file.num_row_groups)]
+        whole = pyarrow.types.is_integer(self.file.schema_arrow.field(self.label).type)
+        if not whole or any(group.null_count for group in groups):
+            raise UserError(f"{self.path}: column {self.label} is not a whole number in every row; correct the file")
+        return np.concatenate([np.empty(0, np.int64), *(group.to_numpy() for group in groups)]).astype(np.int64)
+
+
+def _open(path: Path) -> _Part:
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no complete Parquet file ({first_line(error)}); get it again") from None
+    there = file.schema_arrow.names
+    image, label = (
+        next((name for name in names if name in there), None) for names in (("img", "image"), ("label", "fine_label"))
+    )
+    if image is None or label is None:
+        missing = "img or image" if image is None else "label or fine_label"
+        raise UserError(f"{path}: has no column {missing} (it has {', '.join(there)}); rename it")
+    kind = file.schema_arrow.field(image).type
+    if not (pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+        raise UserError(f"{path}: column {image} is no struct with bytes; store encoded images there")
+    return _Part(path, file, image, label)
+
+
+def _check_complete(folder: Path, paths: list[Path]) -> None:
+    """A `UserError` if a file calls itself one of so many (train-00000-of-00005) and not all are there."""
+    for path in paths:
+        shard = re.fullmatch(r"(.*)-\d+-of-(\d+)\.parquet", path.name)
+        if shard and len(list(folder.glob(f"{shard[1]}-*-of-{shard[2]}.parquet"))) != int(shard[2]):
+            raise UserError(f"{path}: is one of {int(shard[2])} files, but not all of them are there; get the others")
+
+
+def _names_in_metadata(part: _Part) -> tuple[str, ...]:
+    """Class names from the schema's key ``huggingface``; none if it says nothing of them."""
+    try:
+        value = json.loads((part.file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        names = value["info"]["features"][part.label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(names.values() if isinstance(names, dict) else names)
+
+
+def _names_in_paths(parts: list[_Part], labels: list[np.ndarray]) -> tuple[str, ...]:
+    """Class names from the last folder of each image's path (``airplane/0001.png``)."""
+    pairs: set[tuple[int, str]] = set()
+    for part, own in zip(parts, labels, strict=True):
+        if part.file.schema_arrow.field(part.image).type.get_field_index("path") >= 0:
+            groups = [part.read(group, f"{part.image}.path")[part.image] for group in range(part.file.num_row_groups)]
+            folders = [Path(row["path"] or "").parent.name for group in groups for row in group.to_pylist()]
+            pairs |= set(zip(own.tolist(), folders, strict=True))
+    named = sorted(pairs)
+    if not named or [label for label, _ in named] != list(range(len(named))) or "" in dict(named).values():
+        message = "names no classes, neither in its metadata (key huggingface) nor as the folder of each image's path"
+        raise UserError(f"{parts[0].path}: {message}; add them")
+    return tuple(folder for _, folder in named)
+
+
+def _images(parts: list[_Part], positions: np.ndarray) -> Iterator[Image.Image]:
+    """The images at ``positions`` (ascending, counted through all parts); row groups without one are not read."""
+    start = 0
+    for part in parts:
+        for group in range(part.file.num_row_groups):
+            stop = start + part.file.metadata.row_group(group).num_rows
+            rows = positions[np.searchsorted(positions, start) : np.searchsorted(positions, stop)] - start
+            if len(rows):
+                encoded = part.read(group, f"{part.image}.bytes")[part.image].combine_chunks().field("bytes")
+                for row in rows.tolist():
+                    yield decode(encoded[row].as_py(), f"{part.path}: row {row} of row group {group}")
+            start = stop

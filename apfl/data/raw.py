@@ -1,0 +1,80 @@
+"""A source of images before decoding, and what all sources share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Labels at once, images on request.
+
+    labels: int64 [N]; class_names: in label order; images: called with ascending positions, yields the image at each
+    of them, of any size and mode; source: what identifies the source, with its SHA-256.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    images: Callable[[np.ndarray], Iterator[Image.Image]]
+    source: dict[str, Any]
+
+
+def decode(encoded: bytes | None, where: str) -> Image.Image:
+    """The image in the bytes of a PNG, JPEG, WebP ... file; if there is none, a `UserError` that says ``where``."""
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(encoded or b""))
+        image.load()
+    except Exception as error:  # decoders raise many kinds for damaged bytes
+        raise UserError(
+            f"{where}: not an image that can be decoded ({first_line(error)}); get the file again"
+        ) from None
+    return image
+
+
+def from_array(pixels: np.ndarray) -> Callable[[np.ndarray], Iterator[Image.Image]]:
+    """Images on request from uint8 [N, height, width] or [N, height, width, 3]."""
+    from PIL import Image
+
+    return lambda positions: (Image.fromarray(pixels[position]) for position in positions)
+
+
+def required(name: str, folder: Path | None) -> Path:
+    """The folder; `UserError` if none was given."""
+    if folder is None:
+        raise UserError(
+            f"data set {name}: no folder given; add --path FOLDER, or --root with the folder that holds {name}"
+        )
+    return folder
+
+
+def neighbours(folder: Path) -> str:
+    """The end of a message about a missing folder: what is beside it, as the name may be misspelt."""
+    there = sorted(child.name for child in folder.parent.iterdir() if child.is_dir()) if folder.parent.is_dir() else []
+    return f"; correct the name ({folder.parent} holds {', '.join(there[:12])})" if there else "; correct the path"
+
+
+def sha256(pieces: Iterable[bytes]) -> str:
+    """SHA-256 of the pieces, one after the other."""
+    total = hashlib.sha256()
+    for piece in pieces:
+        total.update(piece)
+    return total.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
