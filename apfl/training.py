@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -50,8 +51,15 @@ class Images:
     std: Tensor
 
     def batch(self, indices: Tensor) -> Batch:
-        chosen = self.pixels[indices].to(torch.float32).sub_(self.mean).div_(self.std)
+        mean, std = self._planes
+        chosen = self.pixels[indices].to(torch.float32).sub_(mean).div_(std)
         return Batch(chosen.permute(0, 3, 1, 2), self.labels[indices])
+
+    @cached_property
+    def _planes(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation spread over an image: broadcasting over the first axis alone is several times faster."""
+        shape = self.pixels.shape[1:]
+        return self.mean.expand(shape).contiguous(), self.std.expand(shape).contiguous()
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ def federate(
     """Train a federated method and record the accuracies of its models."""
     from apfl.stages.federate import federate as stage
     from apfl.stages.inputs import Inputs
+    from apfl.tuning import tune_process
 
-    _prepare()
+    tune_process()
     stage(_specification(spec), Inputs(data, partition, semantics, proxy), out, device)
 
 
@@ -54,8 +55,9 @@ def memorize(
     """Train AP-FL's semantic generator on the models of a federated run."""
     from apfl.stages.inputs import Inputs
     from apfl.stages.memorize import memorize_run
+    from apfl.tuning import tune_process
 
-    _prepare()
+    tune_process()
     memorize_run(_specification(spec), Inputs(data, partition, semantics), base, out, device)
 
 
@@ -66,17 +68,10 @@ def personalize(
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
     from apfl.stages.inputs import Inputs
     from apfl.stages.personalize import personalize_run
+    from apfl.tuning import tune_process
 
-    _prepare()
+    tune_process()
     personalize_run(_specification(spec), Inputs(data, partition), base, generator, out, device)
-
-
-def _prepare() -> None:
-    import torch
-
-    from apfl.stages.inputs import threads
-
-    torch.set_num_threads(threads())
 
 
 def _specification(text: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +124,3 @@ def finished(folder: Path, specification: Mapping[str, Any], code: str) -> bool:
     same = canonical_json(record.get("specification")) == canonical_json(specification)
     return same and record.get("code") == code
 
-
-def threads() -> int:
-    """The number of threads of a job: OMP_NUM_THREADS, which the workflow sets, or else one for each processor."""
-    return int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads())
