@@ -17,7 +17,7 @@ Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.p
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (data, partition):
+    for command in (data, partition, semantics):
         app.command()(command)
 
 
@@ -62,6 +62,34 @@ def partition(
     made = make_partition(dataset, wanted, seed)
     partition_picture(out.with_suffix(".png"), dataset, made)
     save_partition(out, made)
+
+
+def semantics(
+    name: Annotated[str, typer.Argument(help="What to call these embeddings in tables: minilm, clip, w2v ...")],
+    source: Annotated[str, typer.Option(help="packaged, table, w2v, bert, clip, onehot, random or shuffled.")],
+    data: Annotated[Path, typer.Option(help="The data set (.npz) whose class names to embed.")],
+    out: Annotated[Path, typer.Option(help="The file to write (.npz).")],
+    path: Annotated[
+        Path | None, typer.Option(help="A local model or table; without it, w2v, bert, clip download.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Another model than the source's own, by its name.")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Prompt with {} for the name; repeat it to average.")
+    ] = None,
+    of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,
+    dimension: Annotated[int | None, typer.Option(help="Dimension of random embeddings.", min=1)] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write semantic embeddings of the class names of a data set."""
+    from apfl.data.dataset import load_dataset
+    from apfl.semantics.sources import embed
+    from apfl.semantics.table import Semantics, save_semantics
+
+    dataset = load_dataset(data)
+    given = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
+    options = {key: value for key, value in given.items() if value}
+    made = embed(source, dataset.class_names, {"dataset": dataset.name, "seed": seed}, options)
+    save_semantics(out, Semantics(made.embedding, made.names, made.texts, {**made.source, "name": name}))
 
 
 def _progress(name: str):

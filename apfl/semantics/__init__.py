@@ -1,0 +1,1 @@
+"""Semantic embeddings of class names: language models, tables, and controls that carry no meaning."""

@@ -1,0 +1,139 @@
+"""Embeddings of class names by language models: word2vec, BERT and CLIP's text encoder.
+
+Each reads its model from a local path, or downloads the named one where there is a network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apfl.data.raw import first_line
+from apfl.errors import UserError
+from apfl.optional import optional
+from apfl.semantics.table import Semantics, class_text
+
+if TYPE_CHECKING:
+    import torch
+    from gensim.models import KeyedVectors
+
+WORD2VEC, BERT, CLIP = "word2vec-google-news-300", "bert-base-uncased", "ViT-B-32-quickgelu"
+BATCH = 64
+
+
+def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = WORD2VEC) -> Semantics:
+    """Word vectors by gensim: the mean over the words of a name, each as it is, capitalised or in capitals.
+
+    path: a file in word2vec's text format, its binary format (.bin, .bin.gz) or gensim's own (.kv: a pickle, so open
+    none but your own). Mikolov et al., "Distributed representations of words and phrases and their compositionality",
+    2013.
+    """
+    gensim = optional("gensim.models", "semantics w2v")
+    if path is None:
+        downloader = optional("gensim.downloader", "semantics w2v")
+        vectors = _load(f"semantics w2v: model {model}", lambda: downloader.load(model))
+    else:
+        read = gensim.KeyedVectors.load if path.suffix == ".kv" else gensim.KeyedVectors.load_word2vec_format
+        options = {} if path.suffix == ".kv" else {"binary": ".bin" in path.suffixes}
+        vectors = _load(f"semantics w2v: {path}", lambda: read(str(path), **options))
+    words = [class_text(name).split() for name in class_names]
+    keys = {word: _key(vectors, word) for word in sorted({word for name in words for word in name})}
+    if unknown := [word for word, key in keys.items() if key is None]:
+        raise UserError(f"semantics w2v: the vectors lack {', '.join(unknown)}; use other vectors, or --source table")
+    rows = np.stack([np.mean([vectors[keys[word]] for word in name], axis=0) for name in words])
+    texts = tuple(" ".join(keys[word] for word in name) for name in words)
+    return Semantics(rows.astype(np.float32), tuple(class_names), texts, {"kind": "w2v", "model": _origin(path, model)})
+
+
+def _key(vectors: KeyedVectors, word: str) -> str | None:
+    """A word's key: as it is, joined otherwise (t_shirt, tshirt), capitalised, in capitals (letters in Google News)."""
+    forms = (word, word.replace("-", "_"), word.replace("-", ""))
+    keys = [change(form) for change in (str, str.capitalize, str.upper) for form in forms]
+    return next((key for key in keys if key in vectors), None)
+
+
+def bert(
+    class_names: Sequence[str], path: Path | None = None, model: str = BERT, template: Sequence[str] = ("{}",)
+) -> Semantics:
+    """Last hidden states by transformers, averaged over the tokens of a text with [CLS] and [SEP].
+
+    path: a folder written by ``save_pretrained``. Devlin et al., "BERT: pre-training of deep bidirectional transformers
+    for language understanding", 2018.
+    """
+    transformers = optional("transformers", "semantics bert")
+    name, options = (model, {}) if path is None else (str(path), {"local_files_only": True})
+    tokenizer = _load(f"semantics bert: {name}", lambda: transformers.AutoTokenizer.from_pretrained(name, **options))
+    network = _load(f"semantics bert: {name}", lambda: transformers.AutoModel.from_pretrained(name, **options)).eval()
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        states, mask = network(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+    source = {"kind": "bert", "model": _origin(path, model), "template": list(template)}
+    return _embedded(class_names, template, encode, source)
+
+
+def clip(
+    class_names: Sequence[str],
+    path: Path | None = None,
+    model: str = CLIP,
+    template: Sequence[str] = ("a photo of a {}.",),
+) -> Semantics:
+    """CLIP's text encoder by open_clip, OpenAI's weights, not normalised.
+
+    path: a folder with open_clip_config.json and weights, or a checkpoint of ``model``. The default is ViT-B/32 with
+    the activation that OpenAI's weights were trained with; open_clip's plain ViT-B-32 has another. Radford et al.,
+    "Learning transferable visual models from natural language supervision", 2021.
+    """
+    open_clip = optional("open_clip", "semantics clip")
+    name = f"local-dir:{path}" if path is not None and path.is_dir() else model
+    weights = "openai" if path is None else str(path)
+    where = f"semantics clip: {path or model}"
+    network = _load(where, lambda: open_clip.create_model(name, weights, require_pretrained=True)).eval()
+    tokenizer = _load(where, lambda: open_clip.get_tokenizer(name))
+    source = {"kind": "clip", "model": _origin(path, model), "template": list(template)}
+    return _embedded(class_names, template, lambda texts: network.encode_text(tokenizer(texts)), source)
+
+
+def _embedded(
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    encode: Callable[[list[str]], torch.Tensor],
+    source: dict[str, Any],
+) -> Semantics:
+    """Encode every name in every template; the embedding of a class is the mean over the templates."""
+    import torch
+
+    if bad := [template for template in templates if "{}" not in template]:
+        raise UserError(f"template {bad[0]!r}: has no place for the class name; write {{}} where it goes")
+    words = [class_text(name) for name in class_names]
+    total = np.zeros(())
+    for template in templates:
+        texts = [template.replace("{}", word) for word in words]
+        with torch.inference_mode():
+            parts = [encode(texts[start : start + BATCH]).float().numpy() for start in range(0, len(texts), BATCH)]
+        total = total + np.concatenate(parts) / len(templates)
+    texts = tuple(" | ".join(template.replace("{}", word) for template in templates) for word in words)
+    return Semantics(total.astype(np.float32), tuple(class_names), texts, source)
+
+
+def _load(what: str, load: Callable[[], Any]) -> Any:
+    """Call ``load``; whatever it raises becomes a `UserError`, and what it logs on the way is not shown."""
+    logged = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        return load()
+    except Exception as error:  # downloads, damaged files and wrong configurations raise many kinds
+        remedy = "give a model with --path, or use a machine with a network, or another --source"
+        raise UserError(f"{what}: cannot be loaded ({first_line(error)}); {remedy}") from None
+    finally:
+        logging.disable(logged)
+
+
+def _origin(path: Path | None, model: str) -> str:
+    return model if path is None else path.name
