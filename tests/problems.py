@@ -11,7 +11,7 @@ from torch import nn
 from apfl.federation import Problem
 from apfl.nets import Model, Params
 from apfl.streams import torch_stream
-from apfl.training import Engine, Images, Phase, TrainingConfig
+from apfl.training import Engine, Images, Phase, Step, TrainingConfig
 
 
 class Tiny(nn.Module):
@@ -119,3 +119,28 @@ class Scalar(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(images)
+
+
+def quadratics(a: Sequence[float], b: Sequence[float], start: float = 0.0, **training: object) -> Problem:
+    """Clients k = 0, 1, ... that minimise a_k/2 (w - b_k)^2 over one number w, with one step of SGD an epoch."""
+
+    def loss(model: Model, params: Params, step: Step) -> torch.Tensor:
+        client = step.batch.labels[0]
+        return torch.tensor(a)[client] / 2 * (params["head.weight"] - torch.tensor(b)[client]).square().sum()
+
+    clients = len(a)
+    each = tuple(torch.tensor([client]) for client in range(clients))
+    settings = {"rounds": 1, "local_epochs": 10, "learning_rate": 0.05, "optimizer": "sgd"} | training
+    return Problem(
+        model=Model(Scalar()),
+        images=Images(torch.zeros(clients, 1, 1, 1), torch.arange(clients), torch.zeros(1), torch.ones(1)),
+        train=each,
+        test=each,
+        counts=torch.eye(clients, dtype=torch.long),
+        dropout=(False,) * clients,
+        unseen=torch.zeros(clients, dtype=torch.bool),
+        training=TrainingConfig(**settings),
+        seed=0,
+        start={"head.weight": torch.tensor([[start]])},
+        loss=loss,
+    )

@@ -1,0 +1,159 @@
+"""SCAFFOLD: control variates take the drift out of local training.
+
+    @inproceedings{karimireddy2020scaffold,
+      title = {{SCAFFOLD}: Stochastic controlled averaging for federated learning},
+      author = {Karimireddy, Sai Praneeth and Kale, Satyen and Mohri, Mehryar and Reddi, Sashank and Stich, Sebastian
+                and Suresh, Ananda Theertha},
+      booktitle = {ICML}, year = {2020}}
+
+The server keeps a control variate c and every client one, c_i; all start at zero. Client i follows the gradient of
+f_i(w) + <c - c_i, w> from the server's model x to y_i, and renews its control variate by one of the paper's options:
+
+    I   c_i+ = the gradient of f_i at x over all of the client's data
+    II  c_i+ = c_i - c + (x - y_i) / (K eta), the mean of the K gradients that plain SGD of step eta followed
+
+The server moves x by ``server_learning_rate`` towards the mean of the y_i, and c to c + 1/N sum_i (c_i+ - c_i).
+
+SCAFFOLD is defined for SGD. The paper trains all methods with Adam: then Adam gets the corrected gradient, and only
+option I is left, since Adam's displacement says nothing about the size of the gradients; option II with Adam is
+refused. Both means weigh the clients alike, as in SCAFFOLD's paper; ``weights`` "samples" weighs them both by samples,
+which is the objective of FedAvg (Eq. 2). Weighing only one of them would leave corrections that do not cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from apfl.errors import UserError
+from apfl.federation import Method, Problem, State, weighted_mean
+from apfl.nets import Model, Params
+from apfl.training import Gradient, Loss, Optimizer, Result, Step, Work, channels_last
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """f(w) + <correction, w>, whose gradient is that of f plus the correction."""
+
+    loss: Loss
+    correction: Params
+
+    def __call__(self, model: Model, params: Params, step: Step) -> Tensor:
+        linear = sum((self.correction[name] * value).sum() for name, value in params.items())
+        return self.loss(model, params, step) + linear
+
+
+@dataclass(frozen=True)
+class GradientAt:
+    """The gradient at fixed parameters, wherever training stands.
+
+    One SGD step of length one from zero then ends at minus this gradient, free of the rounding of x - (x - g).
+    """
+
+    loss: Loss
+    at: Params
+
+    def __call__(self, model: Model, params: Params, trainable: Params, step: Step) -> tuple[Tensor, Params]:
+        at = {name: value.requires_grad_() for name, value in channels_last(self.at).items()}
+        return Gradient(self.loss)(model, at, at, step)
+
+
+@dataclass(frozen=True)
+class Scaffold(Method):
+    """
+    :param option: ``I`` or ``II``, how clients renew their control variates; I is the one that fits Adam.
+    :param optimizer: of the clients: ``training`` (the study's, Adam in the paper) or ``sgd`` (as SCAFFOLD's paper).
+    :param sgd_learning_rate: of ``sgd``; 0.01 as tuned for SCAFFOLD by Li et al. (2022), "Federated learning on
+        non-IID data silos".
+    :param server_learning_rate: of the server's step; 1 in SCAFFOLD's experiments.
+    :param weights: ``uniform`` (SCAFFOLD's paper) or ``samples`` (Eq. 2), the clients' weights in both means.
+    """
+
+    option: str = "I"
+    optimizer: str = "training"
+    sgd_learning_rate: float = 0.01
+    server_learning_rate: float = 1.0
+    weights: str = "uniform"
+
+    title: ClassVar[str] = "SCAFFOLD"
+
+    def __post_init__(self) -> None:
+        choices = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"scaffold.{name} {getattr(self, name)!r}: unknown; choose {' or '.join(allowed)}")
+        for name in ("sgd_learning_rate", "server_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"scaffold.{name} {getattr(self, name)}: must be positive")
+
+    def init(self, problem: Problem) -> State:
+        optimizer = self.local_optimizer(problem)
+        if self.option == "II" and optimizer.name != "sgd":
+            raise UserError(
+                f"scaffold.option II: needs plain SGD, not {optimizer.name}; choose option I or optimizer sgd"
+            )
+        zero = {name: torch.zeros_like(value) for name, value in problem.start.items()}
+        return {"global": problem.start, "control": zero, "clients": {str(k): zero for k in self.clients(problem)}}
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        work = []
+        for client in clients:
+            correction = _combine(state["control"], state["clients"][str(client)], -1)
+            objective = Gradient(Corrected(problem.loss, correction))
+            phase = problem.phase(objective, optimizer=self.local_optimizer(problem))
+            work.append(Work(client, state["global"], (phase,)))
+            if self.option == "I":
+                work.append(self.gradient_work(problem, state["global"], client))
+        return work
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        sent = {(result.client, result.role): result for result in results if problem.size(result.client)}
+        models = {client: result for (client, role), result in sent.items() if role == "local"}
+        if not models:
+            return state
+        weights = {client: self.weight(problem, client) for client in self.clients(problem)}
+        total = sum(weights.values())
+        control, clients = state["control"], dict(state["clients"])
+        for client, result in models.items():
+            renewed = self.renewed_control(problem, result, sent.get((client, "control")))
+            change = _combine(renewed, clients[str(client)], -1)
+            control = _combine(control, change, weights[client] / total)
+            clients[str(client)] = renewed
+        mean = weighted_mean([result.params for result in models.values()], [weights[client] for client in models])
+        stay = 1 - self.server_learning_rate
+        moved = {name: torch.lerp(value, state["global"][name], stay) for name, value in mean.items()}
+        return {"global": moved, "control": control, "clients": clients}
+
+    def local_optimizer(self, problem: Problem) -> Optimizer:
+        return Optimizer("sgd", self.sgd_learning_rate) if self.optimizer == "sgd" else problem.training.local_optimizer
+
+    def gradient_work(self, problem: Problem, at: Params, client: int) -> Work:
+        """Minus the gradient of f_i at the server's model, as parameters."""
+        zero = {name: torch.zeros_like(value) for name, value in at.items()}
+        once = {"optimizer": Optimizer("sgd", 1.0), "steps": 1, "batch_size": 0, "shuffle": False}
+        return Work(client, zero, (problem.phase(GradientAt(problem.loss, at), **once),), role="control")
+
+    def renewed_control(self, problem: Problem, local: Result, gradient: Result | None) -> Params:
+        """c_i+ by option I (``gradient`` is what `gradient_work` sent) or II."""
+        if gradient is not None:
+            return {name: -value for name, value in gradient.params.items()}
+        scale = 1 / (local.steps * self.local_optimizer(problem).learning_rate)
+        start, correction = local.work.start, local.work.phases[0].objective.loss.correction
+        return {name: scale * (start[name] - value) - correction[name] for name, value in local.params.items()}
+
+    def weight(self, problem: Problem, client: int) -> float:
+        """A client's weight in the means; clients without samples have none."""
+        size = problem.size(client)
+        return float(size if self.weights == "samples" else size > 0)
+
+
+def _combine(first: Mapping[str, Tensor], second: Mapping[str, Tensor], factor: float) -> Params:
+    """first + factor * second."""
+    return {name: torch.add(value, second[name], alpha=factor) for name, value in first.items()}
+
+
+METHOD = Scaffold
