@@ -133,7 +133,7 @@ def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str,
     import yaml
 
     if isinstance(source, Mapping):
-        return "configuration", json.loads(json.dumps(source))
+        return "", json.loads(json.dumps(source))
     path = Path(source)
     if not path.is_file():
         raise UserError(f"study {path}: no such file; name one of config/*.yaml")
@@ -152,7 +152,7 @@ def _validate(values: Mapping[str, Any], where: str) -> None:
     validator = jsonschema.Draft202012Validator(schema())
     error = min(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)), default=None)
     if error is not None:
-        raise UserError(f"{where}: {_explain(error)}")
+        raise UserError(f"{where}: {_explain(error)}" if where else _explain(error))
 
 
 def _explain(error: Any) -> str:
@@ -167,20 +167,15 @@ def _explain(error: Any) -> str:
         return f"{field}: {absent} is missing; add it ({parent['properties'][absent].get('description', absent)})"
     if error.validator == "enum":
         return f"{field} {error.instance!r}: unknown; choose one of {', '.join(map(str, error.validator_value))}"
-    if error.validator == "type" and not _is_plain(error.instance):
-        return (
-            f"{field}: is not of type {error.validator_value}; give {parent.get('description', error.validator_value)}"
-        )
     if "propertyNames" in error.absolute_schema_path:
-        return (
-            f"{field} {error.instance!r}: not a valid name; use lower-case letters and digits, with - in ids of methods"
-        )
-    value = json.dumps(error.instance) if _is_plain(error.instance) or error.instance in ([], {}) else "..."
-    return f"{field} {value}: not allowed; give {parent.get('description', error.message)}"
+        names = "lower-case letters, digits and -" if field == "methods" else "lower-case letters, digits and _"
+        return f"{field}: {error.instance!r} is no valid name; use {names}"
+    problem = f"{error.instance!r} is not valid" if error.validator in ("pattern", "not") else error.message
+    return f"{field}: {_shortened(problem)}; give {parent.get('description', 'another value')}"
 
 
-def _is_plain(value: Any) -> bool:
-    return not isinstance(value, (dict, list))
+def _shortened(text: str) -> str:
+    return text if len(text) <= 120 else f"...{text[-100:]}"
 
 
 def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:

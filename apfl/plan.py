@@ -11,7 +11,7 @@ from typing import Any
 
 from apfl.artifacts import digest
 from apfl.config import MethodEntry, Study, generator_fields, readings
-from apfl.registry import Field, card, code_digest
+from apfl.registry import Field
 
 ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
@@ -48,10 +48,10 @@ class Run:
         return self.path.split("/")[-2]
 
     @property
-    def code(self) -> str:
-        """Digest of the code that decides the result."""
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose code decides the result, with all that they import."""
         method = (f"baselines.{self.spec['module']}",) if "module" in self.spec else ()
-        return code_digest(f"apfl.stages.{self.stage}", *method)
+        return (f"apfl.stages.{self.stage}", *method)
 
 
 @dataclass(frozen=True)
@@ -120,35 +120,30 @@ def chain(
     last = place.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
     options = readings()[reading] if reading else {}
-    here = card(options.get("module", {}).get("name", method.card.module))
+    kinds = {"friend": method.card.fields, "generator": generator_fields()}
     values = _given(place, method)
-    kinds = {"friend": here.fields, "generator": generator_fields()}
     usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
     variation = {
         name: value
         for name, value in (variation or {}).items()
-        if any(values.get(name, value) != value for values in usual.values())
+        if any(filled.get(name, value) != value for filled in usual.values())
     }
-    friend, generator = (_filled(kinds[kind], usual[kind] | variation) for kind in ("friend", "generator"))
     default = place.study.semantics_of(method, place.dataset)
     semantics = semantics or default
     variant = _variant(method, reading, semantics if semantics != default else "", variation)
-    if here.stage == "federate":
-        parameters = _filled(here.fields, generator | friend)
-        return [_federate(place, method.id, here.module, variant, parameters, wanted, (), semantics, reading)]
-    base = place.study.methods[method.base]
-    base_semantics = place.study.semantics_of(base, place.dataset)
-    start = _federate(place, base.id, base.card.module, base.id, _filled(base.card.fields, _given(place, base)), wanted,
-                      wanted, base_semantics, "")  # fmt: skip
+    if method.card.stage == "federate":
+        return [_federate(place, method, variant, wanted, ())]
+    start = _federate(place, place.study.methods[method.base], method.base, wanted, wanted)
     before = [start]
     inputs = {"run": start.path}
     if method.generative:
-        before.append(_memorize(place, start, semantics, generator, wanted))
+        parameters = _filled(kinds["generator"], usual["generator"] | variation)
+        before.append(_memorize(place, start, semantics, parameters, wanted))
         inputs |= {"generator": before[-1].path}
     spec = {
         "method": method.id,
-        "module": here.module,
-        "parameters": friend,
+        "module": method.card.module,
+        "parameters": _filled(kinds["friend"], usual["friend"] | variation),
         "semantics": semantics if method.generative else "",
         "reading": reading,
         "rounds": wanted,
@@ -186,29 +181,22 @@ def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Arte
     return [*before, Artefact("semantics", _semantics_path(semantics, dataset), spec, inputs)]
 
 
-def _federate(
-    place: Place,
-    method: str,
-    module: str,
-    variant: str,
-    parameters: Mapping[str, Any],
-    rounds: Sequence[int],
-    saved: Sequence[int],
-    semantics: str,
-    reading: str,
-) -> Run:
-    needs = card(module).needs
+def _federate(place: Place, method: MethodEntry, variant: str, rounds: Sequence[int], saved: Sequence[int]) -> Run:
     every = range(place.evaluate_every, place.training["rounds"] + 1, place.evaluate_every)
     asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(saved)}
-    training = place.training | asked
-    spec = {"method": method, "module": module, "parameters": dict(parameters), "training": training}
+    spec = {
+        "method": method.id,
+        "module": method.card.module,
+        "parameters": _filled(method.card.fields, method.parameters),
+        "training": place.training | asked,
+    }
     inputs = {}
-    if "semantics" in needs:
-        spec |= {"semantics": semantics, "reading": reading}
-        inputs |= {"semantics": _semantics_path(semantics, place.dataset)}
-    if "proxy" in needs:
+    if "semantics" in method.card.needs:
+        spec |= {"semantics": place.study.semantics_of(method, place.dataset)}
+        inputs |= {"semantics": _semantics_path(spec["semantics"], place.dataset)}
+    if "proxy" in method.card.needs:
         inputs |= {"proxy": data_artefact(place.study, place.study.proxy[place.dataset]).path}
-    return place.run("federate", method, variant, spec, inputs)
+    return place.run("federate", method.id, variant, spec, inputs)
 
 
 def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:

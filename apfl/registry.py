@@ -103,6 +103,7 @@ def check_parameters(module: str, values: Mapping[str, Any], root: Path = ROOT) 
     return check_values(card(module, root).fields, values, f"method {module!r}")
 
 
+@cache
 def code_digest(*modules: str, root: Path = ROOT) -> str:
     """A digest of the given modules and of all that they import, transitively, within ``apfl`` and ``baselines``.
 

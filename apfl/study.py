@@ -15,7 +15,6 @@ from apfl.config import Study, load_study
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.plan import Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
-from apfl.registry import card
 
 __all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "cells", "load_study", "runs"]
 
@@ -204,7 +203,7 @@ def _request(
         semantics=last.get("semantics", ""),
         reading=reading,
         axis=dict(axis),
-        model=model or card(last["module"]).model,
+        model=model or entry.card.model,
         seeds=study.seeds,
         runs=tuple(links[-1].path for links in chains),
     )

@@ -1,0 +1,228 @@
+# Helpers for all rules: the study, its jobs by path, and what a job is called with. Paths of the study are relative to results/.
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+
+from snakemake.settings.types import DeploymentMethod
+
+sys.path.insert(0, str(workflow.basedir))
+from apfl.artifacts import canonical_json
+from apfl.errors import UserError
+from apfl.registry import code_digest
+from apfl.study import artefacts, cells, load_study, runs
+
+
+def load():
+    """The study, its runs and what they read, by path; a mistake ends in one line, before anything runs."""
+    try:
+        study = load_study(config)
+        return study, {run.path: run for run in runs(study)}, {entry.path: entry for entry in artefacts(study)}
+    except UserError as error:
+        refuse(error)
+
+
+def code(*modules):
+    """The digest of the code that a job runs: Snakemake does not see that an imported module has changed."""
+    try:
+        return code_digest(*modules)
+    except UserError as error:
+        refuse(error)
+
+
+def refuse(error):
+    """End with one line and status 2, as the command line does."""
+    print(f"apfl: error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+STUDY, RUNS, ARTEFACTS = load()
+RUN_OUTPUTS = {
+    "federate": ("metrics.parquet", "state.safetensors", "run.json"),
+    "memorize": ("generator.safetensors", "run.json", "samples.png"),
+    "personalize": ("metrics.parquet", "run.json"),
+}
+READ_FROM_A_RUN = {"run": "state.safetensors", "generator": "generator.safetensors"}
+
+
+def prefix():
+    """What every job's shell sets first.
+
+    Jobs run with the interpreter of this Snakemake, or with that of the rule's conda environment where one is asked for. The
+    roots are no parameters of a job, so that moving the data elsewhere computes nothing again.
+    """
+    exports = {
+        "PYTHONPATH": str(workflow.basedir),
+        "APFL_DATA_ROOT": STUDY.data_root,
+        "APFL_SEMANTICS_ROOT": STUDY.semantics_root,
+    }
+    commands = [f"export {name}={shlex.quote(value)}; " for name, value in exports.items()]
+    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+        commands.append(f"export PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH; ")
+    return "".join(commands)
+
+
+shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
+
+
+def gpus():
+    """How many GPUs a training job occupies: 1 where there is one, so that `--resources gpu=N` limits the jobs."""
+    return int(shutil.which("nvidia-smi") is not None)
+
+
+def any_of(values):
+    """A regular expression for a wildcard that takes these values and no other."""
+    return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
+
+
+def variants(stage):
+    """The folders below a setting that a stage makes."""
+    return any_of(run.variant for run in RUNS.values() if run.stage == stage)
+
+
+def under_results(paths):
+    return {name: os.path.join("results", path) for name, path in paths.items()}
+
+
+def as_options(values):
+    return " ".join(f"--{name} {value}" for name, value in values.items())
+
+
+# Runs: their inputs, options, specification and code.
+
+
+def run_of(wildcards, kind="runs"):
+    """The run whose folder the wildcards spell out."""
+    return RUNS[f"{STUDY.name}/{kind}/{wildcards.dataset}/{wildcards.setting}/{wildcards.method}/seed{wildcards.seed}"]
+
+
+def generator_of(wildcards):
+    return run_of(wildcards, "generators")
+
+
+def files_of(run):
+    """By name, the files that a run reads."""
+    read = {name: os.path.join(path, READ_FROM_A_RUN.get(name, "")).rstrip(os.sep) for name, path in run.inputs.items()}
+    return under_results(read)
+
+
+def options_of(run):
+    return as_options({name: shlex.quote(path) for name, path in under_results(run.inputs).items()})
+
+
+def run_inputs(wildcards):
+    return files_of(run_of(wildcards))
+
+
+def run_options(wildcards):
+    return options_of(run_of(wildcards))
+
+
+def run_spec(wildcards):
+    return canonical_json(run_of(wildcards).spec)
+
+
+def run_code(wildcards):
+    return code(*run_of(wildcards).modules)
+
+
+def generator_inputs(wildcards):
+    return files_of(generator_of(wildcards))
+
+
+def generator_options(wildcards):
+    return options_of(generator_of(wildcards))
+
+
+def generator_spec(wildcards):
+    return canonical_json(generator_of(wildcards).spec)
+
+
+def generator_code(wildcards):
+    return code(*generator_of(wildcards).modules)
+
+
+def run_files():
+    """Every file of every run of the study."""
+    return [f"results/{run.path}/{name}" for run in RUNS.values() for name in RUN_OUTPUTS[run.stage]]
+
+
+# Data sets, partitions and embeddings.
+
+
+def data_options(wildcards):
+    """Where a data set comes from; see `prefix` for why the root is an environment variable."""
+    spec = ARTEFACTS[f"data/{wildcards.name}.npz"].spec
+    roots = {"parquet": "$APFL_DATA_ROOT", "folder": "$APFL_DATA_ROOT", "torchvision": "${APFL_DATA_ROOT:-downloads}"}
+    given = {"source": spec["source"]}
+    if spec["source"] in roots:
+        given["path"] = f'"{os.path.join(roots[spec["source"]], spec["folder"])}"'
+    if spec["max_samples"]:
+        given["max-samples"] = spec["max_samples"]
+    return f"{spec['dataset']} {as_options(given)}"
+
+
+def partition_data(wildcards):
+    entry = ARTEFACTS[f"{STUDY.name}/partitions/{wildcards.dataset}/{wildcards.setting}/seed{wildcards.seed}.npz"]
+    return under_results(entry.inputs)
+
+
+def semantics_inputs(wildcards):
+    return under_results(ARTEFACTS[f"semantics/{wildcards.dataset}/{wildcards.semantics}.npz"].inputs)
+
+
+def semantics_options(wildcards):
+    entry = ARTEFACTS[f"semantics/{wildcards.dataset}/{wildcards.semantics}.npz"]
+    given = {name: shlex.quote(path) for name, path in under_results(entry.inputs).items()}
+    given["source"] = entry.spec["source"]
+    if "path" in entry.spec:
+        given["path"] = f'"{os.path.join("$APFL_SEMANTICS_ROOT", entry.spec["path"])}"'
+    return as_options(given)
+
+
+def pictures():
+    """The picture of every partition."""
+    partitions = (path for path, entry in ARTEFACTS.items() if entry.kind == "partition")
+    return [f"results/{path.removesuffix('.npz')}.png" for path in partitions]
+
+
+# Tables and figures.
+
+
+def study_text():
+    """The configuration as it is run, with all that the command line changed but for where the data lie."""
+    return json.dumps({key: value for key, value in config.items() if not key.endswith("_root")}, sort_keys=True)
+
+
+def shown(*outputs):
+    """What tables and figures are made from: Table 1's partition, otherwise metrics and records of runs."""
+    paths = {}
+    for output in outputs:
+        names = [""] if output == "table1" else ["metrics.parquet", "run.json"]
+        folders = (path for cell in cells(STUDY, output) for path in cell.runs)
+        paths |= dict.fromkeys(os.path.join("results", path, name).rstrip(os.sep) for path in folders for name in names)
+    return list(paths)
+
+
+def table_inputs(wildcards):
+    return shown(wildcards.table)
+
+
+def figure_inputs(wildcards):
+    return shown(wildcards.figure)
+
+
+def page_inputs(wildcards):
+    return [*shown(*STUDY.tables, *STUDY.figures), *(f"results/{path}/run.json" for path in RUNS)]
+
+
+wildcard_constraints:
+    study=any_of([STUDY.name]),
+    dataset="[a-z0-9_]+",
+    semantics="[a-z0-9_]+",
+    seed="[0-9]+",
+    table=any_of(STUDY.tables),
+    figure=any_of(STUDY.figures),

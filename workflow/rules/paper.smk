@@ -1,0 +1,114 @@
+# The paper's outputs from finished runs.
+
+
+rule study:
+    output:
+        "results/{study}/study.json",
+    log:
+        "results/{study}/logs/study.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        text=study_text(),
+    shell:
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+
+
+rule table:
+    input:
+        table_inputs,
+        study="results/{study}/study.json",
+    output:
+        report(
+            expand("results/{{study}}/tables/{{table}}.{format}", format=["csv", "md", "tex", "html"]),
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{study}/logs/tables/{table}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("apfl.paper.tables", "apfl.paper.table1", "apfl.paper.render"),
+    shell:
+        "python -m apfl tables {input.study:q} --only {wildcards.table} > {log:q} 2>&1"
+
+
+rule figure:
+    input:
+        figure_inputs,
+        study="results/{study}/study.json",
+    output:
+        report(
+            expand(
+                "results/{{study}}/figures/{{figure}}{test}.{format}", test=["", "_own"], format=["svg", "pdf", "png"]
+            ),
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        "results/{study}/figures/{figure}.csv",
+    log:
+        "results/{study}/logs/figures/{figure}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("apfl.paper.figures"),
+    shell:
+        "python -m apfl figures {input.study:q} --only {wildcards.figure} > {log:q} 2>&1"
+
+
+rule page:
+    input:
+        page_inputs,
+        study="results/{study}/study.json",
+    output:
+        report("results/{study}/report.html", caption="../report/page.rst", category="Report"),
+    log:
+        "results/{study}/logs/report.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("apfl.paper.report", "apfl.paper.table1", "apfl.paper.render"),
+    shell:
+        "python -m apfl report {input.study:q} > {log:q} 2>&1"
+
+
+# Each of these targets names the runs too; rule all says why.
+rule tables:
+    input:
+        shown(*STUDY.tables),
+        expand(rules.table.output, study=STUDY.name, table=STUDY.tables),
+
+
+rule figures:
+    input:
+        shown(*STUDY.figures),
+        expand(rules.figure.output, study=STUDY.name, figure=STUDY.figures),
+
+
+rule report:
+    input:
+        page_inputs,
+        expand(rules.page.output, study=STUDY.name),
+
+
+# What is there already, at any time; what is missing is marked as not run. Nothing waits for a run.
+rule partial:
+    input:
+        expand("results/{study}/study.json", study=STUDY.name),
+    log:
+        expand("results/{study}/logs/partial.log", study=STUDY.name),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        "out=$(dirname {input:q})/partial; exec > {log:q} 2>&1;"
+        " python -m apfl tables {input:q} --partial --out $out/tables;"
+        " python -m apfl figures {input:q} --partial --out $out/figures;"
+        " python -m apfl report {input:q} --partial --out $out/report.html"
