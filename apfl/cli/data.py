@@ -65,17 +65,15 @@ def partition(
 
 
 def semantics(
-    name: Annotated[str, typer.Argument(help="What to call these embeddings in tables: minilm, clip, w2v ...")],
     source: Annotated[str, typer.Option(help="packaged, table, w2v, bert, clip, onehot, random or shuffled.")],
     data: Annotated[Path, typer.Option(help="The data set (.npz) whose class names to embed.")],
     out: Annotated[Path, typer.Option(help="The file to write (.npz).")],
-    path: Annotated[
-        Path | None, typer.Option(help="A local model or table; without it, w2v, bert, clip download.")
+    name: Annotated[
+        str | None, typer.Argument(help="What to call them: w2v, clip ... (default: the file's name).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Another model than the source's own, by its name.")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Prompt with {} for the name; repeat it to average.")
-    ] = None,
+    path: Annotated[Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another model than the source's own, by name.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="Prompt, {} for the name; repeat to average.")] = None,
     of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,
     dimension: Annotated[int | None, typer.Option(help="Dimension of random embeddings.", min=1)] = None,
     seed: Seed = 0,
@@ -89,7 +87,7 @@ def semantics(
     given = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
     options = {key: value for key, value in given.items() if value}
     made = embed(source, dataset.class_names, {"dataset": dataset.name, "seed": seed}, options)
-    save_semantics(out, Semantics(made.embedding, made.names, made.texts, {**made.source, "name": name}))
+    save_semantics(out, Semantics(made.embedding, made.names, made.texts, {**made.source, "name": name or out.stem}))
 
 
 def _progress(name: str):

@@ -64,6 +64,6 @@ rule semantics:
     threads: 1
     params:
         options=semantics_options,
-        code=code("apfl.semantics"),
+        code=code("apfl.semantics.sources"),
     shell:
         "python -m apfl semantics {params.options} --out {output:q} > {log:q} 2>&1"
