@@ -1,0 +1,132 @@
+"""``apfl tables``, ``figures``, ``report`` and ``check-tables``: the paper's outputs from finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from apfl.config import Study
+    from apfl.paper.metrics import Metrics
+    from apfl.paper.tables import Table
+    from apfl.study import Cell
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
+Results = Annotated[Path, typer.Option(help="Where the runs are.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
+Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (tables, figures, report):
+        app.command()(command)
+    app.command("check-tables")(check_tables)
+
+
+def tables(
+    study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
+) -> None:
+    """Make the paper's tables: published numbers beside reproduced ones, as CSV, Markdown, LaTeX and HTML."""
+    from apfl.config import load_study
+    from apfl.paper.render import write
+
+    loaded = load_study(study)
+    folder = out or results / loaded.name / "tables"
+    _write_all(_chosen(loaded.tables, only), lambda name: write(_table(loaded, study, results, name, partial), folder))
+
+
+def figures(
+    study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
+) -> None:
+    """Draw the paper's figures, on the pooled and on the own tests, as SVG, PDF and PNG, with their points as CSV."""
+    from apfl.config import load_study
+    from apfl.paper.figures import write
+    from apfl.study import cells
+
+    loaded = load_study(study)
+    folder = out or results / loaded.name / "figures"
+
+    def make(name: str) -> list[Path]:
+        ours = cells(loaded, name)
+        return write(name, ours, _metrics(study, results, ours, partial), folder)
+
+    _write_all(_chosen(loaded.figures, only), make)
+
+
+def report(study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False) -> None:
+    """Write one self-contained HTML page with the tables, the figures and their provenance."""
+    from apfl.artifacts import write_text
+    from apfl.config import load_study
+    from apfl.paper.report import figure_section, provenance_section, render, table_section
+    from apfl.study import cells, runs
+
+    loaded = load_study(study)
+    sections = [table_section(_table(loaded, study, results, name, partial)) for name in sorted(loaded.tables)]
+    for name in sorted(loaded.figures):
+        ours = cells(loaded, name)
+        sections.append(figure_section(name, ours, _metrics(study, results, ours, partial)))
+    planned = [run.path for run in runs(loaded)]
+    sections.append(provenance_section(_records(results, planned), len(planned)))
+    path = out or results / loaded.name / "report.html"
+    write_text(path, render(loaded, sections))
+    print(path)
+
+
+def check_tables(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
+    """List the cells of the written tables that should hold a number and do not; exit 1 if there is one."""
+    from apfl.config import load_study
+    from apfl.paper.check import holes
+
+    loaded = load_study(study)
+    folder = out or results / loaded.name / "tables"
+    found = [line for name in sorted(loaded.tables) for line in holes(folder / f"{name}.csv")]
+    for line in found:
+        print(line)
+    if found:
+        raise typer.Exit(1)
+    print(f"{folder}: every cell that the study runs holds a number")
+
+
+def _chosen(known: Iterable[str], only: Sequence[str] | None) -> list[str]:
+    known = sorted(known)
+    for name in only or ():
+        if name not in known:
+            raise UserError(f"--only {name}: no part of this study; it has {', '.join(known) or 'none'}")
+    return [name for name in known if not only or name in only]
+
+
+def _write_all(names: Iterable[str], make: Callable[[str], list[Path]]) -> None:
+    for name in names:
+        for path in make(name):
+            print(path)
+
+
+def _table(study: Study, path: Path, results: Path, name: str, partial: bool) -> Table:
+    from apfl.paper import table1, tables
+    from apfl.study import cells
+
+    ours = cells(study, name)
+    if name == "table1":
+        return table1.build(ours[0], results, partial)
+    return tables.build(name, ours, _metrics(path, results, ours, partial))
+
+
+def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
+    from apfl.paper.metrics import collect
+
+    runs = (run for cell in cells for run in cell.runs)
+    return collect(results, runs, partial, command=f"snakemake --configfile {study}")
+
+
+def _records(results: Path, runs: Iterable[str]) -> dict[str, dict]:
+    from apfl.artifacts import read_json
+
+    paths = {run: results / run / "run.json" for run in runs}
+    return {run: read_json(path, "run record") for run, path in paths.items() if path.is_file()}

@@ -1,0 +1,29 @@
+"""Holes in tables that have been written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from apfl.artifacts import require_file
+
+PLACE = ("table", "dataset", "setting", "client_role", "column", "test")
+
+
+def holes(path: Path) -> list[str]:
+    """A line for each row of a table's CSV file that the study runs and that lacks its number, or some of its seeds.
+
+    A table of which the study runs nothing is itself a hole.
+    """
+    with require_file(path, "table").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if path.name == "table1.csv":
+        return [f"table1: client {row['client']}: {row['status']}" for row in rows if row["status"] != "ok"]
+    planned = [row for row in rows if int(row["seeds_planned"])]
+    lacking = [row for row in planned if not row["reproduced_mean"] or row["seeds"] != row["seeds_planned"]]
+    found = [f"{', '.join(row[name] for name in PLACE)}: {_what(row)}" for row in lacking]
+    return found if planned else [f"{path.stem}: the study runs no cell of it"]
+
+
+def _what(row: dict[str, str]) -> str:
+    return f"{row['seeds']} of {row['seeds_planned']} seeds" if row["status"] == "ok" else row["status"]

@@ -1,0 +1,89 @@
+"""The numbers that the paper prints, typed: Tables 1 to 4.
+
+They exist for the paper's four data sets alone. A stand-in, such as a part of the letters or the embedded digits, has
+no published number and is never shown as the data set that it stands for.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "published"
+DATASETS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
+METHODS = {
+    "table2": ("Local", "FedAvg", "FedProx", "SCAFFOLD", "FedGen", "FedDF", "AP-FL"),
+    "table3": ("Local", "FedAvg-FT", "AP-FL"),
+    "table4": ("w2v", "bert", "clip"),
+}
+"""The columns of each table, in the paper's order; Table 4 compares semantics."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A client of Table 1: the classes it holds, and whether nobody else holds them."""
+
+    client: int
+    classes: tuple[int, ...]
+    monopoly: bool
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed accuracy in per cent; Table 4 prints no standard deviation.
+
+    ``row`` is what a table distinguishes besides the data set: (clients, alpha) in Table 2, where alpha is "-" for
+    Fashion-MNIST; (missing per cent,) in Table 3; (role of the clients,) in Table 4. ``column`` is the method, or the
+    semantics in Table 4.
+    """
+
+    dataset: str
+    row: tuple[str, ...]
+    column: str
+    mean: float
+    std: float | None
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    with (FOLDER / f"{table}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@cache
+def table1() -> tuple[Device, ...]:
+    """The class assignment of CIFAR-10 at gamma 2 with two classes missing."""
+    return tuple(
+        Device(int(row["client"]), tuple(int(label) for label in row["classes"].split()), row["monopoly"] == "true")
+        for row in _rows("table1")
+    )
+
+
+@cache
+def accuracies(table: str) -> tuple[Published, ...]:
+    """The printed accuracies of ``table2``, ``table3`` or ``table4``, in the order of the file."""
+    if table == "table4":
+        return tuple(
+            Published(row["dataset"], (row["clients"],), row["semantics"], float(row["accuracy"]), None)
+            for row in _rows(table)
+        )
+    return tuple(
+        Published(
+            row["dataset"],
+            (row["clients"], row["alpha"] or "-") if table == "table2" else (row["missing_classes_percent"],),
+            row["method"],
+            float(row["accuracy_mean"]),
+            float(row["accuracy_std"]),
+        )
+        for row in _rows(table)
+    )
+
+
+def lookup(table: str) -> dict[tuple[str, tuple[str, ...], str], Published]:
+    """The printed accuracies by (data set, row, column).
+
+    >>> lookup("table2")["cifar10", ("5", "0.1"), "AP-FL"].mean
+    69.46
+    """
+    return {(item.dataset, item.row, item.column): item for item in accuracies(table)}

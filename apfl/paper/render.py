@@ -1,0 +1,174 @@
+"""A table as CSV, Markdown, LaTeX and HTML: the same bytes for the same table."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from apfl.artifacts import write_text
+from apfl.paper.tables import Entry, Panel, Table
+
+MOST_LINES_OF_A_PAGE = 45
+
+
+def csv(table: Table) -> str:
+    """The tidy rows; accuracies in per cent with four digits, nothing where there is no number."""
+    stream = io.StringIO()
+    table.rows.to_csv(stream, index=False, float_format="%.4f", lineterminator="\n")
+    return stream.getvalue()
+
+
+def markdown(table: Table) -> str:
+    parts = [f"# {table.heading}", table.caption]
+    for panel in table.panels:
+        if panel.title:
+            parts.append(f"## {panel.title}")
+        parts.append("\n".join(_markdown_lines(panel)))
+    parts.append("\n".join(f"- {note}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_lines(panel: Panel) -> Iterator[str]:
+    named = any(section.label for section in panel.sections)
+    heads = (["data set"] if named else []) + ["setting", ""]
+    yield _markdown_row([*heads, *panel.columns])
+    yield _markdown_row([":--"] * len(heads) + ["--:"] * len(panel.columns))
+    for section in panel.sections:
+        for group in section.groups:
+            for line in group.lines:
+                labels = [*([section.label] if named else []), group.label, line.name]
+                yield _markdown_row(
+                    [*labels, *(f"**{entry.text}**" if entry.bold else entry.text for entry in line.entries)]
+                )
+
+
+def _markdown_row(entries: list[str]) -> str:
+    return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
+
+
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    char: f"\\{char}" for char in "&%$#_{}"
+}
+SYMBOLS = {
+    "α": r"$\alpha$",
+    "γ": r"$\gamma$",
+    "±": r"$\pm$",
+    "–": "--",
+    "×": r"$\times$",
+    "β": r"$\beta$",
+    "λ": r"$\lambda$",
+}
+
+
+def latex(table: Table) -> str:
+    """One float per panel, no wider than the line; needs booktabs and graphicx."""
+    head = f"% {table.heading}; \\usepackage{{booktabs,graphicx}}\n"
+    return head + "\n".join(_latex_panel(table, panel, place) for place, panel in enumerate(table.panels))
+
+
+def _latex_panel(table: Table, panel: Panel, place: int) -> str:
+    lines = sum(len(group.lines) for section in panel.sections for group in section.groups) + len(panel.sections)
+    width = len(panel.columns) + 2
+    caption = tex(" ".join(filter(None, (table.caption, f"{panel.title}." if panel.title else ""))))
+    caption += " " + (rf"Notes: see Table~\ref{{tab:{table.name}}}." if place else tex(" ".join(table.notes)))
+    rows = [" & ".join(["", "", *map(tex, panel.columns)]) + r" \\"]
+    for section in panel.sections:
+        rows.append(r"\midrule")
+        if section.label:
+            rows.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{tex(section.label)}}}}} \\")
+        for group in section.groups:
+            for number, line in enumerate(group.lines):
+                label = "" if number else tex(group.label)
+                rows.append(" & ".join([label, tex(line.name), *map(_latex_entry, line.entries)]) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{table.name}{'abcdefgh'[place] if place else ''}}}",
+            r"\scriptsize" if lines > MOST_LINES_OF_A_PAGE else r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{@{{}}ll{'r' * len(panel.columns)}@{{}}}}",
+            r"\toprule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _latex_entry(entry: Entry) -> str:
+    return rf"\textbf{{{tex(entry.text)}}}" if entry.bold else tex(entry.text)
+
+
+def tex(text: str) -> str:
+    """Text for LaTeX, with A_n and A_d as the paper sets them.
+
+    >>> tex("A_n at α = 0.1, 20 %")
+    '$A_n$ at $\\\\alpha$ = 0.1, 20 \\\\%'
+    """
+    pieces = re.split(r"\b(A_[nd])\b", text)
+    return "".join(f"${piece}$" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(char) or SYMBOLS.get(char) or char for char in text)
+
+
+@cache
+def environment() -> Environment:
+    """The templates, escaping whatever they are given."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["subscripts"] = subscripts
+    return made
+
+
+def subscripts(text: str) -> str:
+    """A_n and A_d with real subscripts, the rest escaped."""
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"\bA_([nd])\b", r"A<sub>\1</sub>", html.escape(text)))
+
+
+def fragment(table: Table) -> str:
+    """The table as an HTML fragment, to stand in a page that has `page`'s style."""
+    return environment().get_template("table.html.j2").render(table=table)
+
+
+def page(title: str, body: str) -> str:
+    """A self-contained HTML page around a trusted fragment."""
+    from markupsafe import Markup
+
+    return environment().get_template("page.html.j2").render(title=title, body=Markup(body))
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "csv": csv,
+    "md": markdown,
+    "tex": latex,
+    "html": lambda table: page(table.heading, fragment(table)),
+}
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write the table in every format as ``{folder}/{table}.{format}``."""
+    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in FORMATS]
+    for path, make in zip(paths, FORMATS.values(), strict=True):
+        write_text(path, make(table))
+    return paths

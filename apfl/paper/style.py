@@ -1,0 +1,153 @@
+"""How lines look: colours that the colour-blind tell apart, a marker each, and names written beside their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "#59636e",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e8ec",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#3d444d",
+    "ytick.color": "#3d444d",
+    "svg.hashsalt": "apfl",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+EMPHASISED = "AP-FL"
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """Colour, marker and dashes of a method; those that the paper does not compare are dashed, with open markers."""
+
+    color: str
+    marker: str
+    dashed: bool = False
+
+    @property
+    def keywords(self) -> dict:
+        face = "white" if self.dashed else self.color
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "markerfacecolor": face,
+            "linestyle": (0, (4, 1.6)) if self.dashed else "-",
+        }
+
+
+PAPER = {
+    "Local": LineStyle("#6b6b6b", "o"),
+    "FedAvg": LineStyle("#0072b2", "s"),
+    "FedProx": LineStyle("#3d9fd6", "^"),
+    "SCAFFOLD": LineStyle("#00805d", "D"),
+    "FedGen": LineStyle("#b0508a", "v"),
+    "FedDF": LineStyle("#b07d00", "P"),
+    "AP-FL": LineStyle("#c43e00", "*"),
+}
+OTHERS = tuple(
+    LineStyle(color, marker, dashed=True)
+    for color, marker in zip(
+        ("#332288", "#2f8f83", "#882255", "#7a7a18", "#1f77d0", "#aa4499", "#117733", "#661100", "#444b54"),
+        ("X", "h", "<", ">", "p", "d", "8", "H", "v"),
+        strict=True,
+    )
+)
+DATASETS = tuple(
+    LineStyle(PAPER[name].color, marker)
+    for name, marker in zip(("FedAvg", "AP-FL", "SCAFFOLD", "FedGen", "FedDF", "Local"), "sDo^vP", strict=True)
+)
+"""The styles of lines that stand for data sets."""
+
+
+def method_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """A style for each method: the paper's methods always look the same; the others take theirs in the order given."""
+    return {name: PAPER[name] for name in names if name in PAPER} | _in_turn(
+        [name for name in names if name not in PAPER], OTHERS
+    )
+
+
+def dataset_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """A style for each data set, in the order given."""
+    return _in_turn(names, DATASETS)
+
+
+def _in_turn(names: Sequence[str], styles: Sequence[LineStyle]) -> dict[str, LineStyle]:
+    return {name: styles[place % len(styles)] for place, name in enumerate(names)}
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near ``wanted``, at least ``gap`` apart and within [low, high] as far as there is room.
+
+    >>> spread([1.0, 1.0, 5.0], gap=1.0, low=0.0, high=6.0)
+    [0.5, 1.5, 5.0]
+    """
+    order = sorted(range(len(wanted)), key=lambda place: (wanted[place], place))
+    blocks: list[tuple[float, list[int]]] = []
+    for place in order:
+        block = (min(max(wanted[place], low), high), [place])
+        while (
+            blocks
+            and block[0] - gap * (len(block[1]) - 1) / 2 < blocks[-1][0] + gap * (len(blocks[-1][1]) + 1) / 2 - 1e-12
+        ):
+            block = _merged(blocks.pop(), block, gap, low, high)
+        blocks.append(block)
+    placed = [0.0] * len(wanted)
+    for centre, members in blocks:
+        for number, place in enumerate(members):
+            placed[place] = centre + gap * (number - (len(members) - 1) / 2)
+    return placed
+
+
+def _merged(
+    lower: tuple[float, list[int]], upper: tuple[float, list[int]], gap: float, low: float, high: float
+) -> tuple[float, list[int]]:
+    members = lower[1] + upper[1]
+    centre = (lower[0] * len(lower[1]) + upper[0] * len(upper[1])) / len(members)
+    half = gap * (len(members) - 1) / 2
+    return max(min(centre, high - half), low + half), members
+
+
+def write_names(
+    axes: Axes, names: Sequence[str], ends: Sequence[tuple[float, float]], styles: Sequence[LineStyle], size: float = 8
+) -> None:
+    """Write each line's name right of the axes, joined to its end, without overlap; the limits must be final."""
+    low, high = axes.get_ylim()
+    height = axes.get_position().height * axes.figure.get_figheight() * 72
+    places = spread([y for _, y in ends], gap=1.25 * size * (high - low) / height, low=low, high=high)
+    for name, (x, y), place, style in zip(names, ends, places, styles, strict=True):
+        axes.annotate(
+            name,
+            xy=(x, y),
+            xytext=(1.035, place),
+            textcoords=axes.get_yaxis_transform(),
+            color=style.color,
+            fontsize=size,
+            fontweight="bold" if name.startswith(EMPHASISED) else "normal",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style.color,
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 3,
+            },
+        )

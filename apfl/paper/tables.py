@@ -1,0 +1,239 @@
+"""Tables 2 to 4, laid out for the eye: panels of sections (data sets), groups (settings) and lines (published, tests).
+
+The layout is one for all formats; `apfl.paper.render` turns it into Markdown, LaTeX and HTML. In each line the best
+entry is bold; entries that print alike share the honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from apfl.paper import published, tidy
+from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
+
+if TYPE_CHECKING:
+    from apfl.paper.metrics import Metrics
+    from apfl.study import Cell
+
+NAMES = ("table1", "table2", "table3", "table4")
+COLUMNS_IN_A_PANEL = 7
+COLUMNS_UNDIVIDED = 9
+"""A panel of its own for what the paper does not have, unless all columns together are no more than this."""
+
+CAPTIONS = {
+    "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, 20 % "
+    "missing classes. Classes in brackets are monopolised by clients that drop out.",
+    "table2": "Comparison in the full-participation setting: test accuracy in %.",
+    "table3": "Comparison in the dropout setting: accuracy in % on the dropout clients. MC: share of the classes that "
+    "are missing among the other clients.",
+    "table4": "Friend models by kind of semantic embedding in the dropout setting: accuracy in % on the non-dropout "
+    "clients (A_n) and on the dropout clients (A_d).",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table; ``number`` tells accuracies from remarks such as "not run"."""
+
+    text: str
+    number: bool = False
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a group: the published numbers, or those reproduced on one test."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lines that belong to one setting."""
+
+    label: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The groups of one data set; Table 1 has one section without a name."""
+
+    label: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a table that is set under its own column heads."""
+
+    title: str
+    columns: tuple[str, ...]
+    sections: tuple[Section, ...]
+    in_study: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in every respect but its format; ``rows`` are the tidy ones of the CSV file."""
+
+    name: str
+    caption: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...]
+    rows: pd.DataFrame
+
+    @property
+    def heading(self) -> str:
+        return f"Table {self.name.removeprefix('table')}"
+
+
+def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
+    """``table2``, ``table3`` or ``table4`` from the study's cells and its runs' metrics."""
+    rows = tidy.rows(name, cells, metrics)
+    planned = rows.groupby("dataset")["seeds_planned"].transform("sum") > 0
+    columns = rows.drop_duplicates("column")
+    of_paper = tuple(columns.loc[columns["of_paper"], "column"])
+    others = tuple(columns.loc[~columns["of_paper"], "column"])
+    panels = []
+    if planned.any():
+        chunks = [others[start : start + COLUMNS_IN_A_PANEL] for start in range(0, len(others), COLUMNS_IN_A_PANEL)]
+        whole = len(of_paper) + len(others) <= COLUMNS_UNDIVIDED
+        parts = [("", of_paper + others)] if whole else zip(_panel_titles(name), (of_paper, *chunks), strict=False)
+        panels = [_panel(rows[planned], part, title) for title, part in parts]
+    if not planned.all():
+        absent = _panel(rows[~planned], of_paper, "Published results on data sets that this study does not run")
+        panels.append(replace(absent, in_study=False))
+    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, rows), rows)
+
+
+def _panel_titles(name: str) -> Iterator[str]:
+    """The paper's columns come first, the others follow in one or more panels."""
+    first, further = {"table4": ("Semantics of the paper", "Further semantics, readings and controls")}.get(
+        name, ("Methods of the paper", "Further methods and readings")
+    )
+    return chain([first], repeat(further))
+
+
+def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
+    sections = []
+    for dataset, part in rows.groupby("dataset", sort=False):
+        labels = _group_labels(part)
+        groups = tuple(Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
+        sections.append(Section(dataset_label(dataset), groups))
+    return Panel(title, columns, tuple(sections))
+
+
+def _group_labels(rows: pd.DataFrame) -> pd.Series:
+    """For each tidy row of a data set the name of its group; settings that would share one are told apart."""
+    labels = rows.apply(_group_label, axis=1)
+    shared = rows.groupby(labels)["setting"].transform("nunique") > 1
+    return labels.where(~shared, labels + " [" + rows["setting"] + "]")
+
+
+def _group_label(row: pd.Series) -> str:
+    if row["table"] == "table4":
+        return ROLE_LABELS[row["client_role"]]
+    if row["table"] == "table3":
+        return f"MC {row['missing_percent']} %" + (f", {row['clients']} clients" if row["clients"] != "10" else "")
+    clients = f"{row['clients']} clients"
+    if row["alpha"] != "-":
+        return f"{clients}, α = {row['alpha']}"
+    return f"{clients}, {partition_label(row['setting'])}" if row["setting"] else clients
+
+
+def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Line, ...]:
+    """The published line, where there is one, and a line for each test; outside the study, one for all tests."""
+    lines = []
+    first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
+    if first.loc[list(columns), "published_mean"].notna().any():
+        entries = {name: _entry(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
+        lines.append(Line("published", _bold_best(entries, columns)))
+    if not rows["seeds_planned"].any():
+        return (*lines, Line("reproduced", tuple(Entry("not run") for _ in columns)))
+    for test, part in rows.groupby("test", sort=False):
+        entries = {row["column"]: _reproduced(row) for _, row in part.iterrows()}
+        lines.append(Line(TEST_LABELS[test], _bold_best(entries, columns)))
+    return tuple(lines)
+
+
+def _reproduced(row: pd.Series) -> Entry:
+    entry = _entry(row["reproduced_mean"], row["reproduced_std"], row["status"])
+    few = 0 < row["seeds"] < row["seeds_planned"]
+    return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
+
+
+def _entry(mean: float | None, std: float | None, otherwise: str) -> Entry:
+    if pd.isna(mean):
+        return Entry(otherwise)
+    return Entry(f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}", number=True)
+
+
+def _bold_best(entries: dict[str, Entry], columns: Iterable[str]) -> tuple[Entry, ...]:
+    """The entries of ``columns``, bold where the printed mean is the best of *all* the table's columns."""
+    best = max((_printed(entry) for entry in entries.values() if entry.number), default=None)
+    return tuple(
+        replace(entry, bold=entry.number and _printed(entry) == best) for entry in (entries[name] for name in columns)
+    )
+
+
+def _printed(entry: Entry) -> float:
+    return float(entry.text.split()[0])
+
+
+def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
+    run = rows[rows["seeds_planned"] > 0]
+    monopoly = " Monopoly classes: a dropout client's own test images of classes that nobody else holds."
+    notes = [
+        "Reproduced: the last round, averaged over clients by their training samples (Eq. 2); mean ± standard "
+        "deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
+        "Pooled test: the union of all clients' test images. Own test: each client's own test images."
+        + (monopoly if name != "table2" else ""),
+    ]
+    if run.empty:
+        return (*notes, "This study runs no cell of this table.")
+    if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in published.DATASETS]:
+        notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
+    if name != "table4" and (variants := _variants(run)):
+        notes.append(f"{variants}.")
+    if ((run["seeds"] > 0) & (run["seeds"] < run["seeds_planned"])).any():
+        notes.append("(n/m): n of the m seeds have been run.")
+    if left_out := _left_out(run):
+        notes.append(
+            "Clients without training samples or without samples of the test are left out; "
+            f"summed over seeds: {left_out}."
+        )
+    return tuple(notes)
+
+
+def _variants(rows: pd.DataFrame) -> str:
+    """Which reading and which semantics stand behind the columns that have them."""
+    parts = []
+    for column, part in rows[rows["semantics"] != ""].groupby("column", sort=False):
+        used = (
+            part.drop_duplicates("dataset")
+            .groupby("semantics", sort=False)["dataset"]
+            .agg(lambda names: ", ".join(map(dataset_label, names)))
+        )
+        semantics = ", ".join(f"{name} ({datasets})" if len(used) > 1 else name for name, datasets in used.items())
+        parts.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {semantics}")
+    return "; ".join(parts)
+
+
+def _left_out(rows: pd.DataFrame) -> str:
+    """Where clients are missing from an average: the worst column of each group, and the tests that it concerns."""
+    tests: dict[str, list[str]] = {}
+    for dataset, part in rows.groupby("dataset", sort=False):
+        for (label, test), group in part.groupby([_group_labels(part), "test"], sort=False):
+            worst = group.loc[group["clients_left_out"].idxmax()]
+            total = worst["clients_left_out"] + worst["clients_evaluated"]
+            if worst["clients_left_out"]:
+                place = f"{dataset_label(dataset)}, {label}: {worst['clients_left_out']} of {total}"
+                tests.setdefault(place, []).append(test)
+    return "; ".join(f"{place} ({', '.join(names)})" for place, names in tests.items())
