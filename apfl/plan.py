@@ -170,7 +170,8 @@ def data_artefact(study: Study, dataset: str) -> Artefact:
 def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Artefact]:
     """An embedding; before it, the one whose rows it shuffles."""
     entry = study.semantics[semantics]
-    spec = {"dataset": dataset, "semantics": semantics, "source": entry["source"]}
+    options = {name: entry[name] for name in ("source", "model", "template", "dimension") if name in entry}
+    spec = {"dataset": dataset, "semantics": semantics} | options
     inputs = {"data": data_artefact(study, dataset).path}
     before: list[Artefact] = []
     if (path := study.semantics_path(semantics, dataset)) is not None:

@@ -177,10 +177,11 @@ def semantics_inputs(wildcards):
 def semantics_options(wildcards):
     entry = ARTEFACTS[f"semantics/{wildcards.dataset}/{wildcards.semantics}.npz"]
     given = {name: shlex.quote(path) for name, path in under_results(entry.inputs).items()}
-    given["source"] = entry.spec["source"]
+    given |= {name: shlex.quote(str(entry.spec[name])) for name in ("source", "model", "dimension") if name in entry.spec}
     if "path" in entry.spec:
         given["path"] = f'"{os.path.join("$APFL_SEMANTICS_ROOT", entry.spec["path"])}"'
-    return as_options(given)
+    prompts = (f" --template {shlex.quote(text)}" for text in entry.spec.get("template", ()))
+    return as_options(given) + "".join(prompts)
 
 
 def pictures():

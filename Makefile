@@ -1,0 +1,52 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv. `make help` lists what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+STUDY ?= config/demo.yaml
+VENV := .venv
+INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help demo test lint bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
+	snakemake --configfile $(STUDY)
+
+test: $(VENV)/full.stamp ## all tests
+	python -m pytest --quiet -n auto --dist loadfile
+
+lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+bench: $(VENV)/core.stamp ## samples per second of local training, against a bare loop
+	python -m benchmarks.local_training
+
+clean: ## remove .venv; results/ stay
+	rm -rf $(VENV) build *.egg-info
+
+# Stamps depend on pyproject.toml, so that a second make installs nothing. The registry's torch comes with CUDA and works
+# without a GPU too; its torchvision is built for it, which one from another index would not be.
+$(VENV)/core.stamp: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing into $(VENV), once (torch is some GB) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
+	$(INSTALL) --editable '.[full,dev]'
+	@touch $@ $(VENV)/core.stamp
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than Python 3.11; name another one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
