@@ -1,0 +1,166 @@
+"""FedDF: ensemble distillation; the server's average learns from the clients' mean logits on unlabelled images.
+
+    @inproceedings{lin2020ensemble,
+      title = {Ensemble distillation for robust model fusion in federated learning},
+      author = {Lin, Tao and Kong, Lingjing and Stich, Sebastian U. and Jaggi, Martin},
+      booktitle = {NeurIPS}, year = {2020}}
+
+After each round the student starts at the mean of the clients' models and follows, on batches of proxy images,
+
+    KL(softmax(z / T) || softmax(student / T)),    z = 1/K sum_k logits_k, uniform over the clients,
+
+with Adam, a cosine schedule to zero and gradient norms clipped at 5. Every ``evaluate_every`` steps it is measured on
+the server's validation part; the best student of the round becomes the global model, and distillation stops after
+``patience`` steps without gain. So the official code (github.com/epfml/federated-learning-public-code, with the
+options of its README), including the uniform mean that the student starts from.
+
+Its server holds out 10 % of the training images before they are shared among clients. Here each participant gives that
+share of its training images (drawn once, labels included) to the server and does not train on them. No test image and
+no dropout client's image is touched. With ``validation`` 0 there is no such part, and the last student is taken. The
+proxy images come from another data set, in its own normalisation, and their labels are never read. A round of the
+official 10,000 steps costs many times its local training in a small study, so the default is 400: with five clients
+about as much as 35,000 images of local training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from apfl.errors import UserError
+from apfl.federation import Problem, State, weighted_mean
+from apfl.nets import Model, Params
+from apfl.streams import torch_stream
+from apfl.training import Result, Work, batches, channels_last
+from baselines.fedavg import FedAvg
+
+LARGEST_GRADIENT_NORM = 5.0
+VALIDATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class FedDF(FedAvg):
+    """
+    :param steps: of distillation per round at most (10,000 in the official code; 400 keeps small studies small).
+    :param batch_size: proxy images a step (64 in the official code).
+    :param learning_rate: of the student's Adam (1e-3 in the official code).
+    :param temperature: T (1 in the official code).
+    :param evaluate_every: steps between measurements on the validation part (100 in the official code).
+    :param patience: steps without gain after which distillation stops (1,000 in the official code).
+    :param validation: share of each participant's training images that the server holds instead (0.1 in the official
+        code).
+    :param weights: ``uniform`` (the official code) or ``samples`` (FedAvg), of the mean that the student starts from.
+    """
+
+    steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
+    evaluate_every: int = 100
+    patience: int = 1000
+    validation: float = 0.1
+    weights: str = "uniform"
+
+    title: ClassVar[str] = "FedDF"
+    needs: ClassVar[tuple[str, ...]] = ("proxy",)
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"feddf.{name} {getattr(self, name)}: must be at least {least}")
+        for name in ("learning_rate", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"feddf.{name} {getattr(self, name)}: must be positive")
+        if not 0 <= self.validation < 1:
+            raise UserError(f"feddf.validation {self.validation}: must be at least 0 and less than 1")
+        if self.weights not in ("uniform", "samples"):
+            raise UserError(f"feddf.weights {self.weights!r}: unknown; choose uniform or samples")
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        return [
+            Work(
+                client,
+                state["global"],
+                (problem.phase(),),
+                samples=problem.images,
+                indices=self.split(problem, client)[0],
+            )
+            for client in clients
+        ]
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        trained = [result for result in results if problem.size(result.client)]
+        if not trained:
+            return state
+        models = [result.params for result in trained]
+        sizes = [len(self.split(problem, result.client)[0]) for result in trained]
+        mean = weighted_mean(models, sizes if self.weights == "samples" else [1] * len(models))
+        return state | {"global": self.distilled(problem, mean, models, round)}
+
+    def split(self, problem: Problem, client: int) -> tuple[Tensor, Tensor]:
+        """The client's training images in two: those it trains on, and those that the server holds."""
+        indices = problem.train[client]
+        stream = torch_stream(problem.seed, "feddf-validation", client=client)
+        order = torch.randperm(len(indices), generator=stream)
+        held = int(self.validation * len(indices))
+        return indices[order[held:].sort().values], indices[order[:held].sort().values]
+
+    def distilled(self, problem: Problem, start: Params, teachers: Sequence[Params], round: int) -> Params:
+        """The student after this round's distillation: the best one on the validation part, if there is one."""
+        validation = torch.cat([self.split(problem, client)[1] for client in problem.participants])
+        teachers = [channels_last(teacher) for teacher in teachers]
+        student = {name: value.requires_grad_() for name, value in channels_last(start).items()}
+        optimizer = torch.optim.Adam(student.values(), self.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
+        best, best_accuracy, best_step = student, -1.0, 0
+        stream = torch_stream(problem.seed, "feddf-proxy", round=round)
+        everything = torch.arange(len(problem.proxy.labels), device=problem.engine.device)
+        phase = problem.phase(batch_size=self.batch_size, steps=self.steps)
+        for step, rows in enumerate(batches(phase, everything, stream), start=1):
+            with problem.engine.autocast():
+                self.point(problem.model, student, teachers, problem.proxy.batch(rows).images)
+            torch.nn.utils.clip_grad_norm_(student.values(), LARGEST_GRADIENT_NORM)
+            optimizer.step()
+            schedule.step()
+            if len(validation) and (step % self.evaluate_every == 0 or step == self.steps):
+                accuracy = self.accuracy(problem, student, validation)
+                if accuracy > best_accuracy:
+                    best, best_accuracy, best_step = channels_last(student), accuracy, step
+                if step - best_step >= self.patience:
+                    break
+        return {name: value.detach() for name, value in best.items()}
+
+    def point(self, model: Model, student: Params, teachers: Sequence[Params], images: Tensor) -> None:
+        """Set the student's ``grad`` to the gradient of the forward KL divergence, averaged over the images.
+
+        Its gradient with respect to the student's logits is written out, so that it is exactly zero where student and
+        teachers agree: of the rounding that automatic differentiation leaves, Adam would make whole steps.
+        """
+        with torch.no_grad():
+            # Sums of a few float32 are exact in float64: the mean of equal logits is those logits.
+            total = sum(model(teacher, images).double() for teacher in teachers)
+            target = ((total / len(teachers)).float() / self.temperature).softmax(1)
+        logits = model(student, images).float()
+        slope = ((logits.detach() / self.temperature).softmax(1) - target) / (self.temperature * len(images))
+        gradients = torch.autograd.grad(
+            logits, list(student.values()), slope, allow_unused=True, materialize_grads=True
+        )
+        for value, gradient in zip(student.values(), gradients, strict=True):
+            value.grad = gradient
+
+    @staticmethod
+    def accuracy(problem: Problem, params: Params, indices: Tensor) -> float:
+        """The share of the images at ``indices`` that the model classifies rightly."""
+        right = 0
+        with torch.no_grad(), problem.engine.autocast():
+            for rows in indices.split(VALIDATION_BATCH):
+                batch = problem.images.batch(rows)
+                right += int((problem.model(params, batch.images).argmax(1) == batch.labels).sum())
+        return right / len(indices)
+
+
+METHOD = FedDF
