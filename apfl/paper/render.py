@@ -52,7 +52,7 @@ def _markdown_row(entries: list[str]) -> str:
     return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
 
 
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"} | {
     char: f"\\{char}" for char in "&%$#_{}"
 }
 SYMBOLS = {
