@@ -51,8 +51,7 @@ class Card:
 
 def methods(root: Path = ROOT) -> dict[str, Card]:
     """The card of every file in ``baselines/``, by module name."""
-    names = sorted(path.stem for path in (root / "baselines").glob("*.py"))
-    return {name: card(name, root) for name in names if not name.startswith("_")}
+    return {name: card(name, root) for name in _modules(root)}
 
 
 @cache
@@ -60,8 +59,7 @@ def card(module: str, root: Path = ROOT) -> Card:
     """The card of one method; a `UserError` if there is no such file or it does not say what it must."""
     path = root / "baselines" / f"{module}.py"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
-        names = sorted(file.stem for file in path.parent.glob("*.py") if not file.stem.startswith("_"))
-        known = ", ".join(names)
+        known = ", ".join(_modules(root))
         raise UserError(f"method {module!r}: there is no baselines/{module}.py; add it, or choose from {known}")
     tree = _parse(path)
     named = [node.value.id for node in tree.body if _target(node) == "METHOD" and isinstance(node.value, ast.Name)]
@@ -125,6 +123,10 @@ def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
             seen.add(name)
             waiting.extend(_fingerprint(_module_path(name, root), root)[1])
     return seen
+
+
+def _modules(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "baselines").glob("*.py") if not path.stem.startswith("_"))
 
 
 def _checked(fields: Mapping[str, Field], name: str, value: Any, where: str) -> Any:
