@@ -112,6 +112,7 @@ class Method:
     stage: ClassVar[str] = "federate"
     model: ClassVar[str] = "global"
     needs: ClassVar[tuple[str, ...]] = ()
+    additive: ClassVar[bool] = False
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         """The clients that take part."""
@@ -197,9 +198,15 @@ def run(
         work = method.client_work(now.state, problem, number, clients)
         results = tuple(worker(problem, piece, number) for piece in work)
         state = method.server_update(now.state, problem, number, results)
-        sent = {result.client: result.params for result in results if result.role == "local"}
-        now = Round(number, state, now.latest | sent, results)
+        now = Round(number, state, last_sent(problem, now.latest, results), results)
         yield now
+
+
+def last_sent(problem: Problem, latest: Mapping[int, Params], results: Sequence[Result]) -> dict[int, Params]:
+    """The last local model of each client, after these results; none if the study does not keep them."""
+    if not problem.training.keep_local_models:
+        return {}
+    return {**latest, **{result.client: result.params for result in results if result.role == "local"}}
 
 
 def weighted_mean(models: Sequence[Params], weights: Sequence[float]) -> Params:

@@ -210,6 +210,8 @@ class TrainingConfig:
     :param precision: ``fp32``, ``bf16``, or ``auto``: bf16 only where the processor has it.
     :param evaluate_rounds: rounds after which models are evaluated; empty: the last one.
     :param save_rounds: rounds whose models are kept for later stages; empty: the last one.
+    :param keep_local_models: keep each client's last local model, for evaluation and for AP-FL; memory then grows with
+        the number of clients.
     :param checkpoint_every: rounds between checkpoints from which an interrupted run goes on.
     """
 
@@ -221,6 +223,7 @@ class TrainingConfig:
     precision: str = "auto"
     evaluate_rounds: tuple[int, ...] = ()
     save_rounds: tuple[int, ...] = ()
+    keep_local_models: bool = True
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:

@@ -13,9 +13,9 @@ TRIM_THRESHOLD = (1 << 31) - 1
 def tune_process() -> None:
     """Use OMP_NUM_THREADS threads, and keep freed memory for the next step.
 
-    A training step allocates and frees the same few megabytes again and again. By default glibc gives blocks of that size
-    back to the system at once, and the page faults of getting them anew cost a fifth of the training time on a CPU. Where
-    the C library has no `mallopt`, nothing is changed.
+    A training step allocates and frees the same few megabytes again and again. By default glibc gives blocks of that
+    size back to the system at once, and the page faults of getting them anew cost a fifth of the training time on a
+    CPU. Where the C library has no `mallopt`, nothing is changed.
     """
     import torch
 

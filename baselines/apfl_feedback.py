@@ -63,6 +63,7 @@ class APFLFeedback(FedAvg):
     title: ClassVar[str] = "AP-FL (feedback)"
     model: ClassVar[str] = "personalized"
     needs: ClassVar[tuple[str, ...]] = ("semantics",)
+    additive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.feedback <= 1:

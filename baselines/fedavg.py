@@ -25,6 +25,7 @@ class FedAvg(Method):
     """No hyper-parameters beyond those of local training."""
 
     title: ClassVar[str] = "FedAvg"
+    additive: ClassVar[bool] = True
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [Work(client, state["global"], (problem.phase(),)) for client in clients]

@@ -23,6 +23,7 @@ class Local(Method):
 
     title: ClassVar[str] = "Local"
     model: ClassVar[str] = "local"
+    additive: ClassVar[bool] = True
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         return tuple(problem.clients)

@@ -1,7 +1,8 @@
 """Local training through the library against a bare loop of the same network, optimiser and precision.
 
-Both train the paper's CNN on the same random images, in turn, and the median ratio over the pairs is printed, so that the
-drift of a shared machine falls on both alike. Run it with ``make bench`` or ``python -m benchmarks.local_training``.
+Both train the paper's CNN on the same random images, in turn, and the median ratio over the pairs is printed, so that
+the drift of a shared machine falls on both alike. Run it with ``make bench`` or ``python -m
+benchmarks.local_training``.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def main() -> None:
     tune_process()
     data = images()
     precisions = ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
-    print(f"local training, {torch.get_num_threads()} threads, {IMAGES} images of CIFAR-10's shape, median of {PAIRS} pairs")
+    print(
+        f"local training, {torch.get_num_threads()} threads, {IMAGES} images of CIFAR-10's shape, median of {PAIRS} pairs"
+    )
     for precision in precisions:
         engine = Engine.choose(precision, "cpu")
         library(data, engine), bare_loop(data, engine)

@@ -16,7 +16,7 @@ from apfl.data.partition import load_partition
 from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.nets import Model, build_network, initial_parameters
-from apfl.semantics import load_semantics, standardize
+from apfl.semantics.table import load_semantics, standardize
 from apfl.training import Engine, Images, TrainingConfig
 
 

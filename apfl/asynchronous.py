@@ -1,0 +1,221 @@
+"""The asynchronous server: carries out a `apfl.clock.Timeline` with any method whose update is additive.
+
+What clients share is everything in a method's state but ``state["clients"]``, which each client keeps for itself. An
+upload that was computed from version v changes the shared state by U - S_v, where S_v is the state that the client
+downloaded and U what `Method.server_update` makes of it; that change is discounted by staleness and added to the
+newest state. FedAsync moves the global model towards the client's instead. An upload that is not stale and fully
+weighted is the synchronous update itself, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+
+from apfl.clock import Arrival, Merge, Schedule, Timeline, rounds_of
+from apfl.errors import UserError
+from apfl.federation import Method, Problem, Round, State, last_sent, run_work
+from apfl.training import Result, Work
+
+PRIVATE = "clients"
+
+
+@dataclass(frozen=True)
+class AsyncRound(Round):
+    """A `Round` in virtual time: when it is, the versions that clients in flight started from, how stale each model
+    is."""
+
+    time: float = 0.0
+    version: int = 0
+    versions: dict[int, State] = field(default_factory=dict)
+    sent_version: dict[int, int] = field(default_factory=dict)
+
+
+def check_schedule(method: Method, schedule: Schedule) -> None:
+    """A `UserError` for a method that cannot run asynchronously."""
+    if schedule.mode == "async" and not method.additive:
+        raise UserError(
+            f"method {method.title}: its server update is no sum over clients, so it cannot run with schedule.mode async; "
+            "choose sync, or another method"
+        )
+
+
+def shared(state: State) -> State:
+    """What the server sends to every client."""
+    return {name: value for name, value in state.items() if name != PRIVATE}
+
+
+def payload(state: State) -> int:
+    """Bytes of the shared state: what one download moves, and one upload."""
+    return sum(payload(value) if isinstance(value, dict) else value.nbytes for value in shared(state).values())
+
+
+def combine(first: State, second: State, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> State:
+    """Two trees of tensors, leaf by leaf; leaves that are not floating-point are taken from the second."""
+    result: State = {}
+    for name, value in second.items():
+        if isinstance(value, dict):
+            result[name] = combine(first.get(name, {}), value, function)
+        elif name in first and value.is_floating_point():
+            result[name] = function(first[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+def merge_uploads(
+    method: Method,
+    problem: Problem,
+    schedule: Schedule,
+    state: State,
+    merge: Merge,
+    groups: Sequence[tuple[State, Sequence[tuple[Arrival, list[Result]]]]],
+) -> State:
+    """The newest shared state after a merge; ``groups`` holds, for each version that clients started from, that state
+    and its uploads."""
+    total = sum(problem.size(arrival.client) for arrival in merge.arrivals)
+    current = merge.version - 1
+    newest = shared(state)
+    for start, members in groups:
+        results = [result for _, results in members for result in results]
+        cycle = members[0][0].cycle
+        updated = shared(method.server_update(start, problem, cycle, results))
+        arrival = members[0][0]
+        share = sum(problem.size(one.client) for one, _ in members) / total if total else 0.0
+        rate = schedule.mixing * schedule.discount(arrival.staleness) * share
+        if rate == 1 and arrival.started == current:
+            newest = updated
+            continue
+        moved = combine(shared(start), updated, lambda before, after: after - before)
+        target = combine(newest, moved, lambda now, change: now + rate * change)
+        if schedule.merge == "mix" and "global" in updated:
+            target["global"] = combine(
+                newest["global"], updated["global"], lambda now, model: torch.lerp(now, model, rate)
+            )
+        newest = newest | target
+    return newest
+
+
+def _add(rate: float, now: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    return now + rate * change
+
+
+def _mix(rate: float, now: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    return torch.lerp(now, model, rate)
+
+
+def run_clock(
+    method: Method,
+    problem: Problem,
+    schedule: Schedule,
+    timeline: Timeline,
+    resume: AsyncRound | None = None,
+    worker: Callable[[Problem, Work, int], Result] = run_work,
+) -> Iterator[AsyncRound]:
+    """Carry out a timeline; yields before it and whenever another round's worth of uploads has arrived and been merged.
+
+    Memory holds the versions that clients in flight started from, and the last model of each client.
+    """
+    check_schedule(method, schedule)
+    if resume is None:
+        state = method.init(problem)
+        now = AsyncRound(0, state, {}, versions={0: shared(state)})
+        yield now
+    else:
+        now = resume
+    clients, rounds = method.clients(problem), problem.training.rounds
+    last_use = {arrival.started: merge.version for merge in timeline.merges for arrival in merge.arrivals}
+    for number, merge in rounds_of(timeline, len(clients), rounds):
+        if merge.version > now.version:
+            now = _carry_out(method, problem, schedule, now, merge, worker)
+            kept = {
+                version: state for version, state in now.versions.items() if last_use.get(version, 0) > merge.version
+            }
+            now = replace(now, versions=kept)
+        while merge.version == now.version and now.round < number:
+            now = replace(now, round=now.round + 1)
+            yield now
+    while now.round < rounds:  # nothing was ever merged
+        now = replace(now, round=now.round + 1, time=timeline.arrivals[-1].time if timeline.arrivals else 0.0)
+        yield now
+
+
+def _carry_out(
+    method: Method,
+    problem: Problem,
+    schedule: Schedule,
+    now: AsyncRound,
+    merge: Merge,
+    worker: Callable[[Problem, Work, int], Result],
+) -> AsyncRound:
+    """Train what a merge takes in, and merge it."""
+    if schedule.mode == "sync":
+        return _synchronous_round(method, problem, now, merge, worker)
+    state, latest, sent_version = now.state, dict(now.latest), dict(now.sent_version)
+    starts: dict[tuple[int, int], State] = {}
+    members: dict[tuple[int, int], list[tuple[Arrival, list[Result]]]] = {}
+    occurrences: dict[int, int] = {}
+    trained: list[Result] = []
+    for arrival in merge.arrivals:
+        client = str(arrival.client)
+        # A client may be in one buffer twice; its uploads are then changes of two different private states.
+        occurrence = occurrences.get(arrival.client, 0)
+        occurrences[arrival.client] = occurrence + 1
+        key = (arrival.started, occurrence)
+        start = now.versions[arrival.started]
+        if PRIVATE in state:
+            start = start | {PRIVATE: state[PRIVATE]}
+        results = [
+            worker(problem, work, arrival.cycle)
+            for work in method.client_work(start, problem, arrival.cycle, [arrival.client])
+        ]
+        if PRIVATE in state:
+            group = starts.get(key, start)
+            starts[key] = group | {PRIVATE: group[PRIVATE] | _only(state[PRIVATE], client)}
+            own = method.server_update(start, problem, arrival.cycle, results)[PRIVATE]
+            state = state | {PRIVATE: state[PRIVATE] | _only(own, client)}
+        else:
+            starts.setdefault(key, start)
+        members.setdefault(key, []).append((arrival, results))
+        trained += results
+        latest = last_sent(problem, latest, results)
+        sent_version[arrival.client] = arrival.started
+    groups = [(starts[key], members[key]) for key in sorted(members)]
+    newest = merge_uploads(method, problem, schedule, state, merge, groups)
+    private = {PRIVATE: state[PRIVATE]} if PRIVATE in state else {}
+    return AsyncRound(
+        now.round,
+        newest | private,
+        latest,
+        tuple(trained),
+        merge.time,
+        merge.version,
+        now.versions | {merge.version: newest},
+        sent_version,
+    )
+
+
+def _synchronous_round(
+    method: Method, problem: Problem, now: AsyncRound, merge: Merge, worker: Callable[[Problem, Work, int], Result]
+) -> AsyncRound:
+    """A round of `apfl.federation.run` with the clients that report; if nobody does, nothing changes."""
+    reporting = [arrival.client for arrival in merge.arrivals]
+    work = method.client_work(now.state, problem, merge.version, reporting) if reporting else []
+    results = tuple(worker(problem, piece, merge.version) for piece in work)
+    state = method.server_update(now.state, problem, merge.version, results) if reporting else now.state
+    sent = now.sent_version | dict.fromkeys(reporting, merge.version - 1)
+    latest = last_sent(problem, now.latest, results)
+    return AsyncRound(now.round, state, latest, results, merge.time, merge.version, {}, sent)
+
+
+def _only(states: State, client: str) -> State:
+    return {client: states[client]} if client in states else {}
+
+
+def staleness_of(now: AsyncRound) -> dict[int, int]:
+    """By client: how many versions ago the model that it last sent was begun, not counting the version it made
+    itself."""
+    return {client: max(0, now.version - 1 - version) for client, version in now.sent_version.items()}

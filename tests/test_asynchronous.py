@@ -1,0 +1,190 @@
+"""The asynchronous server against the synchronous one, and against merges written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from problems import equal, same_data, tiny_problem
+
+from apfl.asynchronous import AsyncRound, payload, run_clock, staleness_of
+from apfl.clock import Schedule, plan
+from apfl.errors import UserError
+from apfl.federation import Method, load_method, run, run_work
+from apfl.stages.federate import flatten
+
+BASELINES = Path(importlib.import_module("baselines").__file__).parent
+FEDERATED = {
+    path.stem: importlib.import_module(f"baselines.{path.stem}").METHOD
+    for path in sorted(BASELINES.glob("[a-z]*.py"))
+    if issubclass(importlib.import_module(f"baselines.{path.stem}").METHOD, Method)
+}
+ADDITIVE = [name for name, kind in FEDERATED.items() if kind.additive]
+
+
+def carry_out(method: str, problem, schedule: Schedule, **options) -> list[AsyncRound]:
+    instance = load_method(method)
+    timeline = plan(schedule, instance.clients(problem), problem.training.rounds, problem.seed)
+    return [*run_clock(instance, problem, schedule, timeline, **options)]
+
+
+def same_state(first, second) -> bool:
+    return equal(flatten(first), flatten(second))
+
+
+@pytest.mark.parametrize("method", ADDITIVE)
+def test_equal_latencies_and_a_buffer_of_all_clients_are_the_synchronous_server_bit_for_bit(method) -> None:
+    problem = tiny_problem(rounds=3)
+    synchronous = [*run(load_method(method), problem)]
+    rounds = carry_out(method, problem, Schedule(buffer=3, merge="delta"))
+    assert [now.round for now in rounds] == [0, 1, 2, 3]
+    for now, expected in zip(rounds, synchronous, strict=True):
+        assert same_state(now.state, expected.state)
+        assert all(equal(now.latest[client], expected.latest[client]) for client in expected.latest)
+
+
+@pytest.mark.parametrize("method", ADDITIVE)
+@pytest.mark.parametrize("merge", ["mix", "delta"])
+def test_one_client_is_the_same_asynchronously_and_synchronously(method, merge) -> None:
+    problem = tiny_problem(sizes=(14,), rounds=3)
+    synchronous = [*run(load_method(method), problem)][-1]
+    rounds = carry_out(method, problem, Schedule(merge=merge, latency="exponential", staleness="polynomial"))
+    assert same_state(rounds[-1].state, synchronous.state)
+
+
+@pytest.mark.parametrize("method", ADDITIVE)
+def test_every_additive_method_runs_with_stale_updates_in_a_small_buffer(method) -> None:
+    problem = tiny_problem(sizes=(12, 9, 7), rounds=3)
+    schedule = Schedule(latency="exponential", heterogeneity=0.8, buffer=2, merge="delta", staleness="polynomial")
+    last = carry_out(method, problem, schedule)[-1]
+    assert all(torch.isfinite(value).all() for value in flatten(last.state).values())
+    assert not same_state(last.state, load_method(method).init(problem))
+
+
+def test_fedasync_moves_the_global_model_towards_the_clients_by_the_discounted_rate() -> None:
+    problem = tiny_problem(sizes=(10, 10), rounds=1)
+    schedule = Schedule(
+        latency="trace", trace=((0, 0.0, 1.0), (1, 0.0, 2.0)), mixing=0.5, staleness="polynomial", staleness_rate=1.0
+    )
+    last = carry_out("fedavg", problem, schedule)[-1]
+    fedavg = load_method("fedavg")
+    first, second = (
+        run_work(problem, work, 1).params for work in fedavg.client_work({"global": problem.start}, problem, 1, [0, 1])
+    )
+    after_first = {name: torch.lerp(problem.start[name], first[name], 0.5) for name in first}
+    expected = {name: torch.lerp(after_first[name], second[name], 0.5 / 2) for name in first}
+    assert equal(last.state["global"], expected)
+
+
+def test_fedbuff_adds_the_change_against_the_version_that_the_client_started_from() -> None:
+    problem = tiny_problem(sizes=(10, 10), rounds=1)
+    schedule = Schedule(latency="trace", trace=((0, 0.0, 1.0), (1, 0.0, 2.0)), merge="delta", mixing=0.5)
+    last = carry_out("fedavg", problem, schedule)[-1]
+    fedavg = load_method("fedavg")
+    first, second = (
+        run_work(problem, work, 1).params for work in fedavg.client_work({"global": problem.start}, problem, 1, [0, 1])
+    )
+    for name, value in last.state["global"].items():
+        start = problem.start[name]
+        assert torch.allclose(value, start + 0.5 * (first[name] - start) + 0.5 * (second[name] - start), atol=1e-6)
+
+
+def test_a_discarded_upload_changes_nothing() -> None:
+    problem = tiny_problem(sizes=(10, 10), rounds=1)
+    trace = ((0, 0.0, 1.0), (1, 0.0, 2.0))
+    strict = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace, max_staleness=0))[-1]
+    alone = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace, absences=((1, 0.0, None),)))[-1]
+    assert same_state(strict.state, alone.state) and strict.latest.keys() == {0}
+
+
+def test_the_synchronous_clock_without_dropout_is_the_synchronous_server() -> None:
+    problem = tiny_problem(rounds=2)
+    rounds = carry_out("fedavg", problem, Schedule(mode="sync", latency="exponential", heterogeneity=1.0))
+    assert same_state(rounds[-1].state, [*run(load_method("fedavg"), problem)][-1].state)
+
+
+def test_a_round_in_which_nobody_reports_changes_nothing() -> None:
+    problem = tiny_problem(sizes=(8,), rounds=12)
+    rounds = carry_out("fedavg", problem, Schedule(mode="sync", dropout=0.8))
+    unchanged = [same_state(now.state, after.state) for now, after in zip(rounds, rounds[1:], strict=False)]
+    assert any(unchanged) and not all(unchanged)
+
+
+def test_if_nobody_ever_reports_the_initial_model_remains_and_every_round_is_told() -> None:
+    problem = tiny_problem(sizes=(8, 8), rounds=3)
+    schedule = Schedule(absences=((0, 0.0, None), (1, 0.5, None)))
+    rounds = carry_out("fedavg", problem, schedule)
+    assert [now.round for now in rounds] == [0, 1, 2, 3]
+    assert equal(rounds[-1].state["global"], problem.start)
+
+
+SCHEDULES = [
+    Schedule(latency="exponential", heterogeneity=0.7, mixing=0.6, staleness="polynomial"),
+    Schedule(latency="exponential", buffer=2, merge="delta", dropout=0.3),
+    Schedule(mode="sync", dropout=0.4),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["fedasync", "fedbuff", "sync"])
+@pytest.mark.parametrize("method", ["fedavg", "scaffold"])
+def test_resuming_in_the_middle_gives_the_same_bits(method, schedule) -> None:
+    problem = tiny_problem(rounds=5)
+    rounds = carry_out(method, problem, schedule)
+    for middle in (1, 3):
+        again = carry_out(method, problem, schedule, resume=rounds[middle])
+        assert [now.round for now in again] == [*range(middle + 1, 6)]
+        for now in again:
+            expected = rounds[now.round]
+            assert same_state(now.state, expected.state) and now.time == expected.time
+            assert now.sent_version == expected.sent_version
+
+
+def test_only_versions_in_flight_are_kept() -> None:
+    problem = tiny_problem(sizes=(6,) * 6, rounds=8, local_epochs=1)
+    schedule = Schedule(latency="exponential", heterogeneity=1.0)
+    for now in carry_out("fedavg", problem, schedule):
+        assert len(now.versions) <= 6
+
+
+def test_local_models_are_not_kept_if_the_study_does_without() -> None:
+    problem = tiny_problem(keep_local_models=False)
+    assert all(not now.latest for now in carry_out("fedavg", problem, Schedule()))
+    assert all(not now.latest for now in run(load_method("fedavg"), problem))
+
+
+def test_staleness_of_the_models_that_clients_sent() -> None:
+    problem = tiny_problem(sizes=(6, 6), rounds=2)
+    trace = ((0, 0.0, 1.0), (0, 1.0, 2.0), (0, 2.0, 3.0), (1, 0.0, 2.5))
+    last = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace))[-1]
+    assert last.sent_version == {0: 2, 1: 0} and last.version == 4
+    assert staleness_of(last) == {0: 1, 1: 3}
+    synchronous = carry_out("fedavg", problem, Schedule(mode="sync"))[-1]
+    assert staleness_of(synchronous) == {0: 0, 1: 0}
+
+
+def test_identical_clients_that_never_go_stale_train_the_model_one_after_another() -> None:
+    problem = same_data(tiny_problem(sizes=(8, 8), rounds=1))
+    trace = ((0, 0.0, 1.0), (1, 1.0, 2.0))
+    last = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace))[-1]
+    fedavg, params = load_method("fedavg"), problem.start
+    for client in (0, 1):
+        (work,) = fedavg.client_work({"global": params}, problem, 1, [client])
+        params = run_work(problem, work, 1).params
+    assert equal(last.state["global"], params)
+
+
+def test_the_payload_is_what_the_server_shares() -> None:
+    problem = tiny_problem()
+    one_model = sum(value.nbytes for value in problem.start.values())
+    assert payload(load_method("fedavg").init(problem)) == one_model
+    assert payload(load_method("scaffold").init(problem)) == 2 * one_model
+    assert payload(load_method("local").init(problem)) == 0
+
+
+def test_a_method_whose_update_is_no_sum_is_refused() -> None:
+    problem = dataclasses.replace(tiny_problem(), semantics=torch.eye(3))
+    with pytest.raises(UserError, match="no sum over clients"):
+        carry_out("apfl_feedback", problem, Schedule())
