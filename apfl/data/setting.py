@@ -95,11 +95,11 @@ def parse_setting(text: str) -> Setting:
         )
     fields: dict[str, str] = {}
     for part in parts:
-        name, value = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
-        if name in fields or name not in REQUIRED[kind] + OPTIONAL[kind]:
-            problem = "is there twice" if name in fields else "is no part of it"
+        name = next((name for name in REQUIRED[kind] + OPTIONAL[kind] if part.startswith(name)), "")
+        if name in fields or not name:
+            problem = "is there twice" if name else "is no part of it"
             raise UserError(f"setting {text!r}: {part!r} {problem}; write it like {EXAMPLES[kind]}")
-        fields[name] = value
+        fields[name] = part.removeprefix(name)
     if missing := [name for name in REQUIRED[kind] if name not in fields]:
         raise UserError(f"setting {text!r}: {missing[0]} is missing; write it like {EXAMPLES[kind]}")
     if fields.get("balanced"):
