@@ -8,3 +8,9 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit status 2.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise a `UserError` with ``message`` unless the condition holds."""
+    if not condition:
+        raise UserError(message)

@@ -1,0 +1,67 @@
+"""Ditto: federated averaging, beside which each client trains a model of its own that is held near the global one.
+
+    @inproceedings{li2021ditto,
+      title = {Ditto: Fair and robust federated learning through personalization},
+      author = {Li, Tian and Hu, Shengyuan and Beirami, Ahmad and Smith, Virginia},
+      booktitle = {ICML}, year = {2021}}
+
+The global model w is FedAvg's, bit for bit. Client k keeps a model v_k and continues it in each round on
+f_k(v) + lam / 2 ||v - w||^2, with the w that it downloaded and for as many local epochs. It starts from the common
+initial model. A dropout client trains its own from the last global model, for the local epochs of one round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from apfl.errors import require
+from apfl.federation import Models, Problem, State, run_work
+from apfl.nets import Params
+from apfl.training import Gradient, Result, Work
+from baselines.fedavg import FedAvg
+from baselines.fedprox import Proximal
+
+
+@dataclass(frozen=True)
+class Ditto(FedAvg):
+    """
+    :param lam: the weight of staying near the global model; 1 in the authors' scripts, who tune it over 0.1, 1 and 2.
+    """
+
+    lam: float = 1.0
+
+    title: ClassVar[str] = "Ditto"
+    model: ClassVar[str] = "personalized"
+
+    def __post_init__(self) -> None:
+        require(self.lam >= 0, f"ditto.lam {self.lam}: must not be negative; 0 is local training")
+
+    def init(self, problem: Problem) -> State:
+        personal = {str(client): problem.start for client in self.clients(problem)}
+        return {"global": problem.start, "personal": personal}
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        own = [self.personal_work(state, problem, client, state["personal"][str(client)]) for client in clients]
+        return super().client_work(state, problem, round, clients) + own
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        sent = [result for result in results if result.role == "local"]
+        kept = {str(result.client): result.params for result in results if result.role == "personalized"}
+        return super().server_update(state, problem, round, sent) | {"personal": state["personal"] | kept}
+
+    def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
+        personal = {int(client): params for client, params in state["personal"].items()}
+        for client in problem.dropouts:
+            work = self.personal_work(state, problem, client, state["global"])
+            personal[client] = run_work(problem, work, round=0).params
+        return {"global": state["global"], "personalized": personal}
+
+    def personal_work(self, state: State, problem: Problem, client: int, start: Params) -> Work:
+        """The client's own model, a round further."""
+        phase = problem.phase(Gradient(Proximal(problem.loss, state["global"], self.lam)))
+        return Work(client, start, (phase,), role="personalized")
+
+
+METHOD = Ditto

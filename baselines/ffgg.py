@@ -1,0 +1,165 @@
+"""FFGG, fine-tuning followed by global gradient: some layers are shared, the others private to each client.
+
+    @article{mishchenko2023partially,
+      title = {Partially personalized federated learning: Breaking the curse of data heterogeneity},
+      author = {Mishchenko, Konstantin and Islamov, Rustem and Gorbunov, Eduard and Horv{\\'a}th, Samuel},
+      journal = {arXiv preprint arXiv:2305.18285}, year = {2023}}
+
+Clients minimise 1/M sum_m f_m(w, theta_m) over the shared w and their own theta_m. In a round, client m tunes theta_m
+from where it was, with w fixed. Then it sends the gradient of f_m(w, theta_m) in w, exact on all of its data
+(``shared_update="gradient"``), or what local steps on w took away from it, theta_m fixed (``"local"``). The server
+moves w by ``gamma`` times the mean of these updates, or a robust mean. Where the private part is rich enough for one w
+to let every client fit its data, all updates vanish: local steps and robust means have nothing left to distort.
+
+Some clients may be simulated Byzantine ones; the server knows how many, not which. The personalized model of an honest
+client is the shared part with its private one, and Byzantine clients are not evaluated. A dropout client tunes a
+private part of its own from the initial one. The default is local steps, which give w as many steps a round as the
+other methods give it. The paper's number of tuning steps could not be looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from apfl.aggregation import CentredClipping, Krum, Mean, Median, Rule, TrimmedMean, difference, flatten, unflatten
+from apfl.byzantine import ATTACKS, attackers
+from apfl.errors import require
+from apfl.federation import Method, Models, Problem, State
+from apfl.nets import Params
+from apfl.partial import Split, join, newcomers
+from apfl.streams import torch_stream
+from apfl.training import Gradient, Optimizer, Phase, Result, Work
+
+RULES: Mapping[str, Callable[[FFGG], Rule]] = {
+    "mean": lambda method: Mean(),
+    "median": lambda method: Median(),
+    "trimmed_mean": lambda method: TrimmedMean(),
+    "krum": lambda method: Krum(),
+    "centred_clipping": lambda method: CentredClipping(method.clipping_radius, method.clipping_iterations),
+}
+
+
+@dataclass(frozen=True)
+class FFGG(Method):
+    """
+    :param private: prefixes of the private parameters' names, separated by commas; the last linear layer by default.
+    :param tuning_epochs: passes over the client's data in which the private part is tuned, before each update of w.
+    :param shared_update: ``local`` (local training of the shared part) or ``gradient`` (its exact gradient).
+    :param gamma: the server's step; with ``gradient`` it is the learning rate of the shared part.
+    :param aggregator: ``mean``, ``median``, ``trimmed_mean``, ``krum`` or ``centred_clipping``.
+    :param byzantine: the number of Byzantine clients, which are simulated and which the aggregator withstands.
+    :param attack: ``sign_flip``, ``gaussian`` or ``label_flip``.
+    :param attack_strength: factor of the flipped update, or standard deviation of the noise.
+    :param clipping_radius: of centred clipping; 0 for the median distance from the centre, in each iteration.
+    :param clipping_iterations: of centred clipping; 1 in its authors' code.
+    """
+
+    private: str = "head."
+    tuning_epochs: int = 5
+    shared_update: str = "local"
+    gamma: float = 1.0
+    aggregator: str = "mean"
+    byzantine: int = 0
+    attack: str = "sign_flip"
+    attack_strength: float = 10.0
+    clipping_radius: float = 0.0
+    clipping_iterations: int = 1
+
+    title: ClassVar[str] = "FFGG"
+    model: ClassVar[str] = "personalized"
+
+    def __post_init__(self) -> None:
+        choices = {"shared_update": ("local", "gradient"), "aggregator": RULES, "attack": ATTACKS}
+        for name, known in choices.items():
+            given = getattr(self, name)
+            require(given in known, f"ffgg.{name} {given!r}: unknown; choose one of {', '.join(known)}")
+        for name in ("tuning_epochs", "clipping_iterations"):
+            require(getattr(self, name) > 0, f"ffgg.{name} {getattr(self, name)}: must be at least 1")
+        for name in ("byzantine", "attack_strength", "clipping_radius"):
+            require(getattr(self, name) >= 0, f"ffgg.{name} {getattr(self, name)}: must not be negative")
+        require(self.gamma > 0, f"ffgg.gamma {self.gamma}: must be positive")
+
+    @property
+    def split(self) -> Split:
+        return Split.parse(self.private)
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.aggregator](self)
+
+    def init(self, problem: Problem) -> State:
+        self.split.check(problem.start, "ffgg.private")
+        senders = len(self.senders(problem))
+        most = self.rule.most(senders)
+        require(
+            self.byzantine <= most,
+            f"ffgg.byzantine {self.byzantine}: {self.aggregator} is defined for at most {most} among {senders} clients "
+            "with data; lower it or choose another aggregator",
+        )
+        state = self.split.initial_state(problem, self.clients(problem))
+        return state | {"update": {name: torch.zeros_like(value) for name, value in state["shared"].items()}}
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        hostile = self.attackers(problem)
+        phases = (self.tuning(problem, self.tuning_epochs), self.update_of_shared(problem))
+        samples = ATTACKS[self.attack].samples(problem.images, problem.classes)
+        work = [Work(client, join(state, client), phases) for client in clients]
+        return [
+            replace(one, samples=samples, indices=problem.train[one.client]) if one.client in hostile else one
+            for one in work
+        ]
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        sent = [result for result in results if problem.size(result.client)]
+        if not sent:
+            return state
+        updates = torch.stack([self.sent_update(problem, result, round) for result in sent])
+        byzantine = min(self.byzantine, self.rule.most(len(sent)))
+        update = self.rule(updates, byzantine, flatten(state["update"]))
+        moved = flatten(state["shared"]) - self.gamma * update
+        return {
+            "shared": unflatten(moved, state["shared"]),
+            "private": state["private"] | {str(one.client): self.split.private(one.params) for one in sent},
+            "update": unflatten(update, state["shared"]),
+        }
+
+    def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
+        honest = [client for client in self.clients(problem) if client not in self.attackers(problem)]
+        tuning = self.tuning(problem, max(self.tuning_epochs, problem.training.local_epochs))
+        personal = {client: join(state, client) for client in honest}
+        return {"personalized": personal | newcomers(problem, state, self.split, tuning)}
+
+    def senders(self, problem: Problem) -> list[int]:
+        """The clients that have anything to send."""
+        return [client for client in self.clients(problem) if problem.size(client)]
+
+    def attackers(self, problem: Problem) -> frozenset[int]:
+        """The Byzantine clients."""
+        return attackers(problem.seed, self.senders(problem), self.byzantine)
+
+    def tuning(self, problem: Problem, epochs: int) -> Phase:
+        """Training of the private part."""
+        return problem.phase(epochs=epochs, trainable=self.split.is_private)
+
+    def update_of_shared(self, problem: Problem) -> Phase:
+        """Training of the shared part, or one step of length one along its exact gradient."""
+        if self.shared_update == "local":
+            return problem.phase(trainable=self.split.is_shared)
+        step = {"optimizer": Optimizer("sgd", 1.0), "steps": 1, "batch_size": 0, "shuffle": False}
+        return problem.phase(Gradient(problem.loss), trainable=self.split.is_shared, **step)
+
+    def sent_update(self, problem: Problem, result: Result, round: int) -> Tensor:
+        """What the client sends: Delta [d], or what its attack makes of it."""
+        update = flatten(self.split.shared(difference(result.work.start, result.params)))
+        if result.client not in self.attackers(problem):
+            return update
+        stream = torch_stream(problem.seed, "byzantine", round=round, client=result.client)
+        return ATTACKS[self.attack].update(update, self.attack_strength, stream)
+
+
+METHOD = FFGG

@@ -1,0 +1,101 @@
+"""PersA-FL: personalized federated learning that takes the clients' updates one at a time, as they come.
+
+    @article{toghani2022persafl,
+      title = {{PersA-FL}: Personalized asynchronous federated learning},
+      author = {Toghani, Mohammad Taha and Lee, Soomin and Uribe, César A.},
+      journal = {arXiv preprint arXiv:2210.01176}, year = {2022}}
+
+The server moves its model by each update that arrives, w - beta Delta_i, without any discount for its age; Delta_i is
+what the client's local steps took away from the model that it had downloaded, by then perhaps an older one. Here, where
+clients are synchronous, w moves by the mean of the Delta_i; a server that passes on one result at a time gives the
+asynchronous method. Clients descend on one of two personalised losses:
+
+    maml  f(w - alpha grad f(w)), by (I - alpha H(w; D'')) g(w - alpha g(w; D'); D) on independent batches D, D', D''
+    me    min over theta of f(theta) + lam / 2 ||theta - w||^2, by lam (w - theta), where gradient steps seek theta on
+          one batch D until ||grad f(theta; D) + lam (theta - w)|| <= nu
+
+A client's personalized model is a gradient step (or more) from w, or theta(w), by exact gradients on all of its
+training data; dropout clients make theirs in the same way. Clients take as many local steps as in FedAvg, by the
+study's optimiser (SGD in the paper). The paper's settings of its experiments could not be looked up: the defaults are
+those of the two methods' synchronous relatives, Per-FedAvg and pFedMe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from apfl.aggregation import descend, difference
+from apfl.errors import require
+from apfl.federation import Method, Models, Problem, State
+from apfl.nets import Params
+from apfl.training import Phase, Result, Work
+from baselines.perfedavg import MetaGradient, adapted_model
+from baselines.pfedme import EnvelopeGradient, proximal_point
+
+
+@dataclass(frozen=True)
+class PersAFL(Method):
+    """
+    :param form: ``maml`` or ``me`` (Moreau envelope).
+    :param beta: the server's step.
+    :param alpha: of maml, step of the personal model and of the gradient within the objective; as in Per-FedAvg.
+    :param order: of maml, 2 with the exact Hessian or 1 without.
+    :param personal_steps: of maml, gradient steps from w to a personal model.
+    :param lam: of me, the price of differing from the global model; as in pFedMe.
+    :param nu: of me, the tolerance of the inner problem, a norm of its gradient.
+    :param inner_learning_rate: of me, the inner problem's gradient steps; as in pFedMe.
+    :param inner_steps: of me, their largest number.
+    """
+
+    form: str = "maml"
+    beta: float = 1.0
+    alpha: float = 0.01
+    order: int = 2
+    personal_steps: int = 1
+    lam: float = 15.0
+    nu: float = 0.1
+    inner_learning_rate: float = 0.05
+    inner_steps: int = 20
+
+    title: ClassVar[str] = "PersA-FL"
+    model: ClassVar[str] = "personalized"
+
+    def __post_init__(self) -> None:
+        require(self.form in ("maml", "me"), f"persafl.form {self.form!r}: unknown; choose maml or me")
+        require(self.order in (1, 2), f"persafl.order {self.order}: must be 1 or 2")
+        for name in ("beta", "alpha", "lam", "inner_learning_rate"):
+            require(getattr(self, name) > 0, f"persafl.{name} {getattr(self, name)}: must be positive")
+        require(self.nu >= 0, f"persafl.nu {self.nu}: must not be negative")
+        for name in ("personal_steps", "inner_steps"):
+            require(getattr(self, name) > 0, f"persafl.{name} {getattr(self, name)}: must be at least 1")
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        return [Work(client, state["global"], (self.phase(problem),)) for client in clients]
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        updates = [difference(one.work.start, one.params) for one in results if problem.size(one.client)]
+        return state | {"global": descend(state["global"], updates, self.beta)}
+
+    def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
+        personal = {client: self.personal_model(problem, client, state["global"]) for client in problem.clients}
+        return {"global": state["global"], "personalized": personal}
+
+    def phase(self, problem: Problem) -> Phase:
+        """A client's local steps."""
+        if self.form == "maml":
+            hessian = "exact" if self.order == 2 else "none"
+            return problem.phase(MetaGradient(problem.loss, self.alpha, hessian), batches=3)
+        inner = (self.lam, self.inner_learning_rate, self.inner_steps, self.nu)
+        return problem.phase(EnvelopeGradient(problem.loss, *inner))
+
+    def personal_model(self, problem: Problem, client: int, shared: Params) -> Params:
+        """The client's model made of the global one."""
+        if self.form == "maml":
+            return adapted_model(problem, client, shared, self.alpha, self.personal_steps)
+        inner = (self.lam, self.inner_learning_rate, self.inner_steps, self.nu)
+        return proximal_point(problem, client, shared, *inner)
+
+
+METHOD = PersAFL

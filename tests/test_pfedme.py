@@ -1,0 +1,102 @@
+"""pFedMe, held to the proximal points of least squares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from least_squares import hessian_and_minimiser, least_squares, model_of, vector
+from problems import distance, equal, tiny_problem
+
+from apfl.errors import UserError
+from apfl.federation import load_method, run
+from apfl.training import Step
+from baselines.pfedme import EnvelopeGradient, proximal_point
+
+W = torch.linspace(-1, 2, 6, dtype=torch.float64)
+
+
+def theta(problem, client, w, lam):
+    """argmin f(theta) + lam / 2 ||theta - w||^2."""
+    hessian, minimiser = hessian_and_minimiser(problem, client)
+    identity = torch.eye(len(w), dtype=torch.float64)
+    return torch.linalg.solve(hessian + lam * identity, hessian @ minimiser + lam * w)
+
+
+def envelope_gradient(problem, lam, learning_rate, steps, tolerance=0.0):
+    step = Step((problem.images.batch(problem.train[0]),), torch.Generator())
+    params = {name: value.requires_grad_() for name, value in model_of(W).items()}
+    objective = EnvelopeGradient(problem.loss, lam, learning_rate, steps, tolerance)
+    return vector(objective(problem.model, params, params, step)[1])
+
+
+@pytest.mark.parametrize("lam", [0.5, 3.0])
+def test_the_inner_solution_is_the_proximal_point(lam) -> None:
+    problem = least_squares(clients=1)
+    direction = envelope_gradient(problem, lam, 0.2, 400)
+    expected, (hessian, minimiser) = theta(problem, 0, W, lam), hessian_and_minimiser(problem, 0)
+    assert torch.allclose(W - direction / lam, expected, atol=1e-5)
+    assert torch.allclose(direction, hessian @ (expected - minimiser), atol=1e-4)  # the gradient of f at theta
+    personal = proximal_point(problem, 0, model_of(W), lam, 0.2, 400)
+    assert torch.allclose(vector(personal), expected, atol=1e-5)
+
+
+def test_a_high_price_gives_the_gradient_and_a_low_one_the_clients_own_minimiser() -> None:
+    problem = least_squares(clients=1)
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+    high, low = envelope_gradient(problem, 1e3, 1e-3, 50), envelope_gradient(problem, 1e-4, 0.3, 400)
+    assert torch.allclose(high, hessian @ (W - minimiser), rtol=0.02, atol=0.02)
+    assert torch.allclose(W - low / 1e-4, minimiser, atol=1e-2)
+
+
+def test_k_inner_steps_are_k_gradient_steps() -> None:
+    problem, lam, rate = least_squares(clients=1), 2.0, 0.1
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+    expected = W
+    for _ in range(3):
+        expected = expected - rate * (hessian @ (expected - minimiser) + lam * (expected - W))
+    assert torch.allclose(envelope_gradient(problem, lam, rate, 3), lam * (W - expected), atol=1e-5)
+    assert torch.allclose(vector(proximal_point(problem, 0, model_of(W), lam, rate, 3)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 0.05])
+def test_the_inner_problem_is_solved_to_its_tolerance_and_no_further(tolerance) -> None:
+    problem, lam = least_squares(clients=1), 1.0
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+    by_batch = W - envelope_gradient(problem, lam, 0.1, 1000, tolerance) / lam
+    for found in (by_batch, vector(proximal_point(problem, 0, model_of(W), lam, 0.1, 1000, tolerance))):
+        length = (hessian @ (found - minimiser) + lam * (found - W)).norm()
+        assert 0.5 * tolerance < length <= tolerance * 1.001
+
+
+def test_the_server_moves_by_beta_towards_the_mean_of_the_clients() -> None:
+    problem = tiny_problem(rounds=1)
+    whole, half = ([*run(load_method("pfedme", {"beta": beta}), problem)][-1] for beta in (1.0, 0.5))
+    mean = {name: sum(model[name] for model in whole.latest.values()) / 3 for name in problem.start}
+    assert distance(whole.state["global"], mean) < 1e-6
+    middle = {name: (mean[name] + problem.start[name]) / 2 for name in mean}
+    assert distance(half.state["global"], middle) < 1e-6
+
+
+def test_one_round_is_a_step_along_the_mean_envelope_gradient() -> None:
+    problem, lam = least_squares(clients=2, rounds=1, local_epochs=1), 2.0
+    *_, now = run(load_method("pfedme", {"lam": lam, "inner_steps": 300, "inner_learning_rate": 0.2}), problem)
+    start = torch.zeros(6, dtype=torch.float64)
+    mean = sum(lam * (start - theta(problem, client, start, lam)) for client in (0, 1)) / 2
+    assert torch.allclose(vector(now.state["global"]), start - 0.3 * mean, atol=1e-5)
+
+
+def test_every_client_has_a_personal_model_and_one_without_samples_has_the_global_one() -> None:
+    problem = tiny_problem(sizes=(9, 0, 12, 8), dropout=(3,), rounds=1)
+    method = load_method("pfedme")
+    *_, now = run(method, problem)
+    models = method.client_models(now.state, problem, now.latest)
+    assert equal(models["personalized"][1], now.state["global"])
+    assert models["personalized"].keys() == {0, 1, 2, 3} and 3 not in now.latest
+    assert all(not equal(models["personalized"][client], now.state["global"]) for client in (0, 2, 3))
+    assert method.server_update(now.state, problem, 2, []) == now.state
+
+
+@pytest.mark.parametrize("change", [{"lam": 0.0}, {"inner_steps": 0}, {"inner_learning_rate": -1.0}, {"beta": 0.0}])
+def test_hyper_parameters_out_of_range_are_refused(change) -> None:
+    with pytest.raises(UserError, match=f"pfedme.{next(iter(change))}"):
+        load_method("pfedme", change)
