@@ -31,7 +31,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.errors import UserError
+from apfl.errors import require
 from apfl.federation import Problem, State, weighted_mean
 from apfl.nets import Model, Params
 from apfl.streams import torch_stream
@@ -70,15 +70,12 @@ class FedDF(FedAvg):
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("patience", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"feddf.{name} {getattr(self, name)}: must be at least {least}")
+            require(getattr(self, name) >= least, f"feddf.{name} {getattr(self, name)}: must be at least {least}")
         for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"feddf.{name} {getattr(self, name)}: must be positive")
-        if not 0 <= self.validation < 1:
-            raise UserError(f"feddf.validation {self.validation}: must be at least 0 and less than 1")
-        if self.weights not in ("uniform", "samples"):
-            raise UserError(f"feddf.weights {self.weights!r}: unknown; choose uniform or samples")
+            require(getattr(self, name) > 0, f"feddf.{name} {getattr(self, name)}: must be positive")
+        require(0 <= self.validation < 1, f"feddf.validation {self.validation}: must be at least 0 and less than 1")
+        known = self.weights in ("uniform", "samples")
+        require(known, f"feddf.weights {self.weights!r}: unknown; choose uniform or samples")
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apfl.errors import UserError
+from apfl.errors import require
 from apfl.federation import Problem, State
 from apfl.memorization import class_weights, teacher_loss
 from apfl.nets import Model, Params, seeded
@@ -134,14 +134,11 @@ class FedGen(FedAvg):
 
     def __post_init__(self) -> None:
         for name in ("noise_dimension", "hidden", "generator_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"fedgen.{name} {getattr(self, name)}: must be at least 1")
+            require(getattr(self, name) >= 1, f"fedgen.{name} {getattr(self, name)}: must be at least 1")
         for name in ("label_weight", "latent_weight", "weight_decay", "ensemble_weight", "diversity_weight"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"fedgen.{name} {getattr(self, name)}: must not be negative")
+            require(getattr(self, name) >= 0, f"fedgen.{name} {getattr(self, name)}: must not be negative")
         for name in ("learning_rate", "decay"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"fedgen.{name} {getattr(self, name)}: must be positive")
+            require(getattr(self, name) > 0, f"fedgen.{name} {getattr(self, name)}: must be positive")
 
     def init(self, problem: Problem) -> State:
         generator = self.build_generator(problem)

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from apfl.errors import UserError
+from apfl.errors import require
 from apfl.federation import Problem, State
 from apfl.nets import Model, Params
 from apfl.training import Gradient, Loss, Step, Work
@@ -51,8 +51,7 @@ class FedProx(FedAvg):
     title: ClassVar[str] = "FedProx"
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0:
-            raise UserError(f"fedprox.mu {self.mu}: must not be negative; 0 is FedAvg")
+        require(self.mu >= 0, f"fedprox.mu {self.mu}: must not be negative; 0 is FedAvg")
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         phase = problem.phase(Gradient(Proximal(problem.loss, state["global"], self.mu)))

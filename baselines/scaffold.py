@@ -29,7 +29,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.errors import UserError
+from apfl.errors import require
 from apfl.federation import Method, Problem, State, weighted_mean
 from apfl.nets import Model, Params
 from apfl.training import Gradient, Loss, Optimizer, Result, Step, Work, channels_last
@@ -84,18 +84,17 @@ class Scaffold(Method):
     def __post_init__(self) -> None:
         choices = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"scaffold.{name} {getattr(self, name)!r}: unknown; choose {' or '.join(allowed)}")
+            value = getattr(self, name)
+            require(value in allowed, f"scaffold.{name} {value!r}: unknown; choose {' or '.join(allowed)}")
         for name in ("sgd_learning_rate", "server_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"scaffold.{name} {getattr(self, name)}: must be positive")
+            require(getattr(self, name) > 0, f"scaffold.{name} {getattr(self, name)}: must be positive")
 
     def init(self, problem: Problem) -> State:
         optimizer = self.local_optimizer(problem)
-        if self.option == "II" and optimizer.name != "sgd":
-            raise UserError(
-                f"scaffold.option II: needs plain SGD, not {optimizer.name}; choose option I or optimizer sgd"
-            )
+        require(
+            self.option == "I" or optimizer.name == "sgd",
+            f"scaffold.option II: needs plain SGD, not {optimizer.name}; choose option I or optimizer sgd",
+        )
         zero = {name: torch.zeros_like(value) for name, value in problem.start.items()}
         return {"global": problem.start, "control": zero, "clients": {str(k): zero for k in self.clients(problem)}}
 

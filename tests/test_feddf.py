@@ -117,6 +117,24 @@ def test_neither_test_images_nor_dropouts_nor_proxy_labels_reach_the_server() ->
     assert equal(before, final(changed, steps=150, evaluate_every=3).state["global"])
 
 
+def test_the_student_is_measured_on_the_participants_part_alone(monkeypatch) -> None:
+    problem = with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,), rounds=1))
+    measured_on = []
+    monkeypatch.setattr(FedDF, "accuracy", staticmethod(lambda *arguments: measured_on.append(arguments[2]) or 0.0))
+    final(problem, steps=1)
+    (indices,) = measured_on
+    assert len(indices) == 6
+    assert set(indices.tolist()) < {*problem.train[0].tolist(), *problem.train[1].tolist()}
+
+
+def test_accuracy_is_the_share_of_images_classified_rightly() -> None:
+    problem = tiny_problem()
+    batch = problem.images.batch(problem.train[2])
+    right = problem.model(problem.start, batch.images).argmax(1) == batch.labels
+    assert FedDF.accuracy(problem, problem.start, problem.train[2]) == right.float().mean().item()
+    assert 0 < right.sum() < len(right)
+
+
 def measured(monkeypatch, accuracies, **parameters):
     """The student of one round whose validation accuracies are these, and after how many steps it was measured."""
     problem = with_proxy(tiny_problem())
