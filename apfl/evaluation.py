@@ -72,7 +72,7 @@ def evaluate(
     rows = []
     for role, given in models.items():
         shared = None if _is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
-        for client in given if shared is None else problem.clients:
+        for client in sorted(given) if shared is None else problem.clients:
             outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)
             tests: dict[str, slice | Tensor] = {"pooled": slice(None), "own": own[client]}
             if problem.dropout[client]:

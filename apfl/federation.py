@@ -159,10 +159,12 @@ class Derived:
 
 @dataclass(frozen=True)
 class BaseModels:
-    """What a base method leaves after a round: its global model, and the last local model of each client."""
+    """What a base method leaves after a round: its global model, the last local model of each client that ever sent
+    one, and how many versions old each of those is (0 where nothing is said)."""
 
     global_model: Params
     local_models: dict[int, Params]
+    staleness: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

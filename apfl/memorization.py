@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apfl.errors import UserError
+from apfl.federation import BaseModels, Problem
 from apfl.nets import Model, Params, SemanticGenerator, seeded
 from apfl.streams import torch_stream
 from apfl.training import Engine
@@ -30,6 +31,8 @@ class GeneratorConfig:
     :param ce_weight: lambda of Eq. 9 (0.5 in the paper); the diversity term has weight 1 - lambda.
     :param diversity: ``paper`` (Eq. 8), ``ratio`` (mode seeking, Mao et al. 2019) or ``exp`` (FedGen's, bounded).
     :param teacher: ``clients`` (Eq. 7) or ``global`` ("under global model supervision").
+    :param staleness_rate: a of the discount (1 + tau)^-a of models that are tau versions old, in Eq. 7; 0 for none. It
+        matters in asynchronous federations only.
     :param epochs: passes over ``samples_per_class`` of each seen class (not published).
     :param learning_rate: of Adam (not published; 1e-3 as in data-free adversarial distillation).
     :param width: channels of the generator (64 in the literature); its cost grows with the square.
@@ -42,6 +45,7 @@ class GeneratorConfig:
     ce_weight: float = 0.5
     diversity: str = "paper"
     teacher: str = "clients"
+    staleness_rate: float = 0.5
     epochs: int = 10
     learning_rate: float = 1e-3
     width: int = 64
@@ -52,6 +56,8 @@ class GeneratorConfig:
         for name in ("noise_dimension", "samples_per_class", "epochs", "width"):
             if getattr(self, name) < 1:
                 raise UserError(f"generator.{name} {getattr(self, name)}: must be at least 1")
+        if self.staleness_rate < 0:
+            raise UserError(f"generator.staleness_rate {self.staleness_rate}: must be from 0 up")
         if not 0 <= self.ce_weight <= 1:
             raise UserError(f"generator.ce_weight {self.ce_weight}: must be from 0 to 1 (lambda of Eq. 9)")
         if self.diversity not in DIVERSITIES:
@@ -68,7 +74,31 @@ def class_weights(counts: Tensor) -> Tensor:
     Each seen class has weights that sum to one; a class that nobody holds has weight zero everywhere.
     """
     counts = counts.double()
-    return (counts / counts.sum(0).clamp_min(1)).float()
+    total = counts.sum(0)
+    return torch.where(total > 0, counts / total.where(total > 0, torch.ones_like(total)), 0.0).float()
+
+
+def discounted(counts: Tensor, staleness: Sequence[int], rate: float) -> Tensor:
+    """Counts [K, classes] of clients whose models are ``staleness`` versions old, discounted by (1 + tau)^-rate.
+
+    Eq. 7 with these counts listens more to fresh models; each seen class still has weights that sum to one.
+    """
+    factors = torch.tensor([(1.0 + tau) ** -rate for tau in staleness], dtype=torch.float64, device=counts.device)
+    return counts * factors[:, None]
+
+
+def teachers_of(problem: Problem, base: BaseModels, config: GeneratorConfig) -> tuple[list[Params], Tensor]:
+    """The models that the generator learns from, and their weights [teachers, classes] (Eq. 7).
+
+    ``clients``: the latest local model that each non-dropout client sent, discounted if it is stale; ``global``: the
+    global model, with weight one on every seen class.
+    """
+    present = [client for client in problem.participants if client in base.local_models]
+    if config.teacher == "global":
+        return [base.global_model], (problem.counts[list(problem.participants)].sum(0, keepdim=True) > 0).float()
+    staleness = [base.staleness.get(client, 0) for client in present]
+    counts = discounted(problem.counts[present], staleness, config.staleness_rate)
+    return [base.local_models[client] for client in present], class_weights(counts)
 
 
 def diversity_paper(images: Tensor, noise: Tensor) -> Tensor:

@@ -19,12 +19,12 @@ equation is the default, ``beta_weighs="friend"`` the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from apfl.errors import UserError
 from apfl.federation import BaseModels, Derived, Models, Problem
-from apfl.memorization import Memory, class_weights
+from apfl.memorization import Memory, teachers_of
 from apfl.nets import Params
 from apfl.personalization import befriend, interpolate, label_counts, label_distribution, localize, synthetic_images
 
@@ -74,8 +74,11 @@ class APFL(Derived):
             raise UserError("apfl.samples_per_class must be at least 1 and apfl.friend_epochs at least 0")
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Memory) -> dict[str, Models]:
-        locals_ = {client: base.local_models[client] for client in problem.participants if client in base.local_models}
-        localized = {client: localize(problem, client, base.global_model, round) for client in problem.dropouts}
+        heard = [client for client in problem.participants if client in base.local_models]
+        locals_ = {client: base.local_models[client] for client in heard}
+        # Eq. 12 for whoever is there: a client of which the server never heard is a dropout client to it.
+        missing = [client for client in problem.clients if client not in locals_]
+        localized = {client: localize(problem, client, base.global_model, round) for client in missing}
         own = locals_ | localized
         friends = {client: self.friend(problem, base, client, own[client], round, generator) for client in sorted(own)}
         beta = self.beta if self.beta_weighs == "local" else 1 - self.beta
@@ -93,15 +96,10 @@ class APFL(Derived):
         if not classes:
             return start
         counts = label_counts(distribution, self.samples_per_class * classes)
-        teachers = self.teachers(problem, base) if self.friend_labels == "soft" else None
+        config = replace(memory.config, teacher="clients")
+        teachers = teachers_of(problem, base, config) if self.friend_labels == "soft" else None
         samples = synthetic_images(problem, memory, client, counts, round, teachers)
         return befriend(problem, client, start, samples, self.friend_epochs or problem.training.local_epochs, round)
-
-    @staticmethod
-    def teachers(problem: Problem, base: BaseModels) -> tuple[list[Params], Any]:
-        """The non-dropout clients' models with their weights of Eq. 7."""
-        present = [client for client in problem.participants if client in base.local_models]
-        return [base.local_models[client] for client in present], class_weights(problem.counts[present])
 
 
 METHOD = APFL

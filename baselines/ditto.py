@@ -33,6 +33,7 @@ class Ditto(FedAvg):
     lam: float = 1.0
 
     title: ClassVar[str] = "Ditto"
+    additive: ClassVar[bool] = True
     model: ClassVar[str] = "personalized"
 
     def __post_init__(self) -> None:
@@ -40,19 +41,19 @@ class Ditto(FedAvg):
 
     def init(self, problem: Problem) -> State:
         personal = {str(client): problem.start for client in self.clients(problem)}
-        return {"global": problem.start, "personal": personal}
+        return {"global": problem.start, "clients": personal}
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        own = [self.personal_work(state, problem, client, state["personal"][str(client)]) for client in clients]
+        own = [self.personal_work(state, problem, client, state["clients"][str(client)]) for client in clients]
         return super().client_work(state, problem, round, clients) + own
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
         sent = [result for result in results if result.role == "local"]
         kept = {str(result.client): result.params for result in results if result.role == "personalized"}
-        return super().server_update(state, problem, round, sent) | {"personal": state["personal"] | kept}
+        return super().server_update(state, problem, round, sent) | {"clients": state["clients"] | kept}
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
-        personal = {int(client): params for client, params in state["personal"].items()}
+        personal = {int(client): params for client, params in state["clients"].items()}
         for client in problem.dropouts:
             work = self.personal_work(state, problem, client, state["global"])
             personal[client] = run_work(problem, work, round=0).params

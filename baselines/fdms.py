@@ -37,6 +37,7 @@ class FDMS(FedAvg):
     """No hyper-parameters beyond those of local training."""
 
     title: ClassVar[str] = "FL-FDMS"
+    additive: ClassVar[bool] = False
 
     def init(self, problem: Problem) -> State:
         """``similarity`` [K, K] is summed over the rounds in which both clients reported, ``together`` [K, K] counts

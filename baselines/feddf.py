@@ -66,6 +66,7 @@ class FedDF(FedAvg):
     weights: str = "uniform"
 
     title: ClassVar[str] = "FedDF"
+    additive: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("proxy",)
 
     def __post_init__(self) -> None:

@@ -131,6 +131,7 @@ class FedGen(FedAvg):
     diversity_weight: float = 1.0
 
     title: ClassVar[str] = "FedGen"
+    additive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("noise_dimension", "hidden", "generator_steps"):

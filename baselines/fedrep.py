@@ -39,6 +39,7 @@ class FedRep(Method):
 
     title: ClassVar[str] = "FedRep"
     model: ClassVar[str] = "personalized"
+    additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.head_epochs > 0, f"fedrep.head_epochs {self.head_epochs}: must be at least 1")
@@ -59,7 +60,7 @@ class FedRep(Method):
         weights = [problem.size(result.client) for result in trained]
         heads = {str(result.client): HEAD.private(result.params) for result in trained}
         body = weighted_mean([HEAD.shared(result.params) for result in trained], weights)
-        return {"shared": body, "private": state["private"] | heads}
+        return {"shared": body, "clients": state["clients"] | heads}
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         personal = {client: join(state, client) for client in self.clients(problem)}

@@ -85,6 +85,11 @@ class FFGG(Method):
         require(self.gamma > 0, f"ffgg.gamma {self.gamma}: must be positive")
 
     @property
+    def additive(self) -> bool:
+        """Whether clients may come one at a time: robust rules need to see them together."""
+        return self.aggregator == "mean"
+
+    @property
     def split(self) -> Split:
         return Split.parse(self.private)
 
@@ -102,7 +107,8 @@ class FFGG(Method):
             "with data; lower it or choose another aggregator",
         )
         state = self.split.initial_state(problem, self.clients(problem))
-        return state | {"update": {name: torch.zeros_like(value) for name, value in state["shared"].items()}}
+        still = {name: torch.zeros_like(value) for name, value in state["shared"].items()}
+        return state | ({"update": still} if self.rule.remembers else {})
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         hostile = self.attackers(problem)
@@ -119,14 +125,12 @@ class FFGG(Method):
         if not sent:
             return state
         updates = torch.stack([self.sent_update(problem, result, round) for result in sent])
-        byzantine = min(self.byzantine, self.rule.most(len(sent)))
-        update = self.rule(updates, byzantine, flatten(state["update"]))
-        moved = flatten(state["shared"]) - self.gamma * update
-        return {
-            "shared": unflatten(moved, state["shared"]),
-            "private": state["private"] | {str(one.client): self.split.private(one.params) for one in sent},
-            "update": unflatten(update, state["shared"]),
-        }
+        shared, byzantine = state["shared"], min(self.byzantine, self.rule.most(len(sent)))
+        centre = flatten(state["update"]) if self.rule.remembers else torch.zeros_like(updates[0])
+        update = self.rule(updates, byzantine, centre)
+        kept = state["clients"] | {str(one.client): self.split.private(one.params) for one in sent}
+        moved = {"shared": unflatten(flatten(shared) - self.gamma * update, shared), "clients": kept}
+        return moved | ({"update": unflatten(update, shared)} if self.rule.remembers else {})
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         honest = [client for client in self.clients(problem) if client not in self.attackers(problem)]

@@ -121,6 +121,7 @@ class PerFedAvg(Method):
 
     title: ClassVar[str] = "Per-FedAvg"
     model: ClassVar[str] = "personalized"
+    additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.alpha > 0, f"perfedavg.alpha {self.alpha}: must be positive; without it, use fedavg")

@@ -61,6 +61,7 @@ class PersAFL(Method):
 
     title: ClassVar[str] = "PersA-FL"
     model: ClassVar[str] = "personalized"
+    additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.form in ("maml", "me"), f"persafl.form {self.form!r}: unknown; choose maml or me")

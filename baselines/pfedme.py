@@ -94,6 +94,7 @@ class PFedMe(Method):
 
     title: ClassVar[str] = "pFedMe"
     model: ClassVar[str] = "personalized"
+    additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("lam", "inner_learning_rate", "beta"):

@@ -80,6 +80,7 @@ class Scaffold(Method):
     weights: str = "uniform"
 
     title: ClassVar[str] = "SCAFFOLD"
+    additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choices = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}

@@ -11,7 +11,9 @@ from apfl.errors import UserError
 
 
 def events(timeline) -> list[tuple]:
-    return [(one.client, one.cycle, one.start, one.time, one.started, one.version, one.fate) for one in timeline.arrivals]
+    return [
+        (one.client, one.cycle, one.start, one.time, one.started, one.version, one.fate) for one in timeline.arrivals
+    ]
 
 
 THREE_CLIENTS = (
@@ -51,7 +53,20 @@ def test_a_buffer_of_two_merges_every_second_upload_and_counts_staleness_at_the_
         (12.0, 5, [1, 2]),
         (20.0, 6, [2, 2]),
     ]
-    assert [one.staleness for merge in timeline.merges for one in merge.arrivals] == [0, 0, 1, 1, 1, 1, 0, 0, 0, 2, 1, 0]
+    assert [one.staleness for merge in timeline.merges for one in merge.arrivals] == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+        2,
+        1,
+        0,
+    ]
 
 
 def test_too_stale_uploads_are_discarded_and_make_no_version() -> None:
@@ -136,7 +151,9 @@ def test_random_latencies_have_the_configured_mean(latency) -> None:
     st.integers(1, 6), st.integers(1, 4), st.integers(1, 6), st.floats(0, 0.9), st.sampled_from(["constant", "exponential"]),
     st.one_of(st.none(), st.integers(1, 6)), st.one_of(st.none(), st.integers(0, 3)), st.integers(0, 99),
 )  # fmt: skip
-def test_events_are_consistent_whatever_the_schedule(clients, rounds, buffer, dropout, latency, concurrency, bound, seed):
+def test_events_are_consistent_whatever_the_schedule(
+    clients, rounds, buffer, dropout, latency, concurrency, bound, seed
+):
     schedule = Schedule(
         latency=latency, buffer=min(buffer, clients), dropout=dropout, concurrency=concurrency, max_staleness=bound,
         heterogeneity=0.5,

@@ -4,7 +4,7 @@ resumption."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from apfl.artifacts import (
     write_parquet,
     write_tensors,
 )
+from apfl.asynchronous import AsyncRound, check_schedule, payload, run_clock, staleness_of
+from apfl.clock import Schedule, Timeline, plan
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import BaseModels, Method, Problem, Round, load_method, run
-from apfl.stages.inputs import Inputs, finished, load_problem
+from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
 from apfl.stages.record import Stopwatch, identity, run_record
 from apfl.training import Diverged
 
@@ -55,11 +57,13 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tensor]:
-    """What later stages read of a round: the global model and the last local models."""
+    """What later stages read of a round: the global model, the last local models and how stale each is."""
     models = method.client_models(now.state, problem, now.latest)
     tree: dict[str, Any] = {"local": {str(client): params for client, params in now.latest.items()}}
     if isinstance(shared := models.get("global"), dict) and not any(isinstance(key, int) for key in shared):
         tree["global"] = shared
+    if isinstance(now, AsyncRound):
+        tree["staleness"] = {str(client): torch.tensor(tau) for client, tau in staleness_of(now).items()}
     return flatten({f"round{now.round}": tree})
 
 
@@ -77,16 +81,19 @@ def load_base(folder: Path, rounds: tuple[int, ...], device: torch.device) -> di
         if "global" not in saved:
             raise UserError(f"base {folder}: its method has no global model to start from; choose another base")
         local = {int(client): params for client, params in saved.get("local", {}).items()}
-        bases[number] = BaseModels(saved["global"], local)
+        staleness = {int(client): int(tau) for client, tau in saved.get("staleness", {}).items()}
+        bases[number] = BaseModels(saved["global"], local, staleness)
     return bases
 
 
 def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: Mapping[str, Any]) -> None:
-    latest = {str(client): params for client, params in now.latest.items()}
-    tensors = flatten({"state": now.state, "latest": latest}) | {
-        f"saved/{name}": value for name, value in saved.items()
-    }
-    write_tensors(path, tensors, {**header, "round": now.round})
+    """Everything that the rest of a run depends on: the round, and what the run has kept for later stages."""
+    tree = {"state": now.state, "latest": _text_keys(now.latest), "saved": unflatten(saved)}
+    fields = {"round": now.round}
+    if isinstance(now, AsyncRound):
+        tree["versions"] = _text_keys(now.versions)
+        fields |= {"time": now.time, "version": now.version, "sent_version": _text_keys(now.sent_version)}
+    write_tensors(path, flatten(tree), {**header, **fields})
 
 
 def read_checkpoint(
@@ -101,10 +108,27 @@ def read_checkpoint(
     if header.get("code") != code:
         print(f"{path}: made by other code; starting again")
         return None
-    saved = {name.removeprefix("saved/"): value for name, value in tensors.items() if name.startswith("saved/")}
-    tree = unflatten({name: value for name, value in tensors.items() if not name.startswith("saved/")})
-    latest = {int(client): params for client, params in tree.get("latest", {}).items()}
-    return Round(header["round"], tree.get("state", {}), latest), saved, header
+    tree = unflatten(tensors)
+    now = Round(header["round"], tree.get("state", {}), _number_keys(tree.get("latest", {})))
+    if "version" in header:
+        now = AsyncRound(
+            now.round,
+            now.state,
+            now.latest,
+            time=header["time"],
+            version=header["version"],
+            versions=_number_keys(tree.get("versions", {})),
+            sent_version=_number_keys(header["sent_version"]),
+        )
+    return now, flatten(tree.get("saved", {})), header
+
+
+def _text_keys(by_number: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(number): value for number, value in by_number.items()}
+
+
+def _number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(text): value for text, value in by_text.items()}
 
 
 def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device: str = "auto") -> dict[str, Any]:
@@ -113,17 +137,19 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
 
     A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
     """
+    check_specification(specification, "method", "module")
+    method = load_method(specification["module"], specification.get("parameters"))
     record = run_record("federate", specification)
     if finished(out, specification, record["code"]):
         print(f"{out}: finished already, nothing to do")
         return record
-    method = load_method(specification["module"], specification.get("parameters"))
     if not isinstance(method, Method):
         raise UserError(f"method {specification['module']!r}: is derived from another one; use `apfl personalize`")
     problem = load_problem(specification, inputs, device)
     for need in method.needs:
         if getattr(problem, need) is None:
             raise UserError(f"method {specification['module']!r}: needs --{need}; give its path")
+    schedule, timeline = scheduled(specification, method, problem)
     checkpoint = out / CHECKPOINT
     watch = Stopwatch()
     restored = read_checkpoint(checkpoint, specification, record["code"], str(problem.engine.device))
@@ -131,7 +157,10 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     rows, earlier = header["rows"], header["seconds"]
     status = "finished"
     try:
-        for now in _evaluated(method, problem, start, rows, saved):
+        rounds = run(method, problem, start)
+        if schedule:
+            rounds = run_clock(method, problem, schedule, timeline, start)
+        for now in _evaluated(method, problem, rounds, rows, saved):
             _print_round(method, problem, now, rows, watch, first=start.round if start else 0)
             if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < problem.training.rounds:
                 fields = {"specification": digest(specification), "code": record["code"], "rows": rows}
@@ -143,19 +172,39 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         )
     write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
     write_tensors(out / "state.safetensors", saved, {"specification": digest(specification)})
+    if schedule:
+        record |= {"timeline": timeline_record(timeline), "payload": payload(method.init(problem))}
     record |= {"status": status, "seconds": round(earlier + watch.seconds, 3), **watch.usage(problem), **provenance()}
     write_json(out / "run.json", record)
     checkpoint.unlink(missing_ok=True)
     return record
 
 
+def scheduled(
+    specification: Mapping[str, Any], method: Method, problem: Problem
+) -> tuple[Schedule, Timeline] | tuple[None, None]:
+    """The schedule that the specification names and its course of events; nothing if rounds are simply synchronous."""
+    if "schedule" not in specification:
+        return None, None
+    schedule = configure(Schedule, specification["schedule"], "schedule")
+    check_schedule(method, schedule)
+    return schedule, plan(schedule, method.clients(problem), problem.training.rounds, problem.seed)
+
+
+def timeline_record(timeline: Timeline) -> dict[str, Any]:
+    """The uploads of a timeline as a small table, for run.json."""
+    columns = ("client", "cycle", "start", "time", "started", "version", "fate")
+    return {"columns": columns, "rows": [[getattr(one, name) for name in columns] for one in timeline.arrivals]}
+
+
 def _evaluated(
-    method: Method, problem: Problem, start: Round | None, rows: list[dict[str, Any]], saved: dict[str, Tensor]
+    method: Method, problem: Problem, rounds: Iterable[Round], rows: list[dict[str, Any]], saved: dict[str, Tensor]
 ) -> Iterator[Round]:
-    """The rounds of `run`, each evaluated and kept (into ``rows`` and ``saved``) if the study asks for it."""
-    for now in run(method, problem, start):
+    """The rounds, each evaluated and kept (into ``rows`` and ``saved``) if the study asks for it."""
+    for now in rounds:
         if now.round in problem.training.evaluate_rounds:
-            rows.extend(evaluate(problem, method.client_models(now.state, problem, now.latest), now.round))
+            time_ = now.time if isinstance(now, AsyncRound) else float(now.round)
+            rows.extend(evaluate(problem, method.client_models(now.state, problem, now.latest), now.round, time_))
         if now.round in problem.training.save_rounds:
             saved.update(saved_models(now, method, problem))
         yield now

@@ -62,13 +62,17 @@ def _sum_of_squares(column: torch.Tensor) -> torch.Tensor:
     return (histogram * torch.arange(256, dtype=torch.float64) ** 2).sum()
 
 
+def check_specification(specification: Mapping[str, Any], *more: str) -> None:
+    """A `UserError` if the specification lacks one of the keys that every stage reads, or one of ``more``."""
+    for key in ("dataset", "setting", "seed", "training", *more):
+        if key not in specification:
+            raise UserError(f"spec.{key}: missing; `apfl plan --json` prints the specifications of a study")
+
+
 def load_problem(
     specification: Mapping[str, Any], inputs: Inputs, device: str = "auto", precision: str | None = None
 ) -> Problem:
     """The problem that a specification states, on the artefacts that a stage is given."""
-    for key in ("dataset", "setting", "seed", "training"):
-        if key not in specification:
-            raise UserError(f"spec.{key}: missing; a specification names dataset, setting, seed, network and training")
     training = configure(TrainingConfig, specification["training"], "training")
     engine = Engine.choose(precision or training.precision, device)
     seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
@@ -123,4 +127,3 @@ def finished(folder: Path, specification: Mapping[str, Any], code: str) -> bool:
     record = read_json(path, "run record")
     same = canonical_json(record.get("specification")) == canonical_json(specification)
     return same and record.get("code") == code
-

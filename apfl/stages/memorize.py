@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from apfl.artifacts import digest, provenance, read_json, read_tensors, write_json, write_tensors
 from apfl.errors import UserError
@@ -16,36 +15,23 @@ from apfl.memorization import (
     GeneratorConfig,
     Memory,
     build_memory,
-    class_weights,
     ensemble_log_probabilities,
     memorize,
+    teachers_of,
 )
-from apfl.nets import Params
 from apfl.stages.federate import load_base
-from apfl.stages.inputs import Inputs, configure, finished, load_problem
+from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
 from apfl.stages.pictures import sample_grid
 from apfl.stages.record import Stopwatch, run_record
 
 
-def teachers_of(problem: Problem, base: BaseModels, kind: str) -> tuple[list[Params], torch.Tensor]:
-    """The models that the generator learns from, and their weights [teachers, classes] (Eq. 7).
-
-    ``clients``: the non-dropout clients' local models; ``global``: the global model, with weight one on every seen
-    class.
-    """
-    present = [client for client in problem.participants if client in base.local_models]
-    if kind == "clients":
-        return [base.local_models[client] for client in present], class_weights(problem.counts[present])
-    return [base.global_model], (problem.counts[list(problem.participants)].sum(0, keepdim=True) > 0).float()
-
-
-def ceiling(problem: Problem, base: BaseModels) -> dict[str, float]:
+def ceiling(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
     """Accuracy in [0, 1] on the real pooled test images of the Eq. 7-weighted teachers, and of the global model.
 
     A friend that learns from the generator's images can hardly know more than these do.
     """
     indices = pooled_indices(problem)
-    models, weights = teachers_of(problem, base, "clients")
+    models, weights = teachers_of(problem, base, dataclasses.replace(config, teacher="clients"))
     weighted = outcomes(
         problem, lambda images: ensemble_log_probabilities(problem.model, models, weights, images), indices
     )
@@ -58,6 +44,7 @@ def memorize_run(
 ) -> dict[str, Any]:
     """Train a generator for each of the named rounds and write ``generator.safetensors``, ``samples.png``,
     ``run.json``."""
+    check_specification(specification, "semantics", "rounds")
     record = run_record("memorize", specification)
     if finished(out, specification, record["code"]):
         print(f"{out}: finished already, nothing to do")
@@ -71,7 +58,7 @@ def memorize_run(
     tensors, histories, ceilings = {}, {}, {}
     for number, models in load_base(base, rounds, problem.engine.device).items():
         memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
-        teachers, weights = teachers_of(problem, models, config.teacher)
+        teachers, weights = teachers_of(problem, models, config)
         done = memorize(
             memory,
             problem.model,
@@ -83,7 +70,7 @@ def memorize_run(
             on_epoch=_printer(number, config),
         )
         histories[str(number)] = done.history
-        ceilings[str(number)] = ceiling(problem, models)
+        ceilings[str(number)] = ceiling(problem, models, config)
         tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     tensors["embeddings"] = problem.semantics
     write_tensors(

@@ -11,7 +11,7 @@ from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import Derived, load_method
 from apfl.stages.federate import load_base
-from apfl.stages.inputs import Inputs, finished, load_problem
+from apfl.stages.inputs import Inputs, check_specification, finished, load_problem
 from apfl.stages.memorize import load_ceiling, load_memory
 from apfl.stages.record import Stopwatch, identity, run_record
 from apfl.training import Diverged
@@ -26,11 +26,12 @@ def personalize_run(
     device: str = "auto",
 ) -> dict[str, Any]:
     """Personalize each of the named rounds, evaluate, and write ``metrics.parquet`` and ``run.json``."""
+    check_specification(specification, "method", "module", "rounds")
+    method = load_method(specification["module"], specification.get("parameters"))
     record = run_record("personalize", specification)
     if finished(out, specification, record["code"]):
         print(f"{out}: finished already, nothing to do")
         return record
-    method = load_method(specification["module"], specification.get("parameters"))
     if not isinstance(method, Derived):
         raise UserError(f"method {specification['module']!r}: is a federated method; use `apfl federate`")
     if "generator" in method.needs and generator is None:
