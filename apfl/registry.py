@@ -86,6 +86,7 @@ def card(module: str, root: Path = ROOT) -> Card:
     )
 
 
+@cache
 def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
     """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization``."""
     return _class_facts(_module_path(module, root), name, root)[1]

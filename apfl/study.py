@@ -60,7 +60,7 @@ def cells(study: Study, output: str) -> list[Cell]:
     """The cells of a table or the lines of a figure, in their order; none if the study leaves it out."""
     if output not in OUTPUTS:
         raise UserError(f"output {output!r}: unknown; choose one of {', '.join(OUTPUTS)}")
-    return [cell for cell, _ in _requests(study) if cell.output == output]
+    return [cell for cell, _ in _requests(study, (output,))]
 
 
 def artefacts(study: Study) -> list[Artefact]:
@@ -81,12 +81,12 @@ def artefacts(study: Study) -> list[Artefact]:
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
 
 
-def _requests(study: Study) -> Iterator[Request]:
-    """Every cell with, for each seed, the chain of runs that it needs."""
+def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Request]:
+    """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "figure4": _figure4, "figure5": _figure5}  # fmt: skip
     sections = study.tables | study.figures
-    for output in OUTPUTS:
+    for output in outputs:
         if output in sections:
             yield from makers[output](study, sections[output])
 

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from studies import tiny
 
 from apfl.config import SCHEMA, load_study, schema
 from apfl.errors import UserError
 from apfl.registry import ROOT
-from tests.studies import tiny
 
 STUDIES = sorted((ROOT / "config").glob("*.yaml"))
 

@@ -17,10 +17,12 @@ from apfl.study import artefacts, cells, load_study, runs
 
 
 def load():
-    """The study, its runs and what they read, by path; a mistake ends in one line, before anything runs."""
+    """The study; by path its runs and what they read; by output its cells. A mistake ends in one line, before any job."""
     try:
         study = load_study(config)
-        return study, {run.path: run for run in runs(study)}, {entry.path: entry for entry in artefacts(study)}
+        planned = {run.path: run for run in runs(study)}
+        files = {entry.path: entry for entry in artefacts(study)}
+        return study, planned, files, {output: cells(study, output) for output in (*study.tables, *study.figures)}
     except UserError as error:
         refuse(error)
 
@@ -39,7 +41,7 @@ def refuse(error):
     raise SystemExit(2)
 
 
-STUDY, RUNS, ARTEFACTS = load()
+STUDY, RUNS, ARTEFACTS, CELLS = load()
 RUN_OUTPUTS = {
     "federate": ("metrics.parquet", "state.safetensors", "run.json"),
     "memorize": ("generator.safetensors", "run.json", "samples.png"),
@@ -177,7 +179,9 @@ def semantics_inputs(wildcards):
 def semantics_options(wildcards):
     entry = ARTEFACTS[f"semantics/{wildcards.dataset}/{wildcards.semantics}.npz"]
     given = {name: shlex.quote(path) for name, path in under_results(entry.inputs).items()}
-    given |= {name: shlex.quote(str(entry.spec[name])) for name in ("source", "model", "dimension") if name in entry.spec}
+    given |= {
+        name: shlex.quote(str(entry.spec[name])) for name in ("source", "model", "dimension") if name in entry.spec
+    }
     if "path" in entry.spec:
         given["path"] = f'"{os.path.join("$APFL_SEMANTICS_ROOT", entry.spec["path"])}"'
     prompts = (f" --template {shlex.quote(text)}" for text in entry.spec.get("template", ()))
@@ -203,7 +207,7 @@ def shown(*outputs):
     paths = {}
     for output in outputs:
         names = [""] if output == "table1" else ["metrics.parquet", "run.json"]
-        folders = (path for cell in cells(STUDY, output) for path in cell.runs)
+        folders = (path for cell in CELLS[output] for path in cell.runs)
         paths |= dict.fromkeys(os.path.join("results", path, name).rstrip(os.sep) for path in folders for name in names)
     return list(paths)
 
