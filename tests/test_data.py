@@ -158,16 +158,15 @@ def test_emnist_letters_from_torchvision_stand_upright_and_are_labelled_from_zer
 
     upright = np.zeros((26, 28, 28), np.uint8)
     upright[:, 20:, 2:5] = 255  # ink at the lower left
-    labels = np.arange(1, 27, dtype=np.uint8)
     folder = tmp_path / "EMNIST" / "raw"
     folder.mkdir(parents=True)
-    for part in ("train", "test"):
+    for part, labels in (("train", np.arange(1, 27, dtype=np.uint8)), ("test", np.arange(26, 0, -1, dtype=np.uint8))):
         for what, array in (("images-idx3", upright.transpose(0, 2, 1)), ("labels-idx1", labels)):
             head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (folder / f"emnist-letters-{part}-{what}-ubyte").write_bytes(head + array.tobytes())
     dataset = make_dataset("emnist", torchvision("emnist", tmp_path))
     assert dataset.class_names == tuple("abcdefghijklmnopqrstuvwxyz")
-    assert dataset.labels.tolist() == [*range(26), *range(26)]
+    assert dataset.labels.tolist() == [*range(26), *range(25, -1, -1)]
     assert (dataset.images[:, 0, 25:31, 3:5] > 200).all() and (dataset.images[:, 0, :20] == 0).all()
 
 

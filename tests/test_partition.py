@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from apfl.data.partition import (
     quota_for_tests,
     save_partition,
 )
-from apfl.data.partitioners.dirichlet import cut, shares
+from apfl.data.partitioners.dirichlet import cut, draw_counts, shares
 from apfl.data.partitioners.pathological import held_classes, monopoly_classes
 from apfl.data.setting import EXAMPLES, Setting, parse_setting
 from apfl.errors import UserError
@@ -174,15 +175,11 @@ def test_every_client_has_the_minimum_and_the_number_of_draws_is_recorded():
     assert max(partition.specification["draws"] for partition in drawn) > 1
 
 
-def test_a_balanced_partition_gives_nothing_more_to_a_client_that_has_its_share():
-    stream = np.random.default_rng(0)
-    drawn = shares(0.1, np.array([True, False, True]), stream)
-    assert drawn[1] == 0 and drawn.sum() == pytest.approx(1)
-    plain, balanced = (
-        np.bincount(make_partition(fake(), f"dirichlet-alpha0.1-clients4{how}", seed=1).client).max()
-        for how in ("", "-balanced")
-    )
-    assert balanced < plain
+def test_a_balanced_draw_gives_nothing_more_to_a_client_that_has_its_share():
+    setting, sizes = parse_setting("dirichlet-alpha0.1-clients4-balanced"), np.full(10, 100)
+    counts = draw_counts(sizes, setting, np.random.default_rng(0))
+    full = np.cumsum(counts, axis=1)[:, :-1] >= 250
+    assert full.any() and (counts[:, 1:][full] == 0).all() and np.array_equal(counts.sum(axis=0), sizes)
 
 
 @pytest.mark.parametrize("drawn", [[0.0, 1.0, 0.0], [np.nan, np.nan, np.nan]])
@@ -221,14 +218,18 @@ def test_the_only_image_of_a_class_or_a_client_is_for_training():
     stream = np.random.default_rng(0)
     assert quota_for_tests(np.array([1]), stream).tolist() == [0]
     assert quota_for_tests(np.array([1, 1, 7, 1]), stream).tolist() == [0, 0, 1, 0]
+    assert quota_for_tests(np.array([1, 1, 10, 1, 1, 1]), stream).tolist() == [0, 0, 2, 0, 0, 0]
 
 
-def test_sizes_differ_by_quantity_but_not_by_iid():
-    iid, quantity = (
-        make_partition(fake(), setting, seed=0) for setting in ("iid-clients5", "quantity-alpha0.5-clients5")
-    )
-    assert np.ptp(np.bincount(iid.client)) <= 1 < 100 < np.ptp(np.bincount(quantity.client))
-    assert not iid.dropout.any() and not iid.unseen.any()
+def test_sizes_differ_by_quantity_but_not_by_iid_and_labels_by_neither():
+    plain = fake(4000)
+    dataset = dataclasses.replace(plain, labels=np.sort(plain.labels))
+    iid, quantity = (make_partition(dataset, setting, 0) for setting in ("iid-clients5", "quantity-alpha0.5-clients5"))
+    assert np.ptp(np.bincount(iid.client)) <= 1 < 400 < np.ptp(np.bincount(quantity.client))
+    for partition in (iid, quantity):
+        large = partition.counts[partition.counts.sum(axis=1) > 400]
+        assert (large / large.sum(axis=1, keepdims=True)).max() < 0.2
+        assert not partition.dropout.any() and not partition.unseen.any()
 
 
 def test_a_partition_file_gives_the_partition_back_and_is_the_same_every_time(tmp_path):

@@ -42,14 +42,14 @@ def test_word2vec_averages_the_words_of_a_name(vectors, vector_file):
     assert made.source["model"] == vector_file.name
 
 
-def test_word2vec_finds_letters_in_capitals_and_names_the_words_it_lacks(vectors, vector_file):
+def test_word2vec_finds_capitalised_words_and_names_the_words_it_lacks(vectors, vector_file):
     assert word2vec(("a", "owl"), vector_file).texts == ("A", "Owl")
     with pytest.raises(UserError, match="lack dragon, pine; use other vectors"):
         word2vec(("cat", "pine_fish", "dragon"), vector_file)
 
 
 def attention(x, weights, biases, out, heads, mask):
-    """Multi-head attention: x [n, t, w]; weights and biases of query, key and value; mask [t, t] or [n, 1, 1, t], added."""
+    """Multi-head attention: x [n, t, w]; weights and biases of query, key and value; mask [t, t], added to the scores."""
     n, t, width = x.shape
     parts = [x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True)]
     q, k, v = (part.reshape(n, t, heads, width // heads).transpose(1, 2) for part in parts)

@@ -26,7 +26,7 @@ BATCH = 64
 
 
 def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = WORD2VEC) -> Semantics:
-    """Word vectors by gensim: the mean over the words of a name, each as it is, capitalised or in capitals.
+    """Word vectors by gensim: the mean over the words of a name, each as it is or capitalised.
 
     path: a file in word2vec's text format, its binary format (.bin, .bin.gz) or gensim's own (.kv: a pickle, so open
     none but your own). Mikolov et al., "Distributed representations of words and phrases and their compositionality",
@@ -50,9 +50,9 @@ def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = 
 
 
 def _key(vectors: KeyedVectors, word: str) -> str | None:
-    """A word's key: as it is, joined otherwise (t_shirt, tshirt), capitalised, in capitals (letters in Google News)."""
+    """A word's key: as it is, joined otherwise (t_shirt, tshirt), or capitalised (as letters are in Google News)."""
     forms = (word, word.replace("-", "_"), word.replace("-", ""))
-    keys = [change(form) for change in (str, str.capitalize, str.upper) for form in forms]
+    keys = [change(form) for change in (str, str.capitalize) for form in forms]
     return next((key for key in keys if key in vectors), None)
 
 
