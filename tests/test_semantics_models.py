@@ -49,7 +49,7 @@ def test_word2vec_finds_capitalised_words_and_names_the_words_it_lacks(vectors, 
 
 
 def attention(x, weights, biases, out, heads, mask):
-    """Multi-head attention: x [n, t, w]; weights and biases of query, key and value; mask [t, t], added to the scores."""
+    """Multi-head attention: x [n, t, w]; weights and biases of query, key and value; mask [t, t], added."""
     n, t, width = x.shape
     parts = [x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True)]
     q, k, v = (part.reshape(n, t, heads, width // heads).transpose(1, 2) for part in parts)
