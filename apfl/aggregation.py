@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from apfl.nets import Params
 
 
 class Rule(Protocol):
-    """A way to make one update [d] of the updates [n, d]; ``centre`` [d] is what it made in the round before."""
+    """A way to make one update [d] of the updates [n, d]; ``centre`` [d] is what it made in the round before, if it
+    ``remembers`` that, or zero."""
+
+    remembers: ClassVar[bool]
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor: ...
 
@@ -34,6 +37,8 @@ class Rule(Protocol):
 class Mean:
     """The mean, which a single client can move anywhere."""
 
+    remembers: ClassVar[bool] = False
+
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         return updates.mean(0)
 
@@ -44,6 +49,8 @@ class Mean:
 @dataclass(frozen=True)
 class Median:
     """The median of each coordinate; of an even number of clients, the mean of the two in the middle."""
+
+    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         ordered, middle = updates.sort(0).values, len(updates) // 2
@@ -56,6 +63,8 @@ class Median:
 @dataclass(frozen=True)
 class TrimmedMean:
     """The mean of each coordinate without its f largest and f smallest values."""
+
+    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         return updates.sort(0).values[byzantine : len(updates) - byzantine].mean(0)
@@ -70,6 +79,8 @@ class Krum:
 
     One and two updates have no such neighbours: the first is taken.
     """
+
+    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         distances = torch.stack([(updates - update).square().sum(1) for update in updates])
@@ -91,6 +102,8 @@ class CentredClipping:
 
     radius: float = 0.0
     iterations: int = 1
+
+    remembers: ClassVar[bool] = True
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         for _ in range(self.iterations):

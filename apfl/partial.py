@@ -53,12 +53,12 @@ class Split:
     def initial_state(self, problem: Problem, clients: Sequence[int]) -> State:
         """One shared part, and a private one for each of ``clients``."""
         private = self.private(problem.start)
-        return {"shared": self.shared(problem.start), "private": {str(client): private for client in clients}}
+        return {"shared": self.shared(problem.start), "clients": {str(client): private for client in clients}}
 
 
 def join(state: State, client: int) -> Params:
     """The client's model: the shared part with its private one."""
-    return state["shared"] | state["private"][str(client)]
+    return state["shared"] | state["clients"][str(client)]
 
 
 def newcomers(problem: Problem, state: State, split: Split, tuning: Phase) -> dict[int, Params]:
