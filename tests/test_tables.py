@@ -134,20 +134,21 @@ def test_readings_share_a_title_and_the_literal_one_stands_beside_the_published_
     table = build(tmp_path, cells)
     found = lines(table)
     assert table.panels[0].columns[-2:] == ("AP-FL", "AP-FL [soft-labels]")
+    assert "Square brackets name other readings of what the paper leaves open." in table.notes
     assert found[(*PLACE, "published")]["AP-FL"].text == "69.46 ± 0.18"
     assert not found[(*PLACE, "published")]["AP-FL [soft-labels]"].number
     assert found[(*PLACE, "own test")]["AP-FL"].text.startswith("50.00")
 
 
 def test_further_methods_have_panels_of_their_own_and_the_best_is_of_all(tmp_path):
-    cells = [cell("FedAvg", seeds=(0,)), *(cell(f"Other {number}", seeds=(0,)) for number in range(9))]
+    cells = [cell("FedAvg", seeds=(0,)), *(cell(f"Other {number}", seeds=(0,)) for number in range(11))]
     for number, ours in enumerate(cells):
         write_cell(tmp_path, ours, 0.5 + number / 100)
     table = build(tmp_path, cells)
-    assert [len(panel.columns) for panel in table.panels] == [7, 7, 2, 7]
+    assert [len(panel.columns) for panel in table.panels] == [7, 6, 5, 7]
     assert [panel.in_study for panel in table.panels] == [True, True, True, False]
     assert not any(entry.bold for entry in lines(table)[(*PLACE, "own test")].values())
-    assert lines(table, 2)[(*PLACE, "own test")]["Other 8"].bold
+    assert lines(table, 2)[(*PLACE, "own test")]["Other 10"].bold
     assert (*PLACE, "published") not in lines(table, 1)
 
 
@@ -291,3 +292,22 @@ def test_the_csv_file_has_one_row_for_each_cell_and_test(tmp_path):
         "status": "ok",
     }
     assert {name: found[name] for name in expected} == expected
+
+
+def test_other_readings_of_table_4_have_a_panel_each(tmp_path):
+    cells = [
+        cell("AP-FL", output="table4", setting=DROPOUT, seeds=(0,), model="friend", semantics=name, reading=reading,
+             axis={"missing": 20, "semantics": name})
+        for name in ("clip", "bert", "w2v", "minilm", "onehot")
+        for reading in ("soft-labels", "literal")
+    ]  # fmt: skip
+    for ours in cells:
+        rows = [line for role in ("non_dropout", "dropout") for line in both(0.5, role=role, model="friend")]
+        write_run(tmp_path, ours.runs[0], rows)
+    table = build(tmp_path, cells, "table4")
+    semantics = ("W2V", "BERT", "CLIP", "MiniLM", "one-hot (control)")
+    assert [(panel.title, panel.columns) for panel in table.panels[:2]] == [
+        ("Semantics", semantics),
+        ("Reading soft-labels", semantics),
+    ]
+    assert "Where no reading is named it is: literal." in table.notes

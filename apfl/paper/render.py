@@ -91,7 +91,7 @@ def _latex_panel(table: Table, panel: Panel, place: int) -> str:
             r"\begin{table*}",
             r"\centering",
             rf"\caption{{{caption}}}",
-            rf"\label{{tab:{table.name}{'abcdefgh'[place] if place else ''}}}",
+            rf"\label{{tab:{table.name}{f'-{place + 1}' if place else ''}}}",
             r"\scriptsize" if lines > MOST_LINES_OF_A_PAGE else r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",

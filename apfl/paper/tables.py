@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from math import ceil
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,10 +21,21 @@ if TYPE_CHECKING:
     from apfl.study import Cell
 
 NAMES = ("table1", "table2", "table3", "table4")
-COLUMNS_IN_A_PANEL = 7
-COLUMNS_UNDIVIDED = 9
-"""A panel of its own for what the paper does not have, unless all columns together are no more than this."""
-
+COLUMNS_IN_A_PANEL = 9
+PANEL_TITLES = (
+    {
+        "all": "Methods",
+        "paper": "Methods of the paper",
+        "further": "Further methods",
+        "reading": "Further readings of AP-FL",
+    },
+    {
+        "all": "Semantics",
+        "paper": "Semantics of the paper",
+        "further": "Further semantics and controls",
+    },
+)
+"""By kind of columns: of tables that compare methods, and of the table that compares semantics."""
 CAPTIONS = {
     "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, 20 % "
     "missing classes. Classes in brackets are monopolised by clients that drop out.",
@@ -98,27 +109,30 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
     """``table2``, ``table3`` or ``table4`` from the study's cells and its runs' metrics."""
     rows = tidy.rows(name, cells, metrics)
     planned = rows.groupby("dataset")["seeds_planned"].transform("sum") > 0
-    columns = rows.drop_duplicates("column")
-    of_paper = tuple(columns.loc[columns["of_paper"], "column"])
-    others = tuple(columns.loc[~columns["of_paper"], "column"])
     panels = []
     if planned.any():
-        chunks = [others[start : start + COLUMNS_IN_A_PANEL] for start in range(0, len(others), COLUMNS_IN_A_PANEL)]
-        whole = len(of_paper) + len(others) <= COLUMNS_UNDIVIDED
-        parts = [("", of_paper + others)] if whole else zip(_panel_titles(name), (of_paper, *chunks), strict=False)
-        panels = [_panel(rows[planned], part, title) for title, part in parts]
+        panels = [_panel(rows[planned], columns, title) for title, columns in _parts(name, rows)]
     if not planned.all():
-        absent = _panel(rows[~planned], of_paper, "Published results on data sets that this study does not run")
+        columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
+        absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
         panels.append(replace(absent, in_study=False))
     return Table(name, CAPTIONS[name], tuple(panels), _notes(name, rows), rows)
 
 
-def _panel_titles(name: str) -> Iterator[str]:
-    """The paper's columns come first, the others follow in one or more panels."""
-    first, further = {"table4": ("Semantics of the paper", "Further semantics, readings and controls")}.get(
-        name, ("Methods of the paper", "Further methods and readings")
-    )
-    return chain([first], repeat(further))
+def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The columns of each panel: the paper's, further ones, other readings; fewer panels where columns are few."""
+    columns = rows.drop_duplicates("column")
+    kinds = columns["column_group"]
+    if name == "table4":
+        kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
+    if len(columns) <= COLUMNS_IN_A_PANEL:
+        kinds = kinds.where(kinds == "", "")
+    elif kinds.isin(["paper", "further"]).sum() <= COLUMNS_IN_A_PANEL:
+        kinds = kinds.replace(["paper", "further"], "all")
+    for kind, part in columns["column"].groupby(kinds, sort=False):
+        size = ceil(len(part) / ceil(len(part) / COLUMNS_IN_A_PANEL))
+        for start in range(0, len(part), size):
+            yield PANEL_TITLES[name == "table4"].get(kind, kind), tuple(part[start : start + size])
 
 
 def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
@@ -127,7 +141,8 @@ def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
         labels = _group_labels(part)
         groups = tuple(Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
         sections.append(Section(dataset_label(dataset), groups))
-    return Panel(title, columns, tuple(sections))
+    reading = title.removeprefix("Reading ")
+    return Panel(title, tuple(column.removesuffix(f" [{reading}]") for column in columns), tuple(sections))
 
 
 def _group_labels(rows: pd.DataFrame) -> pd.Series:
@@ -202,6 +217,12 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
     if name != "table4" and (variants := _variants(run)):
         notes.append(f"{variants}.")
+    if (run["column_group"] == "reading").any():
+        notes.append(
+            "Square brackets name other readings of what the paper leaves open."
+            if name != "table4"
+            else f"Where no reading is named it is: {run['reading'].iloc[0]}."
+        )
     if ((run["seeds"] > 0) & (run["seeds"] < run["seeds_planned"])).any():
         notes.append("(n/m): n of the m seeds have been run.")
     if left_out := _left_out(run):
@@ -215,14 +236,13 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
 def _variants(rows: pd.DataFrame) -> str:
     """Which reading and which semantics stand behind the columns that have them."""
     parts = []
-    for column, part in rows[rows["semantics"] != ""].groupby("column", sort=False):
-        used = (
-            part.drop_duplicates("dataset")
-            .groupby("semantics", sort=False)["dataset"]
-            .agg(lambda names: ", ".join(map(dataset_label, names)))
-        )
-        semantics = ", ".join(f"{name} ({datasets})" if len(used) > 1 else name for name, datasets in used.items())
-        parts.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {semantics}")
+    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading")]
+    for column, part in shown.groupby("column", sort=False):
+        datasets: dict[str, list[str]] = {}
+        for _, row in part.drop_duplicates("dataset").iterrows():
+            datasets.setdefault(row["semantics"], []).append(dataset_label(row["dataset"]))
+        named = [f"{name} ({', '.join(names)})" if len(datasets) > 1 else name for name, names in datasets.items()]
+        parts.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {', '.join(named)}")
     return "; ".join(parts)
 
 

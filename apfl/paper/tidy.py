@@ -31,7 +31,7 @@ COLUMNS = (
     "method",
     "title",
     "column",
-    "of_paper",
+    "column_group",
     "semantics",
     "reading",
     "model",
@@ -48,8 +48,8 @@ COLUMNS = (
     "status",
 )
 """Accuracies are in per cent. ``seeds`` have a number, ``seeds_planned`` are in the study (0: it does not run this
-cell); clients are summed over seeds; ``of_paper`` marks the columns that the paper has; ``status`` is ok, not run,
-diverged or no samples."""
+cell); clients are summed over seeds; ``column_group`` is paper, further (methods or semantics that the paper
+lacks) or reading (another reading of a column of the other two); ``status`` is ok, not run, diverged or no samples."""
 
 TESTS = {
     "table2": {"non_dropout": ("pooled", "own")},
@@ -70,6 +70,7 @@ class Column:
     key: Key
     label: str
     published: str | None
+    group: str
 
     def title(self, table: str) -> str:
         """The method that the column shows; in Table 4 it is AP-FL throughout."""
@@ -148,15 +149,20 @@ def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
     """
     names = published.METHODS[table]
     keys = list(dict.fromkeys(column_key(table, cell) for cell in cells))
+    readings = sorted(dict.fromkeys(reading for _, reading in keys), key=lambda reading: reading not in ("", "literal"))
     made = []
     for name in ordered([*names, *(key[0] for key in keys)], names):
-        alike = sorted((key for key in keys if key[0] == name), key=lambda key: key[1] not in ("", "literal")) or [
-            (name, "")
-        ]
+        alike = [(name, reading) for reading in readings if (name, reading) in keys] or [(name, "")]
         label = semantics_label(name) if table == "table4" else name
-        made.append(Column(alike[0], label, name if name in names else None))
-        made.extend(Column(key, f"{label} [{key[1]}]", None) for key in alike[1:])
-    return sorted(made, key=lambda column: column.published is None)
+        known = name in names
+        made.append(Column(alike[0], label, name if known else None, "paper" if known else "further"))
+        made.extend(Column(key, f"{label} [{key[1]}]", None, "reading") for key in alike[1:])
+
+    def place(column: Column) -> tuple[int, int]:
+        reading = readings.index(column.key[1]) if column.group == "reading" else 0
+        return ("paper", "further", "reading").index(column.group), reading
+
+    return sorted(made, key=place)
 
 
 def _row(
@@ -175,7 +181,7 @@ def _row(
         "method": cell.method if cell else "",
         "title": cell.title if cell else column.title(table),
         "column": column.label,
-        "of_paper": column.published is not None,
+        "column_group": column.group,
         "semantics": cell.semantics if cell else column.key[0] if table == "table4" else "",
         "reading": column.key[1],
         "model": cell.model if cell else "",
