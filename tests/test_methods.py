@@ -46,7 +46,7 @@ every_method = pytest.mark.parametrize(
 
 
 class Convolutional(nn.Module):
-    """A small network with a convolution, whose arithmetic depends on the memory layout of its parameters."""
+    """A small network with a convolution, whose arithmetic may depend on the memory layout of its parameters."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ class Convolutional(nn.Module):
 
 def problem_of(**changes: Any) -> Problem:
     """A small problem with everything that a method may need."""
-    problem = tiny_problem(**({"sizes": (13, 7, 11), "network": Convolutional(1, 3)} | changes))
+    problem = tiny_problem(**({"sizes": (13, 7, 11), "channels": 3, "network": Convolutional(3, 3)} | changes))
     stream = torch.Generator().manual_seed(5)
-    pixels = torch.randint(0, 255, (20, 32, 32, 1), generator=stream).to(torch.uint8)
-    proxy = Images(pixels, torch.zeros(20, dtype=torch.long), torch.tensor([127.0]), torch.tensor([74.0]))
+    pixels = torch.randint(0, 255, (20, 32, 32, 3), generator=stream).to(torch.uint8)
+    proxy = Images(pixels, torch.zeros(20, dtype=torch.long), torch.full((3,), 127.0), torch.full((3,), 74.0))
     return dataclasses.replace(problem, proxy=proxy, semantics=torch.randn(3, 6, generator=stream))
 
 
@@ -198,6 +198,6 @@ def test_dropouts_data_reach_nobody_else(name, parameters) -> None:
 @every_method
 def test_a_loss_that_is_not_finite_stops_it(name, parameters) -> None:
     problem = problem_of()
-    unfit = dataclasses.replace(problem, images=dataclasses.replace(problem.images, mean=torch.tensor([torch.nan])))
+    unfit = dataclasses.replace(problem, images=dataclasses.replace(problem.images, mean=torch.full((3,), torch.nan)))
     with pytest.raises(Diverged):
         list(run(method_of(name, parameters), unfit))
