@@ -29,6 +29,7 @@ CLASSES: Mapping[str, int] = {
     "emnist_letters_a_to_l": 12,
     "ocr_letters": 26,
     "nist_letters_small": 26,
+    "photos": 2,
 }
 DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
 RESERVED = ("module", "base", "semantics", "title")
@@ -263,9 +264,10 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
         )
-    if (entry["source"] == "digits") != (name == "digits"):
+    embedded = ("digits", "photos")
+    if (entry["source"] in embedded or name in embedded) and entry["source"] != name:
         raise UserError(
-            f"data.{name}.source {entry['source']!r}: the embedded digits are the data set `digits` and no other"
+            f"data.{name}.source {entry['source']!r}: what is embedded is called by its own name, digits or photos"
         )
     if entry["source"] == "torchvision" and name not in DOWNLOADS:
         raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")

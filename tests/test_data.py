@@ -18,7 +18,7 @@ from apfl.data.decode import make_dataset, subset, to_pixels
 from apfl.data.partition import make_partition
 from apfl.data.pictures import partition_picture, sample_picture
 from apfl.data.raw import Raw, from_array
-from apfl.data.sources import digits, image_folder, pooled
+from apfl.data.sources import digits, image_folder, photos, pooled
 from apfl.errors import UserError
 
 
@@ -253,3 +253,12 @@ def test_a_picture_of_a_partition_is_red_where_clients_drop_out(tmp_path, classe
         assert ((pixels[..., 0] - pixels[..., 1] > 100).sum() > 500) == is_red
     sample_picture(tmp_path / "samples.png", dataset)
     assert Image.open(tmp_path / "samples.png").format == "PNG"
+
+
+def test_photos_are_overlapping_patches_of_two_photographs():
+    dataset = make_dataset("photos", photos("photos"))
+    assert dataset.images.shape == (2 * 25 * 39, 3, 32, 32) and dataset.class_names == ("temple", "flower")
+    first, right, below = dataset.images[0], dataset.images[1], dataset.images[39]
+    assert np.array_equal(first[:, :, 16:], right[:, :, :16]) and np.array_equal(first[:, 16:], below[:, :16])
+    with pytest.raises(UserError, match="holds the data set photos alone"):
+        photos("cifar10")

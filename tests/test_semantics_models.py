@@ -24,13 +24,10 @@ def vectors():
     return keyed
 
 
-@pytest.fixture(scope="module", params=["w2v.txt", "w2v.bin", "w2v.bin.gz", "w2v.kv"])
+@pytest.fixture(scope="module", params=["w2v.txt", "w2v.bin", "w2v.bin.gz"])
 def vector_file(request, vectors, tmp_path_factory):
     path = tmp_path_factory.mktemp("w2v") / request.param
-    if path.suffix == ".kv":
-        vectors.save(str(path))
-    else:
-        vectors.save_word2vec_format(str(path), binary=".bin" in path.suffixes)
+    vectors.save_word2vec_format(str(path), binary=".bin" in path.suffixes)
     return path
 
 
@@ -40,6 +37,12 @@ def test_word2vec_averages_the_words_of_a_name(vectors, vector_file):
     assert made.embedding.dtype == np.float32 and np.allclose(made.embedding, expected, atol=1e-6)
     assert made.texts == ("cat", "aquarium fish", "t_shirt") and made.names == NAMES
     assert made.source["model"] == vector_file.name
+
+
+def test_gensims_own_format_is_refused_because_it_is_a_pickle(vectors, tmp_path):
+    vectors.save(str(tmp_path / "w2v.kv"))
+    with pytest.raises(UserError, match="is a pickle; save it with gensim's save_word2vec_format"):
+        word2vec(("cat",), tmp_path / "w2v.kv")
 
 
 def test_word2vec_finds_capitalised_words_and_names_the_words_it_lacks(vectors, vector_file):

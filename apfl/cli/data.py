@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def data(
     name: Annotated[str, typer.Argument(help="Name of the data set: cifar10, emnist, ocr_letters ...")],
-    source: Annotated[str, typer.Option(help="digits, torchvision, parquet or folder.")],
+    source: Annotated[str, typer.Option(help="digits, photos, torchvision, parquet or folder.")],
     out: Out,
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
     root: Annotated[Path | None, typer.Option(help="A folder that holds it as a folder NAME.")] = None,

@@ -34,6 +34,27 @@ def digits(name: str, folder: Path | None = None) -> Raw:
     return Raw(labels, DIGITS, from_array(pixels), source)
 
 
+def photos(name: str, folder: Path | None = None) -> Raw:
+    """Patches of 32x32 pixels from the two sample photographs that scikit-learn carries, each half a patch apart.
+
+    Natural images of no data set's classes: the unlabelled proxy for distillation where nothing else is at hand. The
+    label is the photograph.
+    """
+    from sklearn.datasets import load_sample_images
+
+    if name != "photos":
+        raise UserError(f"data set {name!r}: the source photos holds the data set photos alone; use its name")
+    patches, labels = [], []
+    for label, photograph in enumerate(load_sample_images().images):
+        height, width = photograph.shape[:2]
+        corners = [(y, x) for y in range(0, height - 31, 16) for x in range(0, width - 31, 16)]
+        patches += [photograph[y : y + 32, x : x + 32] for y, x in corners]
+        labels += [label] * len(corners)
+    pixels, classes = np.stack(patches), np.array(labels, np.int64)
+    source = {"kind": "photos", "sha256": sha256([pixels.tobytes(), classes.tobytes()])}
+    return Raw(classes, ("temple", "flower"), from_array(pixels), source)
+
+
 def torchvision(name: str, folder: Path | None) -> Raw:
     """CIFAR-10, CIFAR-100, EMNIST letters or Fashion-MNIST, downloaded to ``folder`` unless they are there."""
     datasets = optional("torchvision.datasets", f"data set {name}")
@@ -107,6 +128,7 @@ def image_folder(name: str, folder: Path | None) -> Raw:
 
 SOURCES: dict[str, Callable[[str, Path | None], Raw]] = {
     "digits": digits,
+    "photos": photos,
     "torchvision": torchvision,
     "parquet": parquet,
     "folder": image_folder,

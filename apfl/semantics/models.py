@@ -28,18 +28,19 @@ BATCH = 64
 def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = WORD2VEC) -> Semantics:
     """Word vectors by gensim: the mean over the words of a name, each as it is or capitalised.
 
-    path: a file in word2vec's text format, its binary format (.bin, .bin.gz) or gensim's own (.kv: a pickle, so open
-    none but your own). Mikolov et al., "Distributed representations of words and phrases and their compositionality",
-    2013.
+    path: a file in word2vec's text format or its binary format (.bin, .bin.gz); gensim's own format (.kv) is a pickle,
+    which could run any code, and is refused. Mikolov et al., "Distributed representations of words and phrases and
+    their compositionality", 2013.
     """
     gensim = optional("gensim.models", "semantics w2v")
     if path is None:
         downloader = optional("gensim.downloader", "semantics w2v")
         vectors = _load(f"semantics w2v: model {model}", lambda: downloader.load(model))
     else:
-        read = gensim.KeyedVectors.load if path.suffix == ".kv" else gensim.KeyedVectors.load_word2vec_format
-        options = {} if path.suffix == ".kv" else {"binary": ".bin" in path.suffixes}
-        vectors = _load(f"semantics w2v: {path}", lambda: read(str(path), **options))
+        if path.suffix == ".kv":
+            raise UserError(f"semantics w2v: {path} is a pickle; save it with gensim's save_word2vec_format instead")
+        read, binary = gensim.KeyedVectors.load_word2vec_format, ".bin" in path.suffixes
+        vectors = _load(f"semantics w2v: {path}", lambda: read(str(path), binary=binary))
     words = [class_text(name).split() for name in class_names]
     keys = {word: _key(vectors, word) for word in sorted({word for name in words for word in name})}
     if unknown := [word for word, key in keys.items() if key is None]:
