@@ -27,8 +27,9 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-bench: $(VENV)/core.stamp ## samples per second of local training, against a bare loop
+bench: $(VENV)/core.stamp ## ratios measured in one run: local training against a bare loop, the server against training
 	python -m benchmarks.local_training
+	python -m benchmarks.virtual_clock
 
 clean: ## remove .venv; results/ stay
 	rm -rf $(VENV) build *.egg-info

@@ -38,8 +38,8 @@ def check_schedule(method: Method, schedule: Schedule) -> None:
     """A `UserError` for a method that cannot run asynchronously."""
     if schedule.mode == "async" and not method.additive:
         raise UserError(
-            f"method {method.title}: its server update is no sum over clients, so it cannot run with schedule.mode async; "
-            "choose sync, or another method"
+            f"method {method.title}: its server update is no sum over clients, so it cannot run with "
+            "schedule.mode async; choose sync, or another method"
         )
 
 
@@ -90,11 +90,9 @@ def merge_uploads(
             newest = updated
             continue
         moved = combine(shared(start), updated, lambda before, after: after - before)
-        target = combine(newest, moved, lambda now, change: now + rate * change)
+        target = combine(newest, moved, partial(_add, rate))
         if schedule.merge == "mix" and "global" in updated:
-            target["global"] = combine(
-                newest["global"], updated["global"], lambda now, model: torch.lerp(now, model, rate)
-            )
+            target["global"] = combine(newest["global"], updated["global"], partial(_mix, rate))
         newest = newest | target
     return newest
 

@@ -109,7 +109,9 @@ class Schedule:
         if not 0 < self.mixing <= 1:
             raise UserError(f"schedule.mixing {self.mixing}: must be above 0 and at most 1")
         if self.mode == "sync" and (self.mixing != 1 or self.buffer != 1 or self.max_staleness is not None):
-            raise UserError("schedule.mode sync: has no mixing, buffer or max_staleness; leave them out or choose async")
+            raise UserError(
+                "schedule.mode sync: has no mixing, buffer or max_staleness; leave them out or choose async"
+            )
         if self.buffer < 1 or (self.concurrency is not None and self.concurrency < 1):
             raise UserError(f"schedule.buffer {self.buffer}, concurrency {self.concurrency}: must be at least 1")
         if self.max_staleness is not None and self.max_staleness < 0:

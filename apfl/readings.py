@@ -1,8 +1,8 @@
 """What the paper's text leaves open about AP-FL, as named sets of options.
 
 ``generator`` options go to `apfl.memorization.GeneratorConfig`, ``friend`` options to the method's hyper-parameters.
-The literal reading is the default of every option. One more reading, the generator trained along the rounds, changes the
-federation itself and is a method: ``baselines/apfl_feedback.py``. docs/protocol.md gives the evidence for each.
+The literal reading is the default of every option. One more reading, the generator trained along the rounds, changes
+the federation itself and is a method: ``baselines/apfl_feedback.py``. docs/protocol.md gives the evidence for each.
 """
 
 from __future__ import annotations

@@ -59,9 +59,8 @@ def main() -> None:
     tune_process()
     data = images()
     precisions = ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
-    print(
-        f"local training, {torch.get_num_threads()} threads, {IMAGES} images of CIFAR-10's shape, median of {PAIRS} pairs"
-    )
+    threads = torch.get_num_threads()
+    print(f"local training, {threads} threads, {IMAGES} images of CIFAR-10's shape, median of {PAIRS} pairs")
     for precision in precisions:
         engine = Engine.choose(precision, "cpu")
         library(data, engine), bare_loop(data, engine)

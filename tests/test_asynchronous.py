@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_the_synchronous_clock_without_dropout_is_the_synchronous_server() -> No
 def test_a_round_in_which_nobody_reports_changes_nothing() -> None:
     problem = tiny_problem(sizes=(8,), rounds=12)
     rounds = carry_out("fedavg", problem, Schedule(mode="sync", dropout=0.8))
-    unchanged = [same_state(now.state, after.state) for now, after in zip(rounds, rounds[1:], strict=False)]
+    unchanged = [same_state(now.state, after.state) for now, after in itertools.pairwise(rounds)]
     assert any(unchanged) and not all(unchanged)
 
 

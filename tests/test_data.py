@@ -220,7 +220,7 @@ def test_the_command_line_writes_data_partition_and_pictures(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["nonsense", "--source", "digits"], "data set 'nonsense': the source digits holds the data set digits alone"),
-        (["x", "--source", "tape"], "source 'tape': unknown; use one of digits, torchvision, parquet, folder"),
+        (["x", "--source", "tape"], "source 'tape': unknown; use one of digits, photos, torchvision, parquet, folder"),
         (["x", "--source", "parquet"], "no folder given; add --path"),
         (["Bad-Name", "--source", "digits"], "data set 'Bad-Name'"),
         (["digits", "--source", "digits", "--max-samples", "0"], "max_samples: is 0"),

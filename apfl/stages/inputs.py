@@ -12,7 +12,7 @@ import torch
 
 from apfl.artifacts import canonical_json, read_json
 from apfl.data.dataset import Dataset, load_dataset
-from apfl.data.partition import load_partition
+from apfl.data.partition import check_match, load_partition
 from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.nets import Model, build_network, initial_parameters
@@ -77,11 +77,7 @@ def load_problem(
     engine = Engine.choose(precision or training.precision, device)
     seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
     dataset, partition = load_dataset(inputs.data), load_partition(inputs.partition)
-    if len(partition.client) != len(dataset.labels):
-        raise UserError(
-            f"partition {inputs.partition}: made for {len(partition.client)} images, but {inputs.data} has "
-            f"{len(dataset.labels)}; make the partition again"
-        )
+    check_match(dataset, partition)
     train = tuple(torch.from_numpy(partition.train(client)) for client in range(partition.clients))
     test = tuple(torch.from_numpy(partition.test(client)) for client in range(partition.clients))
     heard = [part for part, dropped in zip(train, partition.dropout, strict=True) if not dropped]
