@@ -149,7 +149,8 @@ def test_random_latencies_have_the_configured_mean(latency) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 6), st.integers(1, 4), st.integers(1, 6), st.floats(0, 0.9),
-    st.sampled_from(["constant", "exponential"]), st.one_of(st.none(), st.integers(1, 6)), st.one_of(st.none(), st.integers(0, 3)), st.integers(0, 99),
+    st.sampled_from(["constant", "exponential"]),
+    st.one_of(st.none(), st.integers(1, 6)), st.one_of(st.none(), st.integers(0, 3)), st.integers(0, 99),
 )  # fmt: skip
 def test_events_are_consistent_whatever_the_schedule(
     clients, rounds, buffer, dropout, latency, concurrency, bound, seed
