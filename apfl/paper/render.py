@@ -36,7 +36,7 @@ def markdown(table: Table) -> str:
 
 def _markdown_lines(panel: Panel) -> Iterator[str]:
     named = any(section.label for section in panel.sections)
-    heads = (["data set"] if named else []) + ["setting", ""]
+    heads = (["data set"] if named else []) + [panel.corner, ""]
     yield _markdown_row([*heads, *panel.columns])
     yield _markdown_row([":--"] * len(heads) + ["--:"] * len(panel.columns))
     for section in panel.sections:
@@ -60,6 +60,7 @@ SYMBOLS = {
     "γ": r"$\gamma$",
     "±": r"$\pm$",
     "–": "--",
+    "\N{NO-BREAK SPACE}": "~",
     "×": r"$\times$",
     "β": r"$\beta$",
     "λ": r"$\lambda$",
@@ -77,7 +78,7 @@ def _latex_panel(table: Table, panel: Panel, place: int) -> str:
     width = len(panel.columns) + 2
     caption = tex(" ".join(filter(None, (table.caption, f"{panel.title}." if panel.title else ""))))
     caption += " " + (rf"Notes: see Table~\ref{{tab:{table.name}}}." if place else tex(" ".join(table.notes)))
-    rows = [" & ".join(["", "", *map(tex, panel.columns)]) + r" \\"]
+    rows = [" & ".join([tex(panel.corner), "", *map(tex, panel.columns)]) + r" \\"]
     for section in panel.sections:
         rows.append(r"\midrule")
         if section.label:

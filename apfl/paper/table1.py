@@ -61,7 +61,7 @@ def build(cell: Cell, results: str | Path, partial: bool = False) -> Table:
         name, tuple(_entry(found[device.client]) if found else Entry("not run") for device in published.table1())
     )
     columns = tuple(str(device.client) for device in published.table1())
-    panel = Panel("", columns, (Section("", (Group("classes of client", (printed, ours)),)),))
+    panel = Panel("", columns, (Section("", (Group("classes", (printed, ours)),)),), corner="client")
     return Table("table1", CAPTIONS["table1"], (panel,), _note(found), rows)
 
 

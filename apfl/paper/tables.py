@@ -37,8 +37,8 @@ PANEL_TITLES = (
 )
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
 CAPTIONS = {
-    "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, 20 % "
-    "missing classes. Classes in brackets are monopolised by clients that drop out.",
+    "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, "
+    "20\N{NO-BREAK SPACE}% missing classes. Classes in brackets are monopolised by clients that drop out.",
     "table2": "Comparison in the full-participation setting: test accuracy in %.",
     "table3": "Comparison in the dropout setting: accuracy in % on the dropout clients. MC: share of the classes that "
     "are missing among the other clients.",
@@ -82,12 +82,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a table that is set under its own column heads."""
+    """A part of a table that is set under its own column heads; ``corner`` is the head of the groups' labels."""
 
     title: str
     columns: tuple[str, ...]
     sections: tuple[Section, ...]
     in_study: bool = True
+    corner: str = "setting"
 
 
 @dataclass(frozen=True)
