@@ -34,9 +34,15 @@ class AsyncRound(Round):
     sent_version: dict[int, int] = field(default_factory=dict)
 
 
+def is_additive(method: Method) -> bool:
+    """Is the method's server update a sum over clients, with the hyper-parameters that it has?"""
+    wanted = method.additive
+    return wanted if isinstance(wanted, bool) else all(getattr(method, name) == wanted[name] for name in wanted)
+
+
 def check_schedule(method: Method, schedule: Schedule) -> None:
     """A `UserError` for a method that cannot run asynchronously."""
-    if schedule.mode == "async" and not method.additive:
+    if schedule.mode == "async" and not is_additive(method):
         raise UserError(
             f"method {method.title}: its server update is no sum over clients, so it cannot run with "
             "schedule.mode async; choose sync, or another method"

@@ -105,14 +105,16 @@ class Method:
     """A federated method: derive a frozen dataclass whose fields are its hyper-parameters.
 
     The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is
-    the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``).
+    the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``). ``additive``
+    says whether the server update is a sum over clients, so that they may come one at a time; where that depends on
+    hyper-parameters it holds the values with which it is one.
     """
 
     title: ClassVar[str]
     stage: ClassVar[str] = "federate"
     model: ClassVar[str] = "global"
     needs: ClassVar[tuple[str, ...]] = ()
-    additive: ClassVar[bool] = False
+    additive: ClassVar[bool | Mapping[str, Any]] = False
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         """The clients that take part."""

@@ -48,6 +48,13 @@ class Card:
     summary: str = ""
     docstring: str = ""
 
+    additive: bool | Mapping[str, Any] = False
+
+    def is_additive(self, parameters: Mapping[str, Any]) -> bool:
+        """Can the method run asynchronously with these hyper-parameters, and the defaults for the others?"""
+        wanted = self.additive
+        values = {name: entry.default for name, entry in self.fields.items()} | dict(parameters)
+        return wanted if isinstance(wanted, bool) else all(values[name] == wanted[name] for name in wanted)
 
 def methods(root: Path = ROOT) -> dict[str, Card]:
     """The card of every file in ``baselines/``, by module name."""
@@ -89,6 +96,7 @@ def card(module: str, root: Path = ROOT) -> Card:
 @cache
 def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
     """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization``."""
+        additive=facts.get("additive", False),
     return _class_facts(_module_path(module, root), name, root)[1]
 
 

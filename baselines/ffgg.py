@@ -72,6 +72,8 @@ class FFGG(Method):
 
     title: ClassVar[str] = "FFGG"
     model: ClassVar[str] = "personalized"
+    # Robust rules need to see the clients together.
+    additive: ClassVar[Mapping[str, str]] = {"aggregator": "mean"}
 
     def __post_init__(self) -> None:
         choices = {"shared_update": ("local", "gradient"), "aggregator": RULES, "attack": ATTACKS}
@@ -83,11 +85,6 @@ class FFGG(Method):
         for name in ("byzantine", "attack_strength", "clipping_radius"):
             require(getattr(self, name) >= 0, f"ffgg.{name} {getattr(self, name)}: must not be negative")
         require(self.gamma > 0, f"ffgg.gamma {self.gamma}: must be positive")
-
-    @property
-    def additive(self) -> bool:
-        """Whether clients may come one at a time: robust rules need to see them together."""
-        return self.aggregator == "mean"
 
     @property
     def split(self) -> Split:

@@ -172,8 +172,9 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         )
     write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
     write_tensors(out / "state.safetensors", saved, {"specification": digest(specification)})
+    record |= {"payload": payload(method.init(problem))}
     if schedule:
-        record |= {"timeline": timeline_record(timeline), "payload": payload(method.init(problem))}
+        record |= {"timeline": timeline_record(timeline)}
     record |= {"status": status, "seconds": round(earlier + watch.seconds, 3), **watch.usage(problem), **provenance()}
     write_json(out / "run.json", record)
     checkpoint.unlink(missing_ok=True)
