@@ -10,7 +10,7 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test flower lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,8 @@ demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minu
 
 test: $(VENV)/full.stamp ## all tests
 	python -m pytest --quiet -n auto --dist loadfile
+
+flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
 
 lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint
 	ruff check .
@@ -45,6 +47,15 @@ $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
 	$(INSTALL) --editable '.[full,dev]'
 	@touch $@ $(VENV)/core.stamp
+
+# Flower's own packages, and beneath them those of .venv, so that torch is not installed a second time.
+.venv-flower/flower.stamp: workflow/rules/external/flower.yml | $(VENV)/core.stamp
+	@$(PYTHON) -m venv .venv-flower
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(.venv-flower/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/suite.pth"
+	.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	  $$($(VENV)/bin/python -c 'import yaml; print(*yaml.safe_load(open("$<"))["dependencies"][-1]["pip"])')
+	@touch $@
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -20,6 +20,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/federate.smk"
 include: "workflow/rules/apfl.smk"
+include: "workflow/rules/external/flower.smk"
 include: "workflow/rules/paper.smk"
 
 

@@ -224,7 +224,7 @@ def _title(id_: str, here: Card, base: str, cards: Mapping[str, Card]) -> str:
     """AP-FL, AP-FL (SCAFFOLD) on another base, or FedProx [fedprox-mu1] where the id is not the file's name."""
     if base and base != here.base.replace("_", "-"):
         return f"{here.title} ({cards[base].title})"
-    return here.title if id_.replace("-", "_") == here.module else f"{here.title} [{id_}]"
+    return here.title if id_.replace("-", "_") == here.module or here.stage == "external" else f"{here.title} [{id_}]"
 
 
 def _check(study: Study) -> None:

@@ -18,7 +18,7 @@ ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that runs read: its kind (data, partition, semantics), how it is made, and the files it is made from."""
+    """A file that runs read: its kind (data, partition, initial, semantics), how it is made, and from which files."""
 
     kind: str
     path: str
@@ -30,7 +30,8 @@ class Artefact:
 class Run:
     """One job: its folder, its specification, and its inputs by name (data, partition, run, ...).
 
-    ``stage`` is federate, memorize or personalize; ``method`` is the method's id, or the generator's for memorize.
+    ``stage`` is federate, memorize, personalize or external (a foreign method, by its own rule); ``method`` is the
+    method's id, or the generator's for memorize.
     """
 
     stage: str
@@ -50,6 +51,8 @@ class Run:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules whose code decides the result, with all that they import."""
+        if self.stage == "external":
+            return ()  # its rule lists its script as an input
         method = (f"baselines.{self.spec['module']}",) if "module" in self.spec else ()
         return (f"apfl.stages.{self.stage}", *method)
 
@@ -76,6 +79,13 @@ class Place:
         path = f"{self.study.name}/partitions/{self.dataset}/{self.setting}/seed{self.seed}.npz"
         spec = {"dataset": self.dataset, "setting": self.setting, "seed": self.seed}
         return Artefact("partition", path, spec, {"data": self.data.path})
+
+    @property
+    def initial(self) -> Artefact:
+        """The model that all methods of a seed start from, as a file for foreign methods."""
+        path = f"{self.study.name}/initial/{self.dataset}/seed{self.seed}.safetensors"
+        spec = {"dataset": self.dataset, "seed": self.seed, "network": dict(self.study.network)}
+        return Artefact("initial", path, spec, {"data": self.data.path})
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def chain(
     default = place.study.semantics_of(method, place.dataset)
     semantics = semantics or default
     variant = _variant(method, reading, semantics if semantics != default else "", variation)
-    if method.card.stage == "federate":
+    if method.card.stage in ("federate", "external"):
         return [_federate(place, method, variant, wanted, ())]
     start = _federate(place, place.study.methods[method.base], method.base, wanted, wanted)
     before = [start]
@@ -197,7 +207,9 @@ def _federate(place: Place, method: MethodEntry, variant: str, rounds: Sequence[
         inputs |= {"semantics": _semantics_path(spec["semantics"], place.dataset)}
     if "proxy" in method.card.needs:
         inputs |= {"proxy": data_artefact(place.study, place.study.proxy[place.dataset]).path}
-    return place.run("federate", method.id, variant, spec, inputs)
+    if method.card.stage == "external":
+        inputs |= {"initial": place.initial.path}
+    return place.run(method.card.stage, method.id, variant, spec, inputs)
 
 
 def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:

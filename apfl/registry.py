@@ -22,6 +22,7 @@ from apfl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 INFRASTRUCTURE = {"apfl.errors", "apfl.registry"}
+EXTERNAL = "external/"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -47,7 +48,6 @@ class Card:
     fields: dict[str, Field] = field(default_factory=dict)
     summary: str = ""
     docstring: str = ""
-
     additive: bool | Mapping[str, Any] = False
 
     def is_additive(self, parameters: Mapping[str, Any]) -> bool:
@@ -56,6 +56,7 @@ class Card:
         values = {name: entry.default for name, entry in self.fields.items()} | dict(parameters)
         return wanted if isinstance(wanted, bool) else all(values[name] == wanted[name] for name in wanted)
 
+
 def methods(root: Path = ROOT) -> dict[str, Card]:
     """The card of every file in ``baselines/``, by module name."""
     return {name: card(name, root) for name in _modules(root)}
@@ -63,7 +64,12 @@ def methods(root: Path = ROOT) -> dict[str, Card]:
 
 @cache
 def card(module: str, root: Path = ROOT) -> Card:
-    """The card of one method; a `UserError` if there is no such file or it does not say what it must."""
+    """The card of one method; a `UserError` if there is no such file or it does not say what it must.
+
+    A module called ``external/name`` is a foreign method, run by a rule of its own under workflow/rules/external/.
+    """
+    if module.startswith(EXTERNAL):
+        return _external_card(module, root)
     path = root / "baselines" / f"{module}.py"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
         known = ", ".join(_modules(root))
@@ -90,13 +96,32 @@ def card(module: str, root: Path = ROOT) -> Card:
         fields=fields,
         summary=" ".join(docstring.split("\n\n")[0].split()),
         docstring=docstring,
+        additive=facts.get("additive", False),
     )
+
+
+def _external_card(module: str, root: Path) -> Card:
+    """The card of a foreign method: the first paragraph of its script, and TITLE and MODEL among its constants."""
+    name = module.removeprefix(EXTERNAL)
+    folder = root / "workflow" / "rules" / "external"
+    path = folder / f"{name}.py"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or not path.is_file():
+        known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"
+        raise UserError(f"method {module!r}: there is no workflow/rules/{module}.py; add it, or choose from {known}")
+    tree = _parse(path)
+    facts = {
+        _target(node): node.value.value for node in tree.body if isinstance(getattr(node, "value", None), ast.Constant)
+    }
+    if missing := [key for key in ("TITLE", "MODEL") if key not in facts]:
+        raise UserError(f"workflow/rules/{module}.py: has no {missing[0]}; add `{missing[0]} = ...` at its top")
+    docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
+    summary = " ".join(docstring.split("\n\n")[0].split())
+    return Card(module, facts["TITLE"], "external", facts["MODEL"], "", (), {}, summary, docstring)
 
 
 @cache
 def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
     """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization``."""
-        additive=facts.get("additive", False),
     return _class_facts(_module_path(module, root), name, root)[1]
 
 

@@ -52,7 +52,7 @@ def runs(study: Study) -> list[Run]:
     for _, chains in _requests(study):
         for run in (run for links in chains for run in links):
             merged[run.path] = merge(merged[run.path], run) if run.path in merged else run
-    order = ("federate", "memorize", "personalize")
+    order = ("federate", "external", "memorize", "personalize")
     return sorted(merged.values(), key=lambda run: order.index(run.stage))
 
 
@@ -71,13 +71,15 @@ def artefacts(study: Study) -> list[Artefact]:
         needed = [place.data, place.partition]
         if "proxy" in run.inputs:
             needed.append(data_artefact(study, study.proxy[run.dataset]))
+        if "initial" in run.inputs:
+            needed.append(place.initial)
         if "semantics" in run.inputs:
             needed += semantics_artefacts(study, run.spec["semantics"], run.dataset)
         wanted |= {entry.path: entry for entry in needed}
     for cell in cells(study, "table1"):
         place = Place(study, cell.dataset, cell.setting, cell.seeds[0])
         wanted |= {entry.path: entry for entry in (place.data, place.partition)}
-    order = ("data", "partition", "semantics")
+    order = ("data", "partition", "initial", "semantics")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
 
 

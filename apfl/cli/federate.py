@@ -25,9 +25,23 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    app.command()(initial)
     app.command()(federate)
     app.command()(memorize)
     app.command()(personalize)
+
+
+def initial(
+    spec: Spec, data: Data, out: Annotated[Path, typer.Option(help="File for the parameters (safetensors).")]
+) -> None:  # fmt: skip
+    """Write the initial model that all methods of a seed share, for foreign methods."""
+    from apfl.artifacts import write_tensors
+    from apfl.data.dataset import load_dataset
+    from apfl.nets import initial_parameters
+
+    given, dataset = _specification(spec), load_dataset(data)
+    network = given.get("network", {"name": "cnn"})
+    write_tensors(out, initial_parameters(network, dataset.channels, dataset.classes, given.get("seed", 0)), given)
 
 
 def federate(

@@ -44,6 +44,7 @@ def refuse(error):
 STUDY, RUNS, ARTEFACTS, CELLS = load()
 RUN_OUTPUTS = {
     "federate": ("metrics.parquet", "state.safetensors", "run.json"),
+    "external": ("metrics.parquet", "state.safetensors", "run.json"),
     "memorize": ("generator.safetensors", "run.json", "samples.png"),
     "personalize": ("metrics.parquet", "run.json"),
 }
@@ -83,6 +84,17 @@ def any_of(values):
 def variants(stage):
     """The folders below a setting that a stage makes."""
     return any_of(run.variant for run in RUNS.values() if run.stage == stage)
+
+
+def external_variants(module):
+    """The folders below a setting that the rule of a foreign method makes."""
+    return any_of(run.variant for run in RUNS.values() if run.spec.get("module") == module)
+
+
+def external_python(name):
+    """The interpreter of a foreign method: its conda environment's, or that of the folder .venv-{name}."""
+    own = os.path.join(workflow.basedir, f".venv-{name}", "bin", "python")
+    return own if os.path.exists(own) else "python"
 
 
 def under_results(paths):
@@ -170,6 +182,15 @@ def data_options(wildcards):
 def partition_data(wildcards):
     entry = ARTEFACTS[f"{STUDY.name}/partitions/{wildcards.dataset}/{wildcards.setting}/seed{wildcards.seed}.npz"]
     return under_results(entry.inputs)
+
+
+def initial_data(wildcards):
+    entry = ARTEFACTS[f"{STUDY.name}/initial/{wildcards.dataset}/seed{wildcards.seed}.safetensors"]
+    return under_results(entry.inputs)
+
+
+def initial_spec(wildcards):
+    return canonical_json(ARTEFACTS[f"{STUDY.name}/initial/{wildcards.dataset}/seed{wildcards.seed}.safetensors"].spec)
 
 
 def semantics_inputs(wildcards):

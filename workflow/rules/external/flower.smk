@@ -1,0 +1,45 @@
+# FedAvg by Flower: a foreign method, in an environment of its own. It gets three files, and knows nothing of the suite.
+
+
+rule initial:
+    input:
+        unpack(initial_data),
+    output:
+        "results/{study}/initial/{dataset}/seed{seed}.safetensors",
+    log:
+        "results/{study}/logs/initial/{dataset}/seed{seed}.log",
+    conda:
+        "../../../environment.yml"
+    params:
+        spec=initial_spec,
+        code=code("apfl.nets"),
+    shell:
+        "python -m apfl initial --spec {params.spec:q} --data {input.data:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule flower:
+    input:
+        unpack(run_inputs),
+        script=os.path.join(workflow.basedir, "workflow", "rules", "external", "flower.py"),
+    output:
+        metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
+        state="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors",
+        record="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json",
+    log:
+        "results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log",
+    benchmark:
+        "results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv"
+    wildcard_constraints:
+        method=external_variants("external/flower"),
+    priority: 30
+    conda:
+        "flower.yml"
+    threads: 1
+    params:
+        spec=run_spec,
+        options=run_options,
+        out=subpath(output.record, parent=True),
+        # Without conda, the environment that `make flower` makes.
+        python=external_python("flower"),
+    shell:
+        "{params.python:q} {input.script:q} --spec {params.spec:q} {params.options} --out {params.out:q} > {log:q} 2>&1"
