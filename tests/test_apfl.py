@@ -24,7 +24,7 @@ from apfl.memorization import (
     memorize,
     teacher_loss,
 )
-from apfl.nets import Model
+from apfl.nets import Model, build_network
 from apfl.personalization import interpolate, label_counts, label_distribution, localize
 from apfl.readings import READINGS
 from apfl.training import Engine
@@ -329,3 +329,16 @@ def test_feedback_zero_is_fedavg_and_feedback_one_is_the_friends_mean() -> None:
     assert equal(states[0.0]["global"], fedavg.state["global"])
     friends = [states[1.0]["friends"][str(client)] for client in problem.clients]
     assert equal(states[1.0]["global"], weighted_mean(friends, [problem.size(client) for client in problem.clients]))
+
+
+@pytest.mark.parametrize("base", ["fedprox", "scaffold"])
+def test_ap_fl_caps_onto_another_base_method_and_another_network(base) -> None:
+    network = build_network({"name": "resnet", "width": 8}, 1, 3)
+    problem = tiny_problem(sizes=(6, 5), network=network, rounds=1, local_epochs=1)
+    *_, now = run(load_method(base), problem)
+    models = BaseModels(now.state["global"], now.latest)
+    memory = memory_of(problem, models).memory
+    made = load_method("apfl", {"samples_per_class": 4}).personalize(problem, models, 1, memory)
+    assert made["personalized"].keys() == {0, 1}
+    assert all(torch.isfinite(value).all() for value in made["personalized"][0].values())
+    assert not equal(made["friend"][0], models.global_model)

@@ -11,6 +11,12 @@ import typer
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as config/demo.yaml.")]
 
 
+METHODS_PAGE = """# Methods
+
+What `apfl methods --markdown` prints: the cards of the files in `baselines/`, with hyper-parameters and defaults.
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (methods, plan, check):
@@ -24,6 +30,8 @@ def methods(
     from apfl.registry import methods as cards
 
     found = cards().values()
+    if markdown:
+        print(METHODS_PAGE)
     print("\n".join(_as_markdown(card) if markdown else _as_text(card) for card in found))
 
 

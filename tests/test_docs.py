@@ -1,0 +1,50 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from problems import equal, tiny_problem
+
+from apfl.federation import run
+from apfl.registry import ROOT, methods
+
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+
+
+def test_the_methods_page_is_what_the_command_prints() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "apfl", "methods", "--markdown"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert (ROOT / "docs" / "methods.md").read_text() == printed, "run: apfl methods --markdown > docs/methods.md"
+
+
+def test_every_method_has_a_reference_and_every_hyper_parameter_an_explanation() -> None:
+    for card in methods().values():
+        assert card.summary, card.module
+        assert all(field.doc for field in card.fields.values()), card.module
+
+
+def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
+    page = (ROOT / "docs" / "adding-a-method.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    namespace: dict = {"__name__": "fedfoo"}
+    sys.modules["fedfoo"] = type(sys)("fedfoo")
+    exec(compile(code, "fedfoo.py", "exec"), namespace)
+    problem = tiny_problem(rounds=1)
+    still, whole = namespace["METHOD"](strength=0.0), namespace["METHOD"](strength=1.0)
+    assert equal([*run(still, problem)][-1].state["global"], problem.start)
+    assert not equal([*run(whole, problem)][-1].state["global"], problem.start)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_link_that_a_page_names_exists(page) -> None:
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    named = re.findall(r"`((?:apfl|baselines|tests|workflow|config|docs)/[\w./-]+\.\w+)`", text)
+    missing += [name for name in named if "fedfoo" not in name and not (ROOT / name).exists()]
+    assert not missing
