@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
+from apfl.schedules import check_clients, completed
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 CLASSES: Mapping[str, int] = {
@@ -32,6 +33,8 @@ CLASSES: Mapping[str, int] = {
     "photos": 2,
 }
 DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
+TIME_FIGURES = ("figure_time", "figure_staleness", "figure_timeline")
+"""The figures of the runs of the table of convergence."""
 RESERVED = ("module", "base", "semantics", "title")
 
 
@@ -68,6 +71,7 @@ class Study:
     training: Mapping[str, Any]
     methods: Mapping[str, MethodEntry]
     apfl: Mapping[str, Any]
+    schedules: Mapping[str, Mapping[str, Any]]
     tables: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]]
 
@@ -90,6 +94,12 @@ class Study:
         path = entry.get("paths", {}).get(dataset, entry.get("path"))
         return None if path is None else path.replace("{dataset}", dataset)
 
+    def entry_title(self, entry: Mapping[str, str]) -> str:
+        """The column heading of a method on a schedule; a synchronous run is simply the method's."""
+        method, name = self.methods[entry["method"]], entry["schedule"]
+        synchronous = self.schedules[name]["mode"] == "sync"
+        return entry.get("title") or (method.title if synchronous else f"{method.title} ({name})")
+
     def has_semantics(self, semantics: str, dataset: str) -> bool:
         """Is there such an embedding for the data set?"""
         entry = self.semantics[semantics]
@@ -110,13 +120,18 @@ def readings() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     return READINGS
 
 
-def load_study(source: str | os.PathLike | Mapping[str, Any]) -> Study:
-    """The study in a YAML file, or in a dictionary of the same form; a `UserError` if it could not run as it stands."""
+def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[str | os.PathLike] = (".",)) -> Study:
+    """The study in a YAML file, or in a dictionary of the same form; a `UserError` if it could not run as it stands.
+
+    Files that the study names lie beside it, or under data_root; ``folders`` say where "beside" is for a dictionary.
+    """
     where, values = _read(source)
     _validate(values, where)
     values = _with_defaults(schema(), values)
     for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
         values[root] = values[root] or os.environ.get(variable, "")
+    beside = [Path(where).parent] if where else list(folders)
+    values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
     study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": _methods(values)})
     _check(study)
     return study
@@ -327,3 +342,30 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
         _known(name, study.semantics, f"{output}.semantics", "semantics")
     for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:
         parse_setting(f"{partition}-clients5")
+    for number, entry in enumerate(section.get("entries", ())):
+        _check_entry(study, f"{output}.entries.{number}", entry, section["clients"])
+    titles = [study.entry_title(entry) for entry in section.get("entries", ())]
+    if twice := [title for title in titles if titles.count(title) > 1]:
+        raise UserError(f"{output}.entries: two are called {twice[0]!r}; give one of them a title")
+    if output == "convergence" and study.schedules[section["entries"][0]["schedule"]]["mode"] != "sync":
+        raise UserError(
+            f"{output}.entries.0: the target is a share of the first entry's accuracy; put one of mode sync there"
+        )
+    if output in TIME_FIGURES and "convergence" not in study.tables:
+        raise UserError(f"figures.{output}: shows the runs of tables.convergence; add that table, or remove the figure")
+
+
+def _check_entry(study: Study, where: str, entry: Mapping[str, str], clients: int) -> None:
+    """That a method can run on a schedule with so many clients."""
+    _known(entry["method"], study.methods, f"{where}.method", "method")
+    _known(entry["schedule"], study.schedules, f"{where}.schedule", "schedule")
+    method, schedule = study.methods[entry["method"]], study.schedules[entry["schedule"]]
+    trained = study.methods[method.base] if method.base else method
+    if trained.card.stage != "federate":
+        raise UserError(f"{where}.method {method.id!r}: is run by a rule of its own, which knows no schedules")
+    if schedule["mode"] == "async" and not trained.card.is_additive(trained.parameters):
+        raise UserError(
+            f"{where}: {trained.title}'s server update is no sum over clients, so it cannot run on schedule "
+            f"{entry['schedule']!r}, which is async; choose a schedule of mode sync, or another method"
+        )
+    check_clients(entry["schedule"], schedule, clients, where)

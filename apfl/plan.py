@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from apfl.artifacts import digest
 from apfl.config import MethodEntry, Study, generator_fields, readings
 from apfl.registry import Field
+from apfl.schedules import Timing
 
+ORDINARY = Timing()
 ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
 
@@ -121,11 +124,12 @@ def chain(
     semantics: str = "",
     variation: Mapping[str, Any] | None = None,
     rounds: Iterable[int] = (),
+    timing: Timing = ORDINARY,
 ) -> list[Run]:
     """The runs behind one number, the method's own last.
 
     ``variation`` are hyper-parameters that differ from the study's for this number alone; ``rounds`` are those after
-    which a derived method is carried out, besides the last.
+    which a derived method is carried out, besides the last. ``timing`` is the schedule of the federated run.
     """
     last = place.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
@@ -140,10 +144,11 @@ def chain(
     }
     default = place.study.semantics_of(method, place.dataset)
     semantics = semantics or default
-    variant = _variant(method, reading, semantics if semantics != default else "", variation)
+    variant = _variant(method, timing, reading, semantics if semantics != default else "", variation)
     if method.card.stage in ("federate", "external"):
-        return [_federate(place, method, variant, wanted, ())]
-    start = _federate(place, place.study.methods[method.base], method.base, wanted, wanted)
+        return [_federate(place, method, variant, wanted, (), timing)]
+    base = place.study.methods[method.base]
+    start = _federate(place, base, _variant(base, timing), wanted, wanted, timing)
     before = [start]
     inputs = {"run": start.path}
     if method.generative:
@@ -192,7 +197,9 @@ def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Arte
     return [*before, Artefact("semantics", _semantics_path(semantics, dataset), spec, inputs)]
 
 
-def _federate(place: Place, method: MethodEntry, variant: str, rounds: Sequence[int], saved: Sequence[int]) -> Run:
+def _federate(
+    place: Place, method: MethodEntry, variant: str, rounds: Sequence[int], saved: Sequence[int], timing: Timing
+) -> Run:
     every = range(place.evaluate_every, place.training["rounds"] + 1, place.evaluate_every)
     asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(saved)}
     spec = {
@@ -201,6 +208,8 @@ def _federate(place: Place, method: MethodEntry, variant: str, rounds: Sequence[
         "parameters": _filled(method.card.fields, method.parameters),
         "training": place.training | asked,
     }
+    if not timing.ordinary:
+        spec |= {"schedule": dict(timing.values)}
     inputs = {}
     if "semantics" in method.card.needs:
         spec |= {"semantics": place.study.semantics_of(method, place.dataset)}
@@ -214,7 +223,7 @@ def _federate(place: Place, method: MethodEntry, variant: str, rounds: Sequence[
 
 def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:
     """The generator on a federated run, shared by all that ask for the same parameters."""
-    generator = f"{start.method}--{semantics}--{digest(parameters)[:8]}"
+    generator = f"{start.variant}--{semantics}--{digest(parameters)[:8]}"
     spec = {
         "base": start.method,
         "generator": generator,
@@ -250,10 +259,17 @@ def _filled(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str,
     return _defaults(fields) | {n: float(v) if fields[n].type == "float" else v for n, v in given.items()}
 
 
-def _variant(method: MethodEntry, reading: str, semantics: str, variation: Mapping[str, Any]) -> str:
+def _variant(
+    method: MethodEntry,
+    timing: Timing,
+    reading: str = "",
+    semantics: str = "",
+    variation: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """The method's id and, after double dashes, what differs."""
     parts = {"semantics": semantics, "reading": "" if reading == "literal" else reading} | dict(variation)
-    return "--".join([method.id, *(f"{name}-{value}" for name, value in parts.items() if value != "")])
+    named = (f"{name}-{value}" for name, value in parts.items() if value != "")
+    return "--".join([method.id, *timing.parts, *named])
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -8,24 +8,30 @@ serves FedAvg, FedAvg-FT and every ablation of AP-FL, and the rounds that each o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apfl.config import Study, load_study
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
-from apfl.plan import Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
+from apfl.plan import ORDINARY, Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
+from apfl.schedules import Timing, timed
 
 __all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "cells", "load_study", "runs"]
 
-OUTPUTS = ("table1", "table2", "table3", "table4", "figure4", "figure5")
+OUTPUTS = (
+    "table1", "table2", "table3", "table4", "convergence", "dropout",
+    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
     """One number of a table, or one line of a figure: which runs (one a seed) and which model's accuracy.
 
-    ``axis`` is its place: clients and alpha, missing, semantics, noise_dimension or samples_per_class.
+    ``axis`` is its place: clients and alpha, missing, semantics, noise_dimension or samples_per_class; where virtual
+    time counts it is alpha with heterogeneity or rate, ``timing`` the schedule of its ``rounds``, and ``origins`` are
+    the federated runs, one a seed: the runs themselves, or those that they start from.
     """
 
     output: str
@@ -39,6 +45,9 @@ class Cell:
     model: str
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
+    timing: Timing = ORDINARY
+    rounds: int = 0
+    origins: tuple[str, ...] = ()
 
 
 Section = Mapping[str, Any]
@@ -86,11 +95,14 @@ def artefacts(study: Study) -> list[Artefact]:
 def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Request]:
     """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
-              "figure4": _figure4, "figure5": _figure5}  # fmt: skip
+              "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
+              "figure_time": _figure_time, "figure_staleness": _figure_time,
+              "figure_timeline": _figure_timeline}  # fmt: skip
     sections = study.tables | study.figures
     for output in outputs:
         if output in sections:
-            yield from makers[output](study, sections[output])
+            for cell, chains in makers[output](study, sections[output]):
+                yield replace(cell, output=output), chains
 
 
 def _table1(study: Study, section: Section) -> Iterator[Request]:
@@ -153,6 +165,47 @@ def _figure5(study: Study, section: Section) -> Iterator[Request]:
                                model="friend")  # fmt: skip
 
 
+def _convergence(study: Study, section: Section) -> Iterator[Request]:
+    yield from _on_schedules(study, section, "heterogeneity", "heterogeneity", section["heterogeneity"])
+
+
+def _dropout(study: Study, section: Section) -> Iterator[Request]:
+    yield from _on_schedules(study, section, "rate", "dropout", section["rates"])
+
+
+def _figure_time(study: Study, section: Section) -> Iterator[Request]:
+    """What the table of convergence shows."""
+    yield from _convergence(study, study.tables["convergence"])
+
+
+def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
+    """One run for each schedule, of the first data set, where clients differ or drop out most."""
+    tables = (("convergence", _convergence, "heterogeneity"), ("dropout", _dropout, "rates"))
+    for table, make, levels in tables:
+        if table in study.tables:
+            full = study.tables[table]
+            most = full | {"datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
+            shown: dict[str, Request] = {}
+            for cell, chains in make(study, most):
+                shown.setdefault(cell.timing.name, (cell, chains))
+            yield from shown.values()
+
+
+def _on_schedules(study: Study, section: Section, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
+    """Methods on schedules, with each level in a field of the schedule."""
+    for dataset in study.datasets(section):
+        setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
+        for level in levels:
+            for entry in section["entries"]:
+                when = timed(study.schedules, entry["schedule"], **{field: level})
+                cell, chains = _request(study, "", dataset, setting, entry["method"],
+                                        {"alpha": section["alpha"], axis: float(level)},
+                                        rounds=section.get("rounds", ()), timing=when)  # fmt: skip
+                rounds = chains[0][0].spec["training"]["rounds"]
+                origins = tuple(links[0].path for links in chains)
+                yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
+
+
 def _setting(partition: str, clients: int) -> str:
     return str(parse_setting(f"{partition}-clients{clients}"))
 
@@ -181,6 +234,7 @@ def _request(
     variation: Mapping[str, Any] | None = None,
     rounds: Iterable[int] = (),
     model: str = "",
+    timing: Timing = ORDINARY,
 ) -> Request:
     entry = study.methods[method]
     reading = (reading or study.apfl["readings"][0]) if entry.generative else ""
@@ -192,6 +246,7 @@ def _request(
             semantics=semantics,
             variation=variation,
             rounds=rounds,
+            timing=timing,
         )
         for seed in study.seeds
     ]
