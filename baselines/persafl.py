@@ -14,6 +14,10 @@ asynchronous method. Clients descend on one of two personalised losses:
     me    min over theta of f(theta) + lam / 2 ||theta - w||^2, by lam (w - theta), where gradient steps seek theta on
           one batch D until ||grad f(theta; D) + lam (theta - w)|| <= nu
 
+The paper leaves the inner steps' length open. Steps of one length that suits lam diverge where the CNN is more curved
+than that; here they have the length of Barzilai and Borwein (1988), "Two-point step size gradient methods", which
+follows the curvature as it is met.
+
 A client's personalized model is a gradient step (or more) from w, or theta(w), by exact gradients on all of its
 training data; dropout clients make theirs in the same way. Clients take as many local steps as in FedAvg, by the
 study's optimiser (SGD in the paper). The paper's settings of its experiments could not be looked up: the defaults are
@@ -26,13 +30,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from apfl.aggregation import descend, difference
 from apfl.errors import require
 from apfl.federation import Method, Models, Problem, State
 from apfl.nets import Params
 from apfl.training import Phase, Result, Work
-from baselines.perfedavg import MetaGradient, adapted_model
-from baselines.pfedme import EnvelopeGradient, proximal_point
+from baselines.perfedavg import MetaGradient, adapted_model, shifted
+from baselines.pfedme import EnvelopeGradient, GradientOf, proximal_point
+
+
+def steps_to_tolerance(
+    gradient_of: GradientOf, start: Params, first: float, steps: int, tolerance: float
+) -> tuple[Tensor, Params]:
+    """Gradient steps until the norm of the gradient is at most ``tolerance``, but no more than ``steps``.
+
+    The first has length ``first``, the others <s, y> / <y, y> with s the last step and y the change of the gradient
+    over it; ``first`` again where the curvature <s, y> is not positive.
+    """
+    theta, length, last = start, first, None
+    for _ in range(steps):
+        loss, gradient = gradient_of(theta)
+        if product(gradient, gradient) <= tolerance**2:
+            break
+        if last is not None:
+            step, change = difference(theta, last[0]), difference(gradient, last[1])
+            curvature = product(step, change)
+            length = curvature / product(change, change) if curvature > 0 else first
+        last = theta, gradient
+        theta = shifted(theta, gradient, -length)
+    return loss, theta
+
+
+def product(first: Params, second: Params) -> float:
+    """The inner product over all parameters, accumulated in float64."""
+    parts = [(value.double() * second[name].double()).sum() for name, value in first.items()]
+    return torch.stack(parts).sum().item()
 
 
 @dataclass(frozen=True)
@@ -45,7 +80,7 @@ class PersAFL(Method):
     :param personal_steps: of maml, gradient steps from w to a personal model.
     :param lam: of me, the price of differing from the global model; as in pFedMe.
     :param nu: of me, the tolerance of the inner problem, a norm of its gradient.
-    :param inner_learning_rate: of me, the inner problem's gradient steps; as in pFedMe.
+    :param inner_learning_rate: of me, the length of the first of the inner problem's gradient steps; as in pFedMe.
     :param inner_steps: of me, their largest number.
     """
 
@@ -56,8 +91,8 @@ class PersAFL(Method):
     personal_steps: int = 1
     lam: float = 15.0
     nu: float = 0.1
-    inner_learning_rate: float = 0.05
-    inner_steps: int = 20
+    inner_learning_rate: float = 0.01
+    inner_steps: int = 10
 
     title: ClassVar[str] = "PersA-FL"
     model: ClassVar[str] = "personalized"
@@ -88,15 +123,16 @@ class PersAFL(Method):
         if self.form == "maml":
             hessian = "exact" if self.order == 2 else "none"
             return problem.phase(MetaGradient(problem.loss, self.alpha, hessian), batches=3)
-        inner = (self.lam, self.inner_learning_rate, self.inner_steps, self.nu)
-        return problem.phase(EnvelopeGradient(problem.loss, *inner))
+        return problem.phase(EnvelopeGradient(problem.loss, self.lam, self.solve))
 
     def personal_model(self, problem: Problem, client: int, shared: Params) -> Params:
         """The client's model made of the global one."""
         if self.form == "maml":
             return adapted_model(problem, client, shared, self.alpha, self.personal_steps)
-        inner = (self.lam, self.inner_learning_rate, self.inner_steps, self.nu)
-        return proximal_point(problem, client, shared, *inner)
+        return proximal_point(problem, client, shared, self.lam, self.solve)
+
+    def solve(self, gradient_of: GradientOf, start: Params) -> tuple[Tensor, Params]:
+        return steps_to_tolerance(gradient_of, start, self.inner_learning_rate, self.inner_steps, self.nu)
 
 
 METHOD = PersAFL

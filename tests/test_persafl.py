@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from problems import distance, equal, tiny_problem
 
 from apfl.errors import UserError
 from apfl.federation import load_method, run, run_work
+from baselines.persafl import steps_to_tolerance
+from baselines.pfedme import gradient_steps, proximal_point
 
 ALPHA, LAM, STEP = 0.3, 2.0, 0.3
 W = torch.linspace(-1, 2, 6, dtype=torch.float64)
-SOLVED = {"form": "me", "lam": LAM, "nu": 0.0, "inner_steps": 300, "inner_learning_rate": 0.2}
+SOLVED = {"form": "me", "lam": LAM, "nu": 1e-5, "inner_steps": 100}
 
 
 def final(problem, **parameters):
@@ -65,13 +68,69 @@ def test_synchronous_maml_is_per_fedavg(order, hessian) -> None:
 def test_the_envelope_with_a_high_price_is_fedavg_and_with_a_low_one_every_client_for_itself() -> None:
     problem = at(least_squares(clients=3, rounds=1, local_epochs=3), W)
     fedavg = [*run(load_method("fedavg"), problem)][-1].state["global"]
-    high = final(problem, form="me", lam=1e3, nu=0.0, inner_steps=60, inner_learning_rate=1e-3)
+    high = final(problem, form="me", lam=1e3, nu=1e-3, inner_steps=60)
     assert distance(high.state["global"], fedavg) < 0.02
-    low = {"form": "me", "lam": 1e-5, "nu": 0.0, "inner_steps": 500, "inner_learning_rate": 0.3}
+    low = {"form": "me", "lam": 1e-5, "nu": 1e-5, "inner_steps": 100}
     assert distance(final(problem, **low).state["global"], problem.start) < 1e-4
     personal = load_method("persafl", low).client_models({"global": problem.start}, problem, {})["personalized"]
     for client, params in personal.items():
         assert torch.allclose(vector(params), hessian_and_minimiser(problem, client)[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("nu", [0.5, 0.05, 1e-3])
+def test_the_inner_problem_is_solved_to_its_tolerance_and_no_further(nu) -> None:
+    problem = at(least_squares(clients=1, rounds=1, local_epochs=1), W)
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+
+    def gradient_norm(theta):
+        return (hessian @ (theta - minimiser) + LAM * (theta - W)).norm()
+
+    method = load_method("persafl", SOLVED | {"nu": nu})
+    *_, now = run(method, problem)
+    by_batch = W - (W - vector(now.state["global"])) / (STEP * LAM)
+    personal = vector(method.client_models({"global": problem.start}, problem, {})["personalized"][0])
+    for theta in (by_batch, personal):
+        assert gradient_norm(theta) <= 1.01 * nu + 1e-5
+    fewer = load_method("persafl", SOLVED | {"nu": 2.0 * gradient_norm(personal).item()})
+    earlier = vector(fewer.client_models({"global": problem.start}, problem, {})["personalized"][0])
+    assert gradient_norm(earlier) >= gradient_norm(personal) and gradient_norm(W) > 1
+
+
+def test_the_inner_problem_takes_no_more_steps_than_allowed() -> None:
+    problem, rate = at(least_squares(clients=1), W), 0.1
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+    first = W - rate * hessian @ (W - minimiser)
+    change = (hessian + LAM * torch.eye(6)) @ (first - W)
+    length = (first - W) @ change / (change @ change)
+    second = first - length * (hessian @ (first - minimiser) + LAM * (first - W))
+    for steps, expected in ((1, first), (2, second)):
+        method = load_method("persafl", SOLVED | {"inner_steps": steps, "inner_learning_rate": rate})
+        personal = method.client_models({"global": problem.start}, problem, {})["personalized"]
+        assert torch.allclose(vector(personal[0]), expected, atol=1e-4)
+
+
+def test_inner_steps_turn_back_from_directions_of_negative_curvature() -> None:
+    seen = []
+
+    def gradient_of(theta):
+        seen.append(theta["w"].item())
+        return torch.zeros(()), {"w": -theta["w"]}  # of -w^2 / 2, which has no minimiser
+
+    _, theta = steps_to_tolerance(gradient_of, {"w": torch.ones(1)}, first=0.5, steps=3, tolerance=0.0)
+    assert seen == [1.0, 1.5, 2.25] and theta["w"].item() == 3.375
+
+
+def test_the_inner_problem_is_solved_where_it_is_too_curved_for_steps_of_one_length() -> None:
+    problem, curved = at(least_squares(clients=1), W), 40
+    hessian, minimiser = hessian_and_minimiser(problem, 0)
+    steep = dataclasses.replace(problem, loss=lambda *given: curved * problem.loss(*given))
+    solvers = (
+        partial(steps_to_tolerance, first=0.05, steps=40, tolerance=1e-3),
+        partial(gradient_steps, learning_rate=0.05, steps=40),
+    )
+    found = [vector(proximal_point(steep, 0, problem.start, 1.0, solve)) for solve in solvers]
+    adaptive, fixed = ((curved * hessian @ (theta - minimiser) + theta - W).norm() for theta in found)
+    assert adaptive < 1e-2 and fixed > 1e6
 
 
 def test_a_personal_model_of_maml_takes_as_many_steps_as_asked() -> None:
@@ -120,7 +179,7 @@ def test_personal_models_are_pure_and_exist_for_dropouts_too(form) -> None:
 
 def test_it_fits_clients_better_than_the_global_model_that_it_starts_from() -> None:
     problem = least_squares(clients=3, rounds=40, local_epochs=2)
-    for parameters in ({"alpha": ALPHA}, {"form": "me", "lam": 0.3, "inner_learning_rate": 0.3, "nu": 1e-3}):
+    for parameters in ({"alpha": ALPHA}, {"form": "me", "lam": 0.3, "nu": 1e-3}):
         method = load_method("persafl", parameters)
         *_, now = run(method, problem)
         models = method.client_models(now.state, problem, {})
