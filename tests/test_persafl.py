@@ -10,6 +10,8 @@ import torch
 from least_squares import hessian_and_minimiser, least_squares, model_of, vector
 from problems import distance, equal, tiny_problem
 
+from apfl.asynchronous import run_clock
+from apfl.clock import Schedule, plan
 from apfl.errors import UserError
 from apfl.federation import load_method, run, run_work
 from baselines.persafl import steps_to_tolerance
@@ -193,3 +195,16 @@ def test_it_fits_clients_better_than_the_global_model_that_it_starts_from() -> N
 def test_hyper_parameters_out_of_range_are_refused(change) -> None:
     with pytest.raises(UserError, match=f"persafl.{next(iter(change))}"):
         load_method("persafl", change)
+
+
+def test_asynchronously_each_update_is_added_when_it_arrives_undiscounted() -> None:
+    problem, beta = tiny_problem(sizes=(10, 10), rounds=1), 0.5
+    trace = ((0, 0.0, 1.0), (1, 0.0, 2.0))
+    schedule = Schedule(latency="trace", trace=trace, merge="delta")
+    method = load_method("persafl", {"beta": beta})
+    *_, now = run_clock(method, problem, schedule, plan(schedule, (0, 1), 1, 0))
+    expected = problem.start
+    for work in method.client_work({"global": problem.start}, problem, 1, [0, 1]):
+        sent = run_work(problem, work, 1).params  # both started from the first version
+        expected = {name: expected[name] - beta * (problem.start[name] - sent[name]) for name in sent}
+    assert distance(now.state["global"], expected) < 1e-6
