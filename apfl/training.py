@@ -143,6 +143,7 @@ class Phase:
     :param trainable: which parameters change, by name; the others are constants.
     :param batches: independent batches that one step gets (each from its own permutation).
     :param shuffle: whether epochs permute the data.
+    :param drift: a constant direction that each step follows besides the optimiser's, at the same learning rate.
     """
 
     objective: Objective
@@ -153,6 +154,7 @@ class Phase:
     trainable: Callable[[str], bool] = everything
     batches: int = 1
     shuffle: bool = True
+    drift: Params | None = None
 
 
 @dataclass(frozen=True)
@@ -363,6 +365,10 @@ def _run_phase(
         for name, value in trainable.items():
             value.grad = direction[name]
         optimizer.step()
+        if phase.drift is not None:
+            with torch.no_grad():
+                for name, value in trainable.items():
+                    value.sub_(phase.drift[name], alpha=phase.optimizer.learning_rate)
         total += loss
         seen += sum(len(row) for row in rows)
     for value in params.values():

@@ -11,15 +11,21 @@ After each round the student starts at the mean of the clients' models and follo
 
 with Adam, a cosine schedule to zero and gradient norms clipped at 5. Every ``evaluate_every`` steps it is measured on
 the server's validation part; the best student of the round becomes the global model, and distillation stops after
-``patience`` steps without gain. So the official code (github.com/epfml/federated-learning-public-code, with the
-options of its README), including the uniform mean that the student starts from.
+``patience`` steps without gain. So the paper and its official code (github.com/epfml/federated-learning-public-code,
+with the options of its README).
 
-Its server holds out 10 % of the training images before they are shared among clients. Here each participant gives that
-share of its training images (drawn once, labels included) to the server and does not train on them. No test image and
-no dropout client's image is touched. With ``validation`` 0 there is no such part, and the last student is taken. The
-proxy images come from another data set, in its own normalisation, and their labels are never read. A round of the
-official 10,000 steps costs many times its local training in a small study, so the default is 400: with five clients
-about as much as 35,000 images of local training.
+The clients there are of about one size, and hold most classes. Where they do not, mean logits can be worthless: a
+class that one client alone holds is outvoted by all others. Three decisions keep the method's chance fair, and each
+has a parameter. The student starts at FedAvg's mean, weighted by samples, where the code's is uniform. The start is
+among the students to choose from, which the code has as an option. And ``ensemble`` "probabilities" takes the mean of
+the clients' probabilities for target, which has the gradient of the code's own default, the mean of the divergences.
+
+The official server holds out 10 % of the training images before they are shared among clients. Here each participant
+gives that share of its training images (drawn once, labels included) to the server and does not train on them. No test
+image and no dropout client's image is touched. With ``validation`` 0 there is no such part, and the last student is
+taken. The proxy images come from another data set, in its own normalisation; their labels are never read. A round of
+the official 10,000 steps costs many times its local training in a small study, so the default is 400: with five
+clients about as much as 35,000 images of local training.
 """
 
 from __future__ import annotations
@@ -49,21 +55,26 @@ class FedDF(FedAvg):
     :param batch_size: proxy images a step (64 in the official code).
     :param learning_rate: of the student's Adam (1e-3 in the official code).
     :param temperature: T (1 in the official code).
+    :param ensemble: ``logits`` (the paper) or ``probabilities``, what the mean over the clients is taken of.
     :param evaluate_every: steps between measurements on the validation part (100 in the official code).
     :param patience: steps without gain after which distillation stops (1,000 in the official code).
     :param validation: share of each participant's training images that the server holds instead (0.1 in the official
         code).
-    :param weights: ``uniform`` (the official code) or ``samples`` (FedAvg), of the mean that the student starts from.
+    :param weights: ``samples`` (FedAvg) or ``uniform`` (the official code), of the mean that the student starts from.
+    :param keep_start: whether that mean stays if no student is better on the validation part (off in the official
+        README).
     """
 
     steps: int = 400
     batch_size: int = 64
     learning_rate: float = 1e-3
     temperature: float = 1.0
+    ensemble: str = "logits"
     evaluate_every: int = 100
     patience: int = 1000
     validation: float = 0.1
-    weights: str = "uniform"
+    weights: str = "samples"
+    keep_start: bool = True
 
     title: ClassVar[str] = "FedDF"
     additive: ClassVar[bool] = False
@@ -75,8 +86,9 @@ class FedDF(FedAvg):
         for name in ("learning_rate", "temperature"):
             require(getattr(self, name) > 0, f"feddf.{name} {getattr(self, name)}: must be positive")
         require(0 <= self.validation < 1, f"feddf.validation {self.validation}: must be at least 0 and less than 1")
-        known = self.weights in ("uniform", "samples")
-        require(known, f"feddf.weights {self.weights!r}: unknown; choose uniform or samples")
+        for name, choices in (("weights", ("uniform", "samples")), ("ensemble", ("logits", "probabilities"))):
+            value = getattr(self, name)
+            require(value in choices, f"feddf.{name} {value!r}: unknown; choose {' or '.join(choices)}")
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [
@@ -130,6 +142,8 @@ class FedDF(FedAvg):
                     best, best_accuracy, best_step = channels_last(student), accuracy, step
                 if step - best_step >= self.patience:
                     break
+        if self.keep_start and len(validation) and self.accuracy(problem, start, validation) > best_accuracy:
+            return start
         return {name: value.detach() for name, value in best.items()}
 
     def point(self, model: Model, student: Params, teachers: Sequence[Params], images: Tensor) -> None:
@@ -139,9 +153,7 @@ class FedDF(FedAvg):
         teachers agree: of the rounding that automatic differentiation leaves, Adam would make whole steps.
         """
         with torch.no_grad():
-            # Sums of a few float32 are exact in float64: the mean of equal logits is those logits.
-            total = sum(model(teacher, images).double() for teacher in teachers)
-            target = ((total / len(teachers)).float() / self.temperature).softmax(1)
+            target = self.target(torch.stack([model(teacher, images).float() for teacher in teachers]))
         logits = model(student, images).float()
         slope = ((logits.detach() / self.temperature).softmax(1) - target) / (self.temperature * len(images))
         gradients = torch.autograd.grad(
@@ -149,6 +161,17 @@ class FedDF(FedAvg):
         )
         for value, gradient in zip(student.values(), gradients, strict=True):
             value.grad = gradient
+
+    def target(self, logits: Tensor) -> Tensor:
+        """The probabilities [B, classes] that the student should learn, of the teachers' logits [K, B, classes]."""
+
+        def mean(values: Tensor) -> Tensor:
+            # Sums of a few float32 are exact in float64: the mean of equal numbers is that number.
+            return values.double().mean(0).float()
+
+        if self.ensemble == "logits":
+            return (mean(logits) / self.temperature).softmax(1)
+        return mean((logits / self.temperature).softmax(2))
 
     @staticmethod
     def accuracy(problem: Problem, params: Params, indices: Tensor) -> float:

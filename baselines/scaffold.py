@@ -6,18 +6,23 @@
                 and Suresh, Ananda Theertha},
       booktitle = {ICML}, year = {2020}}
 
-The server keeps a control variate c and every client one, c_i; all start at zero. Client i follows the gradient of
-f_i(w) + <c - c_i, w> from the server's model x to y_i, and renews its control variate by one of the paper's options:
+The server keeps a control variate c and every client one, c_i; all start at zero. Client i takes K steps of size eta
+from the server's model x to y_i, each corrected by c - c_i, and renews its control variate by one of two options:
 
     I   c_i+ = the gradient of f_i at x over all of the client's data
-    II  c_i+ = c_i - c + (x - y_i) / (K eta), the mean of the K gradients that plain SGD of step eta followed
+    II  c_i+ = c_i - c + (x - y_i) / (K eta), the mean of the K directions that it would have followed uncorrected
 
-The server moves x by ``server_learning_rate`` towards the mean of the y_i, and c to c + 1/N sum_i (c_i+ - c_i).
+The server moves x by ``server_learning_rate`` towards the mean of the y_i, and c to c + mean_i (c_i+ - c_i).
 
-SCAFFOLD is defined for SGD. The paper trains all methods with Adam: then Adam gets the corrected gradient, and only
-option I is left, since Adam's displacement says nothing about the size of the gradients; option II with Adam is
-refused. Both means weigh the clients alike, as in SCAFFOLD's paper; ``weights`` "samples" weighs them both by samples,
-which is the objective of FedAvg (Eq. 2). Weighing only one of them would leave corrections that do not cancel.
+SCAFFOLD is defined for SGD. The paper trains all methods with Adam, and does not say what it corrects. Control variates
+must be of the kind that they correct: those of option I are gradients, so Adam gets the corrected gradient, which is
+that of f_i(w) + <c - c_i, w>; those of option II are Adam's directions, so the correction is added to Adam's step, as
+Li et al. (2022), "Federated learning on non-IID data silos", do. For SGD the two are the same. Option II is the
+default: f_i plus a linear function is unbounded below, and since Adam's steps do not shrink with the gradient, they
+follow option I's correction away from any solution when clients are few and unlike.
+
+Both means weigh clients by samples, so that SCAFFOLD has the objective of FedAvg (Eq. 2); its paper's clients are of
+one size, ``weights`` "uniform" is its formula. Weighing only one mean would leave corrections that do not cancel.
 """
 
 from __future__ import annotations
@@ -65,19 +70,19 @@ class GradientAt:
 @dataclass(frozen=True)
 class Scaffold(Method):
     """
-    :param option: ``I`` or ``II``, how clients renew their control variates; I is the one that fits Adam.
+    :param option: ``I`` or ``II`` (the one in SCAFFOLD's experiments), how clients renew their control variates.
     :param optimizer: of the clients: ``training`` (the study's, Adam in the paper) or ``sgd`` (as SCAFFOLD's paper).
     :param sgd_learning_rate: of ``sgd``; 0.01 as tuned for SCAFFOLD by Li et al. (2022), "Federated learning on
         non-IID data silos".
     :param server_learning_rate: of the server's step; 1 in SCAFFOLD's experiments.
-    :param weights: ``uniform`` (SCAFFOLD's paper) or ``samples`` (Eq. 2), the clients' weights in both means.
+    :param weights: ``samples`` (Eq. 2) or ``uniform`` (SCAFFOLD's paper), the clients' weights in both means.
     """
 
-    option: str = "I"
+    option: str = "II"
     optimizer: str = "training"
     sgd_learning_rate: float = 0.01
     server_learning_rate: float = 1.0
-    weights: str = "uniform"
+    weights: str = "samples"
 
     title: ClassVar[str] = "SCAFFOLD"
     additive: ClassVar[bool] = True
@@ -91,11 +96,6 @@ class Scaffold(Method):
             require(getattr(self, name) > 0, f"scaffold.{name} {getattr(self, name)}: must be positive")
 
     def init(self, problem: Problem) -> State:
-        optimizer = self.local_optimizer(problem)
-        require(
-            self.option == "I" or optimizer.name == "sgd",
-            f"scaffold.option II: needs plain SGD, not {optimizer.name}; choose option I or optimizer sgd",
-        )
         zero = {name: torch.zeros_like(value) for name, value in problem.start.items()}
         return {"global": problem.start, "control": zero, "clients": {str(k): zero for k in self.clients(problem)}}
 
@@ -103,11 +103,13 @@ class Scaffold(Method):
         work = []
         for client in clients:
             correction = _combine(state["control"], state["clients"][str(client)], -1)
-            objective = Gradient(Corrected(problem.loss, correction))
-            phase = problem.phase(objective, optimizer=self.local_optimizer(problem))
-            work.append(Work(client, state["global"], (phase,)))
+            optimizer = self.local_optimizer(problem)
             if self.option == "I":
+                phase = problem.phase(Gradient(Corrected(problem.loss, correction)), optimizer=optimizer)
                 work.append(self.gradient_work(problem, state["global"], client))
+            else:
+                phase = problem.phase(optimizer=optimizer, drift=correction)
+            work.append(Work(client, state["global"], (phase,)))
         return work
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
@@ -142,7 +144,7 @@ class Scaffold(Method):
         if gradient is not None:
             return {name: -value for name, value in gradient.params.items()}
         scale = 1 / (local.steps * self.local_optimizer(problem).learning_rate)
-        start, correction = local.work.start, local.work.phases[0].objective.loss.correction
+        start, correction = local.work.start, local.work.phases[0].drift
         return {name: scale * (start[name] - value) - correction[name] for name, value in local.params.items()}
 
     def weight(self, problem: Problem, client: int) -> float:

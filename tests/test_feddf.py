@@ -35,10 +35,11 @@ def final(problem, method="feddf", **parameters):
 def test_with_identical_teachers_the_student_does_not_move(network, bf16) -> None:
     problem = with_proxy(tiny_problem(network=network, bf16=bf16))
     teacher = problem.start if isinstance(network, Tiny) else initial_parameters({"name": "cnn"}, 1, 3, seed=1)
-    method = FedDF(steps=7, batch_size=16)
-    assert equal(method.distilled(problem, teacher, [teacher] * 3, round=1), teacher)
-    other = parameters(network, 5)
-    assert not equal(method.distilled(problem, teacher, [teacher, other], round=1), teacher)
+    for ensemble in ("logits", "probabilities"):
+        method = FedDF(steps=7, batch_size=16, ensemble=ensemble, keep_start=False)
+        assert equal(method.distilled(problem, teacher, [teacher] * 3, round=1), teacher)
+        other = parameters(network, 5)
+        assert not equal(method.distilled(problem, teacher, [teacher, other], round=1), teacher)
 
 
 def test_with_one_client_it_is_fedavg_bit_for_bit() -> None:
@@ -50,15 +51,16 @@ def test_with_one_client_it_is_fedavg_bit_for_bit() -> None:
     assert equal(final(problem, steps=20).state["global"], final(less, "fedavg").state["global"])
 
 
+@pytest.mark.parametrize("ensemble", ["logits", "probabilities"])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_a_step_follows_the_gradient_of_the_forward_kl_from_the_mean_logits(temperature) -> None:
+def test_a_step_follows_the_gradient_of_the_forward_kl_from_the_ensemble(temperature, ensemble) -> None:
     problem = with_proxy(tiny_problem())
     teachers = [parameters(Tiny(1, 3), seed) for seed in (1, 2, 3)]
     student = {name: value.clone().requires_grad_() for name, value in problem.start.items()}
     images = problem.proxy.batch(torch.arange(9)).images
-    FedDF(temperature=temperature).point(problem.model, student, teachers, images)
-    mean = torch.stack([problem.model(teacher, images) for teacher in teachers]).mean(0)
-    target = (mean / temperature).softmax(1)
+    FedDF(temperature=temperature, ensemble=ensemble).point(problem.model, student, teachers, images)
+    scaled = torch.stack([problem.model(teacher, images) for teacher in teachers]) / temperature
+    target = scaled.mean(0).softmax(1) if ensemble == "logits" else scaled.softmax(2).mean(0)
     loss = (target * (target.log() - F.log_softmax(problem.model(student, images) / temperature, 1))).sum(1).mean()
     expected = torch.autograd.grad(loss, list(student.values()))
     assert max(value.abs().max() for value in expected) > 1e-3
@@ -106,7 +108,9 @@ def test_a_tenth_of_each_clients_training_images_is_the_servers_and_not_trained_
 
 def test_neither_test_images_nor_dropouts_nor_proxy_labels_reach_the_server() -> None:
     problem = with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,)))
-    before = final(problem, steps=150, evaluate_every=3).state["global"]
+    options = {"steps": 150, "evaluate_every": 3}
+    before = final(problem, **options, keep_start=False).state["global"]
+    kept = final(problem, **options).state["global"]
     images = problem.images
     hidden = torch.cat([*problem.test, problem.train[2]])
     labels, pixels = images.labels.clone(), images.pixels.clone()
@@ -114,14 +118,15 @@ def test_neither_test_images_nor_dropouts_nor_proxy_labels_reach_the_server() ->
     pixels[hidden] = 255 - pixels[hidden]
     changed = dataclasses.replace(problem, images=dataclasses.replace(images, labels=labels, pixels=pixels))
     changed = dataclasses.replace(changed, proxy=dataclasses.replace(problem.proxy, labels=torch.arange(40)))
-    assert equal(before, final(changed, steps=150, evaluate_every=3).state["global"])
+    assert equal(before, final(changed, **options, keep_start=False).state["global"])
+    assert equal(kept, final(changed, **options).state["global"])
 
 
 def test_the_student_is_measured_on_the_participants_part_alone(monkeypatch) -> None:
     problem = with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,), rounds=1))
     measured_on = []
     monkeypatch.setattr(FedDF, "accuracy", staticmethod(lambda *arguments: measured_on.append(arguments[2]) or 0.0))
-    final(problem, steps=1)
+    final(problem, steps=1, keep_start=False)
     (indices,) = measured_on
     assert len(indices) == 6
     assert set(indices.tolist()) < {*problem.train[0].tolist(), *problem.train[1].tolist()}
@@ -147,7 +152,7 @@ def measured(monkeypatch, accuracies, **parameters):
         return next(given)
 
     monkeypatch.setattr(FedDF, "accuracy", staticmethod(accuracy))
-    return FedDF(**parameters).distilled(problem, problem.start, teachers, round=1), seen
+    return FedDF(**({"keep_start": False} | parameters)).distilled(problem, problem.start, teachers, round=1), seen
 
 
 def parameters_of(seed: int):
@@ -158,6 +163,13 @@ def test_the_best_student_on_the_validation_part_is_taken(monkeypatch) -> None:
     student, seen = measured(monkeypatch, [0.1, 0.6, 0.6, 0.4], steps=8, evaluate_every=2)
     assert len(seen) == 4 and equal(student, seen[1])
     assert not equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize(("start", "wins"), [(0.61, True), (0.6, False)])
+def test_the_start_stays_if_no_student_is_better(monkeypatch, start, wins) -> None:
+    student, seen = measured(monkeypatch, [0.1, 0.6, 0.4, start], steps=6, evaluate_every=2, keep_start=True)
+    assert equal(student, seen[3] if wins else seen[1])
+    assert equal(seen[3], tiny_problem().start)
 
 
 def test_distillation_stops_when_patience_is_over(monkeypatch) -> None:
@@ -197,7 +209,7 @@ def test_gradients_are_clipped(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": -1}, {"temperature": 0.0}, {"validation": 1.0}, {"weights": "all"}, {"patience": 0}]
+    "change", [{"steps": -1}, {"temperature": 0.0}, {"validation": 1.0}, {"weights": "all"}, {"ensemble": "votes"}]
 )
 def test_settings_out_of_range_are_refused(change) -> None:
     with pytest.raises(UserError, match=f"feddf.{next(iter(change))}"):

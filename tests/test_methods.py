@@ -33,9 +33,11 @@ QUICK: dict[str, Any] = {
 """Values that keep the hyper-parameters of these names small."""
 
 VARIANTS = [(name, {}) for name in FEDERATED] + [
-    ("scaffold", {"option": "II", "optimizer": "sgd"}),
-    ("scaffold", {"weights": "samples", "server_learning_rate": 0.5}),
-    ("feddf", {"validation": 0.0, "weights": "samples"}),
+    ("scaffold", {"option": "I"}),
+    ("scaffold", {"optimizer": "sgd", "sgd_learning_rate": 0.05}),
+    ("scaffold", {"weights": "uniform", "server_learning_rate": 0.5}),
+    ("feddf", {"validation": 0.0, "weights": "uniform"}),
+    ("feddf", {"keep_start": False, "ensemble": "probabilities"}),
     ("persafl", {"form": "me"}),
     ("ffgg", {"shared_update": "gradient", "aggregator": "median"}),
 ]

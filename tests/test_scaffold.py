@@ -9,7 +9,7 @@ import torch
 from problems import distance, equal, quadratics, same_data, tiny_problem
 
 from apfl.errors import UserError
-from apfl.federation import load_method, run, weighted_mean
+from apfl.federation import load_method, run, run_work, weighted_mean
 from apfl.training import Gradient, Step, cross_entropy
 from baselines.scaffold import Corrected
 
@@ -40,12 +40,13 @@ def test_weighing_by_samples_ends_at_the_optimum_of_the_weighted_objective() -> 
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"option": "I"}, {"option": "I", "weights": "samples"}, {"option": "II", "optimizer": "sgd"}]
+    "parameters",
+    [{"option": "I"}, {"option": "II"}, {"weights": "uniform"}, {"optimizer": "sgd", "sgd_learning_rate": 0.1}],
 )
 def test_the_clients_control_variates_average_to_the_servers(parameters) -> None:
     problem = tiny_problem(sizes=(23, 12, 0, 30), rounds=3)
     state = final(problem, **parameters).state
-    weighted = parameters.get("weights") == "samples"
+    weighted = parameters.get("weights") != "uniform"
     weights = [problem.size(client) if weighted else 1 for client in (0, 1, 3)]
     mean = weighted_mean([state["clients"][str(client)] for client in (0, 1, 3)], weights)
     assert distance(mean, state["control"]) < 1e-6
@@ -53,19 +54,19 @@ def test_the_clients_control_variates_average_to_the_servers(parameters) -> None
     assert not any(value.any() for value in state["clients"]["2"].values())
 
 
+@pytest.mark.parametrize("option", ["I", "II"])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_identical_clients_give_fedavg(optimizer) -> None:
+def test_identical_clients_give_fedavg(optimizer, option) -> None:
     problem = same_data(tiny_problem(rounds=3, batch_size=50, optimizer=optimizer))
-    options = [{"option": "I"}] + [{"option": "II"}] * (optimizer == "sgd")
     fedavg = final(problem, "fedavg").state["global"]
-    for parameters in options:
-        # Adam divides by the size of the gradient, so rounding is blown up where gradients vanish.
-        assert distance(fedavg, final(problem, **parameters).state["global"]) < (1e-3 if optimizer == "adam" else 1e-5)
+    # Adam divides by the size of the gradient, so rounding is blown up where gradients vanish.
+    assert distance(fedavg, final(problem, option=option).state["global"]) < (1e-3 if optimizer == "adam" else 1e-5)
 
 
-def test_the_first_round_is_fedavg_since_control_variates_start_at_zero() -> None:
+@pytest.mark.parametrize("option", ["I", "II"])
+def test_the_first_round_is_fedavg_since_control_variates_start_at_zero(option) -> None:
     problem = tiny_problem(rounds=1)
-    state = final(problem, weights="samples").state
+    state = final(problem, option=option).state
     assert equal(state["global"], final(problem, "fedavg").state["global"])
 
 
@@ -97,8 +98,8 @@ def test_the_correction_adds_itself_to_the_gradient() -> None:
 
 def test_a_clients_correction_is_the_servers_control_variate_minus_its_own() -> None:
     problem = tiny_problem(rounds=2)
-    state = final(problem).state
-    method = load_method("scaffold")
+    state = final(problem, option="I").state
+    method = load_method("scaffold", {"option": "I"})
     work = {(piece.client, piece.role): piece for piece in method.client_work(state, problem, 3, (0, 1, 2))}
     for client in (0, 1, 2):
         correction = work[client, "local"].phases[0].objective.loss.correction
@@ -114,9 +115,37 @@ def test_the_server_step_goes_that_far_towards_the_mean() -> None:
     assert distance(half, middle) < 1e-6
 
 
-def test_option_two_is_refused_under_adam() -> None:
-    with pytest.raises(UserError, match="option I or optimizer sgd"):
-        final(tiny_problem(), option="II")
+def test_option_two_adds_the_correction_to_the_step_of_adam() -> None:
+    problem = tiny_problem(rounds=2)
+    state = final(problem).state
+    (corrected,) = load_method("scaffold").client_work(state, problem, 3, (0,))
+    (plain,) = load_method("fedavg").client_work(state, problem, 3, (0,))
+    (phase,) = corrected.phases
+    assert equal(phase.drift, _difference(state["control"], state["clients"]["0"]))
+    one_step = [
+        run_work(problem, dataclasses.replace(work, phases=(dataclasses.replace(work.phases[0], steps=1),)), 3).params
+        for work in (plain, corrected)
+    ]
+    assert distance(_difference(*one_step), {name: 0.01 * value for name, value in phase.drift.items()}) < 1e-6
+
+
+def test_the_control_variate_of_option_two_is_the_mean_uncorrected_direction_of_adam() -> None:
+    problem = tiny_problem(rounds=1)
+    state = final(problem).state
+    method = load_method("scaffold")
+    work = method.client_work(state, problem, 2, (0, 1, 2))
+    results = [run_work(problem, piece, 2) for piece in work]
+    after = method.server_update(state, problem, 2, results)
+    for result in results:
+        drift = result.work.phases[0].drift
+        moved = _difference(state["global"], result.params)
+        uncorrected = {name: moved[name] - 0.01 * result.steps * drift[name] for name in drift}
+        mean = {name: value / (0.01 * result.steps) for name, value in uncorrected.items()}
+        assert distance(after["clients"][str(result.client)], mean) < 1e-4
+
+
+def _difference(first, second):
+    return {name: first[name] - second[name] for name in first}
 
 
 @pytest.mark.parametrize(
