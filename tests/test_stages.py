@@ -252,6 +252,18 @@ def test_a_diverged_run_says_so_and_leaves_a_table_without_the_lost_rounds(files
     assert set(pd.read_parquet(tmp_path / "metrics.parquet")["round"]) == {0}
 
 
+def test_a_server_that_ends_in_numbers_that_are_not_finite_has_diverged(files, tmp_path, monkeypatch) -> None:
+    def broken(self, state, problem, round, results):
+        return {"global": {name: value * float("nan") for name, value in state["global"].items()}}
+
+    monkeypatch.setattr("baselines.fedavg.FedAvg.server_update", broken)
+    federate(
+        specification(training={"rounds": 2, "evaluate_rounds": [0, 2], "save_rounds": [2]}), files.inputs, tmp_path
+    )
+    assert read_json(tmp_path / "run.json")["status"] == "diverged"
+    assert set(pd.read_parquet(tmp_path / "metrics.parquet")["round"]) == {0}
+
+
 BAD = [
     (specification(module="fedfoo"), "no baselines/fedfoo.py"),
     (specification(parameters={"mu": 1}), "mu"),

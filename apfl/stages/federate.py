@@ -3,6 +3,7 @@ resumption."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -205,7 +206,11 @@ def _evaluated(
     for now in rounds:
         if now.round in problem.training.evaluate_rounds:
             time_ = now.time if isinstance(now, AsyncRound) else float(now.round)
-            rows.extend(evaluate(problem, method.client_models(now.state, problem, now.latest), now.round, time_))
+            here = evaluate(problem, method.client_models(now.state, problem, now.latest), now.round, time_)
+            for row in here:  # a server's own training may diverge after the clients' did not
+                if not math.isfinite(row["loss"]):
+                    raise Diverged(row["client"], row["model"])
+            rows.extend(here)
         if now.round in problem.training.save_rounds:
             saved.update(saved_models(now, method, problem))
         yield now
