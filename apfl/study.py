@@ -25,6 +25,10 @@ OUTPUTS = (
 )  # fmt: skip
 
 
+COURSES = ("figure_staleness", "figure_timeline")
+"""The figures of the course of events, which no test set tells apart."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number of a table, or one line of a figure: which runs (one a seed) and which model's accuracy.
@@ -187,7 +191,8 @@ def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
             most = full | {"datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
             shown: dict[str, Request] = {}
             for cell, chains in make(study, most):
-                shown.setdefault(cell.timing.name, (cell, chains))
+                axis = {**cell.axis, "shown": section["rounds"]}
+                shown.setdefault(cell.timing.name, (replace(cell, axis=axis), chains))
             yield from shown.values()
 
 

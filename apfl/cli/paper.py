@@ -65,11 +65,13 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
     from apfl.artifacts import write_text
     from apfl.config import load_study
     from apfl.paper.report import figure_section, provenance_section, render, table_section
-    from apfl.study import cells, runs
+    from apfl.study import OUTPUTS, cells, runs
 
     loaded = load_study(study)
-    sections = [table_section(_table(loaded, study, results, name, partial)) for name in sorted(loaded.tables)]
-    for name in sorted(loaded.figures):
+    order = OUTPUTS.index
+    names = sorted(loaded.tables, key=order)
+    sections = [table_section(_table(loaded, study, results, name, partial)) for name in names]
+    for name in sorted(loaded.figures, key=order):
         ours = cells(loaded, name)
         sections.append(figure_section(name, ours, _metrics(study, results, ours, partial)))
     planned = [run.path for run in runs(loaded)]
@@ -109,19 +111,22 @@ def _write_all(names: Iterable[str], make: Callable[[str], list[Path]]) -> None:
 
 
 def _table(study: Study, path: Path, results: Path, name: str, partial: bool) -> Table:
-    from apfl.paper import table1, tables
+    from apfl.paper import asynchrony, table1, tables
     from apfl.study import cells
 
     ours = cells(study, name)
     if name == "table1":
         return table1.build(ours[0], results, partial)
-    return tables.build(name, ours, _metrics(path, results, ours, partial))
+    metrics = _metrics(path, results, ours, partial)
+    if name in asynchrony.LEVELS:
+        return asynchrony.build(name, ours, metrics, study.tables[name].get("target", 1.0))
+    return tables.build(name, ours, metrics)
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
     from apfl.paper.metrics import collect
 
-    runs = (run for cell in cells for run in cell.runs)
+    runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
     return collect(results, runs, partial, command=f"snakemake --configfile {study}")
 
 

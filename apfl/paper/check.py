@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apfl.artifacts import require_file
 
-PLACE = ("table", "dataset", "setting", "client_role", "column", "test")
+PLACE = ("table", "dataset", "setting", "heterogeneity", "rate", "client_role", "column", "test")
 
 
 def holes(path: Path) -> list[str]:
@@ -20,9 +20,14 @@ def holes(path: Path) -> list[str]:
     if path.name == "table1.csv":
         return [f"table1: client {row['client']}: {row['status']}" for row in rows if row["status"] != "ok"]
     planned = [row for row in rows if int(row["seeds_planned"])]
-    lacking = [row for row in planned if not row["reproduced_mean"] or row["seeds"] != row["seeds_planned"]]
-    found = [f"{', '.join(row[name] for name in PLACE)}: {_what(row)}" for row in lacking]
+    lacking = [row for row in planned if not _answered(row) or row["seeds"] != row["seeds_planned"]]
+    found = [f"{', '.join(row[name] for name in PLACE if name in row)}: {_what(row)}" for row in lacking]
     return found if planned else [f"{path.stem}: the study runs no cell of it"]
+
+
+def _answered(row: dict[str, str]) -> bool:
+    """A number, or that there cannot be one: a target that was not reached."""
+    return bool(row.get("reproduced_mean") or row.get("time_mean")) or row["status"] == "not reached"
 
 
 def _what(row: dict[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""Figures 4 and 5: mean over seeds, with a band of one standard deviation; the same bytes for the same numbers."""
+"""Figures 4 and 5, and those of virtual time: mean over seeds, band of one standard deviation; the same bytes for the
+same numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.artifacts import atomic_path, write_text
-from apfl.paper import published, tidy
+from apfl.paper import courses, published, tidy, virtual
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.metrics import Metrics, cell_values, curve, estimate
 from apfl.paper.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
     from apfl.study import Cell
 
-NAMES = ("figure4", "figure5")
+NAMES = ("figure4", "figure5", "figure_time", *courses.DRAWN)
+HEADINGS = {
+    "figure_time": "Accuracy along time and bytes",
+    "figure_staleness": "Staleness",
+    "figure_timeline": "Who trained when",
+}
+"""What figures are called that the paper does not number."""
 TESTS = {"": "pooled", "_own": "own"}
 """By suffix of the file name, the test set that a figure shows."""
 CAPTIONS = {
@@ -33,12 +40,20 @@ CAPTIONS = {
     "band ± one standard deviation. The paper prints no numbers.",
     "figure5": "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
     "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
+    "figure_time": "Accuracy along virtual time, and along the bytes that the server has sent and received, by "
+    "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. What a method downloads "
+    "after training, such as a generator, is not counted.",
+    "figure_staleness": "How many versions old the uploads were that reached the asynchronous server, over all seeds.",
+    "figure_timeline": "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
+    "cycle of download, training and upload, with the staleness of its upload; a mark where the server merges; dotted "
+    "lines where another round's worth of uploads has arrived.",
 }
-DATASETS = {"figure4": published.DATASETS, "figure5": ("cifar10", "emnist")}
+DATASETS = {"figure4": published.DATASETS, "figure5": ("cifar10", "emnist"), "figure_time": ()}
 AXES = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
 ROUND = "round"
-WHAT = {"figure4": "accuracy", "figure5": "friend's accuracy"}
-STYLES = {"figure4": method_styles, "figure5": dataset_styles}
+TIME_AXES = {"time": "virtual time", "bytes": "data moved (MB)"}
+WHAT = {"figure4": "accuracy", "figure5": "friend's accuracy", "figure_time": "accuracy"}
+STYLES = {"figure4": method_styles, "figure5": dataset_styles, "figure_time": method_styles}
 PLAIN = {"linewidth": 1.3, "markersize": 4.5, "zorder": 3}
 STRONG = {"linewidth": 2.4, "markersize": 9, "zorder": 4}
 FEW = 7
@@ -70,8 +85,31 @@ class Panel:
 
 
 def data(name: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
-    """The panels of ``figure4`` or ``figure5`` on one test set."""
-    return {"figure4": _along_rounds, "figure5": _along_parameters}[name](cells, metrics, test)
+    """The panels of ``figure4``, ``figure5`` or ``figure_time`` on one test set."""
+    makers = {"figure4": _along_rounds, "figure5": _along_parameters, "figure_time": _along_time}
+    return makers[name](cells, metrics, test)
+
+
+def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+    """A row of panels for each data set and level of heterogeneity: along time, along bytes."""
+    virtual.check_timelines(cells, metrics)
+    places: dict[tuple[str, float], list[Cell]] = {}
+    for cell in cells:
+        places.setdefault((cell.dataset, cell.axis["heterogeneity"]), []).append(cell)
+    panels = []
+    for (dataset, level), here in places.items():
+        for axis, xlabel in TIME_AXES.items():
+            curves = tuple(
+                Curve(
+                    cell.title,
+                    virtual.along(cell, metrics, test, axis),
+                    _note([metrics.status(run) for run in cell.runs]),
+                )
+                for cell in here
+            )
+            title = f"{dataset_label(dataset)}, {partition_label(here[0].setting)}, heterogeneity {level:g}"
+            panels.append(Panel(title if axis == "time" else "", xlabel, curves))
+    return tuple(panels)
 
 
 def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
@@ -174,6 +212,8 @@ def _draw_panel(axes: Axes, panel: Panel, styles: Mapping[str, LineStyle]) -> No
     axes.margins(x=0.02)
     if panel.xlabel == ROUND:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    elif panel.xlabel in TIME_AXES.values():
+        axes.set_xlim(left=0)
     else:
         axes.set_xscale("log")
         ticks = sorted({x for item in drawn for x in item.points["x"]})
@@ -255,16 +295,34 @@ def encode(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
-    """Write ``{folder}/{name}{,_own}.{svg,pdf,png}`` and the points of both as ``{name}.csv``."""
+@dataclass(frozen=True)
+class Picture:
+    """One drawing of a figure: what its file's name ends in, and the test that it shows, if it shows one."""
+
+    suffix: str
+    title: str
+    figure: Figure
+
+
+def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[Picture, ...], pd.DataFrame]:
+    """The drawings of a figure and what is drawn, as a table."""
+    if name in courses.DRAWN:
+        figure, points = courses.DRAWN[name](cells)
+        return (Picture("", "", figure),), points
     panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
+    drawn = (Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test)) for suffix, test in TESTS.items())
+    return tuple(drawn), tidy_points(panels)
+
+
+def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``{folder}/{name}{,_own}.{svg,pdf,png}`` and what is drawn as ``{name}.csv``."""
+    drawn, points = pictures(name, cells, metrics)
     paths = []
-    for suffix, test in TESTS.items():
-        figure = draw(name, panels[test], test)
+    for picture in drawn:
         for kind in METADATA:
-            paths.append(Path(folder) / f"{name}{suffix}.{kind}")
+            paths.append(Path(folder) / f"{name}{picture.suffix}.{kind}")
             with atomic_path(paths[-1]) as temporary:
-                temporary.write_bytes(encode(figure, kind))
+                temporary.write_bytes(encode(picture.figure, kind))
     paths.append(Path(folder) / f"{name}.csv")
-    write_text(paths[-1], tidy_points(panels).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    write_text(paths[-1], points.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     return paths

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from apfl.paper import figures
-from apfl.paper.labels import TEST_LABELS, dataset_label
+from apfl.paper.labels import dataset_label
 from apfl.paper.metrics import Metrics
 from apfl.paper.render import environment, fragment, page
 from apfl.paper.tables import Table
@@ -39,20 +39,20 @@ def table_section(table: Table) -> Section:
 
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> Section:
-    """The figure on the pooled and on the own tests, drawn into the page."""
+    """The figure on each of its tests, drawn into the page."""
     pictures = [
-        {"title": TEST_LABELS[test], "svg": Markup(_svg(name, cells, metrics, test, f"{name}{suffix}-"))}
-        for suffix, test in figures.TESTS.items()
+        {"title": picture.title, "svg": Markup(_svg(name, picture))}
+        for picture in figures.pictures(name, cells, metrics)[0]
     ]
-    heading = f"Figure {name.removeprefix('figure')}"
+    heading = figures.HEADINGS.get(name, f"Figure {name.removeprefix('figure')}")
     template = environment().get_template("figure.html.j2")
     body = template.render(name=name, heading=heading, caption=figures.CAPTIONS[name], pictures=pictures)
     return Section(name, heading, body)
 
 
-def _svg(name: str, cells: Sequence[Cell], metrics: Metrics, test: str, prefix: str) -> str:
-    figure = figures.draw(name, figures.data(name, cells, metrics, test), test)
-    return inline_svg(figures.encode(figure, "svg").decode(), prefix, f"{figures.CAPTIONS[name]} {TEST_LABELS[test]}")
+def _svg(name: str, picture: figures.Picture) -> str:
+    label = f"{figures.CAPTIONS[name]} {picture.title}".strip()
+    return inline_svg(figures.encode(picture.figure, "svg").decode(), f"{name}{picture.suffix}-", label)
 
 
 def inline_svg(text: str, prefix: str, label: str) -> str:

@@ -6,7 +6,7 @@ entry is bold; entries that print alike share the honour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ PANEL_TITLES = (
     },
 )
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
+HEADINGS = {"convergence": "Time to target accuracy", "dropout": "Random dropout"}
+"""What tables are called that the paper does not number."""
 CAPTIONS = {
     "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, "
     "20\N{NO-BREAK SPACE}% missing classes. Classes in brackets are monopolised by clients that drop out.",
@@ -103,7 +105,7 @@ class Table:
 
     @property
     def heading(self) -> str:
-        return f"Table {self.name.removeprefix('table')}"
+        return HEADINGS.get(self.name, f"Table {self.name.removeprefix('table')}")
 
 
 def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
@@ -170,17 +172,18 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Line, ...]:
     first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
     if first.loc[list(columns), "published_mean"].notna().any():
         entries = {name: _entry(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
-        lines.append(Line("published", _bold_best(entries, columns)))
+        lines.append(Line("published", bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
         return (*lines, Line("reproduced", tuple(Entry("not run") for _ in columns)))
     for test, part in rows.groupby("test", sort=False):
-        entries = {row["column"]: _reproduced(row) for _, row in part.iterrows()}
-        lines.append(Line(TEST_LABELS[test], _bold_best(entries, columns)))
+        entries = {row["column"]: measured(row) for _, row in part.iterrows()}
+        lines.append(Line(TEST_LABELS[test], bold_best(entries, columns)))
     return tuple(lines)
 
 
-def _reproduced(row: pd.Series) -> Entry:
-    entry = _entry(row["reproduced_mean"], row["reproduced_std"], row["status"])
+def measured(row: pd.Series, what: str = "reproduced") -> Entry:
+    """Mean and standard deviation of a tidy row, or its status, with the seeds that there are if some are missing."""
+    entry = _entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"])
     few = 0 < row["seeds"] < row["seeds_planned"]
     return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
 
@@ -191,11 +194,14 @@ def _entry(mean: float | None, std: float | None, otherwise: str) -> Entry:
     return Entry(f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}", number=True)
 
 
-def _bold_best(entries: dict[str, Entry], columns: Iterable[str]) -> tuple[Entry, ...]:
+def bold_best(
+    entries: dict[str, Entry], columns: Iterable[str], best: Callable[[Iterable[float]], float] = max
+) -> tuple[Entry, ...]:
     """The entries of ``columns``, bold where the printed mean is the best of *all* the table's columns."""
-    best = max((_printed(entry) for entry in entries.values() if entry.number), default=None)
+    numbers = [_printed(entry) for entry in entries.values() if entry.number]
+    winner = best(numbers) if numbers else None
     return tuple(
-        replace(entry, bold=entry.number and _printed(entry) == best) for entry in (entries[name] for name in columns)
+        replace(entry, bold=entry.number and _printed(entry) == winner) for entry in (entries[name] for name in columns)
     )
 
 

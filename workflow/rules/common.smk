@@ -13,13 +13,13 @@ sys.path.insert(0, str(workflow.basedir))
 from apfl.artifacts import canonical_json
 from apfl.errors import UserError
 from apfl.registry import code_digest
-from apfl.study import artefacts, cells, load_study, runs
+from apfl.study import COURSES, artefacts, cells, load_study, runs
 
 
 def load():
     """The study; by path its runs and what they read; by output its cells. A mistake ends in one line, before any job."""
     try:
-        study = load_study(config)
+        study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
         planned = {run.path: run for run in runs(study)}
         files = {entry.path: entry for entry in artefacts(study)}
         return study, planned, files, {output: cells(study, output) for output in (*study.tables, *study.figures)}
@@ -220,7 +220,9 @@ def pictures():
 
 def study_text():
     """The configuration as it is run, with all that the command line changed but for where the data lie."""
-    return json.dumps({key: value for key, value in config.items() if not key.endswith("_root")}, sort_keys=True)
+    given = {key: value for key, value in config.items() if not key.endswith("_root")}
+    # With the rows of traces in place of their files.
+    return json.dumps(given | {"schedules": STUDY.schedules}, sort_keys=True)
 
 
 def shown(*outputs):
@@ -228,7 +230,7 @@ def shown(*outputs):
     paths = {}
     for output in outputs:
         names = [""] if output == "table1" else ["metrics.parquet", "run.json"]
-        folders = (path for cell in CELLS[output] for path in cell.runs)
+        folders = (path for cell in CELLS[output] for path in (*cell.runs, *cell.origins))
         paths |= dict.fromkeys(os.path.join("results", path, name).rstrip(os.sep) for path in folders for name in names)
     return list(paths)
 
@@ -241,6 +243,10 @@ def figure_inputs(wildcards):
     return shown(wildcards.figure)
 
 
+def course_inputs(wildcards):
+    return shown(wildcards.course)
+
+
 def page_inputs(wildcards):
     return [*shown(*STUDY.tables, *STUDY.figures), *(f"results/{path}/run.json" for path in RUNS)]
 
@@ -251,4 +257,5 @@ wildcard_constraints:
     semantics="[a-z0-9_]+",
     seed="[0-9]+",
     table=any_of(STUDY.tables),
-    figure=any_of(STUDY.figures),
+    figure=any_of(set(STUDY.figures) - set(COURSES)),
+    course=any_of(set(STUDY.figures) & set(COURSES)),

@@ -32,7 +32,7 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.tables", "apfl.paper.table1", "apfl.paper.render"),
+        code=code("apfl.paper.tables", "apfl.paper.asynchrony", "apfl.paper.table1", "apfl.paper.render"),
     shell:
         "python -m apfl tables {input.study:q} --only {wildcards.table} > {log:q} 2>&1"
 
@@ -62,6 +62,30 @@ rule figure:
         "python -m apfl figures {input.study:q} --only {wildcards.figure} > {log:q} 2>&1"
 
 
+# Figures of the course of events, which are the same for all tests.
+rule course:
+    input:
+        course_inputs,
+        study="results/{study}/study.json",
+    output:
+        report(
+            expand("results/{{study}}/figures/{{course}}.{format}", format=["svg", "pdf", "png"]),
+            caption="../report/course.rst",
+            category="Figures",
+            labels={"figure": "{course}"},
+        ),
+        "results/{study}/figures/{course}.csv",
+    log:
+        "results/{study}/logs/figures/{course}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("apfl.paper.figures"),
+    shell:
+        "python -m apfl figures {input.study:q} --only {wildcards.course} > {log:q} 2>&1"
+
+
 rule page:
     input:
         page_inputs,
@@ -74,7 +98,7 @@ rule page:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.report", "apfl.paper.table1", "apfl.paper.render"),
+        code=code("apfl.paper.report", "apfl.paper.asynchrony", "apfl.paper.table1", "apfl.paper.render"),
     shell:
         "python -m apfl report {input.study:q} > {log:q} 2>&1"
 
@@ -89,7 +113,8 @@ rule tables:
 rule figures:
     input:
         shown(*STUDY.figures),
-        expand(rules.figure.output, study=STUDY.name, figure=STUDY.figures),
+        expand(rules.figure.output, study=STUDY.name, figure=set(STUDY.figures) - set(COURSES)),
+        expand(rules.course.output, study=STUDY.name, course=set(STUDY.figures) & set(COURSES)),
 
 
 rule report:

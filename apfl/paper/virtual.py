@@ -1,0 +1,158 @@
+"""Finished runs in virtual time: when a round ended, what had been moved by then, how soon an accuracy was reached.
+
+The course of events does not depend on what training finds, so it is planned anew from the schedule; where a run wrote
+its own down, the two must agree. A synchronous run without dropout is one run at every level of heterogeneity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from apfl.clock import Schedule, Timeline, plan, rounds_of
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.paper.metrics import Metrics, averages, cell_values, curve, run_frame
+
+if TYPE_CHECKING:
+    from apfl.study import Cell
+
+ROLE = "non_dropout"
+MEGABYTE = 1e6
+
+
+def timeline(cell: Cell, seed: int) -> Timeline:
+    """The course of events behind a cell in one of its seeds."""
+    return plan(Schedule(**cell.timing.values), range(clients(cell)), cell.rounds, seed)
+
+
+def clients(cell: Cell) -> int:
+    return parse_setting(cell.setting).clients
+
+
+def check_timelines(cells: Sequence[Cell], metrics: Metrics) -> None:
+    """A `UserError` if a run recorded another course of events than its schedule has now."""
+    for cell in cells:
+        for seed, run in zip(cell.seeds, cell.origins, strict=True):
+            recorded = metrics.records.get(run, {}).get("timeline")
+            if recorded is None:
+                continue
+            now = [[getattr(one, name) for name in recorded["columns"]] for one in timeline(cell, seed).arrivals]
+            if now != recorded["rows"]:
+                raise UserError(f"run {run}: was made under another course of events; run it again")
+
+
+def round_times(course: Timeline, clients: int, rounds: int) -> np.ndarray:
+    """Virtual time at the end of each round, [rounds + 1]: when so many uploads have arrived and are merged."""
+    times = [0.0]
+    for number, merge in rounds_of(course, clients, rounds):
+        times += [merge.time] * (number + 1 - len(times))
+    end = course.arrivals[-1].time if course.arrivals else 0.0
+    return np.array(times + [end] * (rounds + 1 - len(times)))
+
+
+def transfers(course: Timeline, times: np.ndarray) -> np.ndarray:
+    """How often the shared state has been moved by each of ``times``: downloads begun before, uploads arrived.
+
+    A lost upload never arrives; one that is discarded does.
+    """
+    starts = np.sort([one.start for one in course.arrivals])
+    ends = np.sort([one.time for one in course.arrivals if one.fate != "lost"])
+    return np.searchsorted(starts, times, side="left") + np.searchsorted(ends, times, side="right")
+
+
+def megabytes(cell: Cell, seed: int, run: str, metrics: Metrics) -> np.ndarray:
+    """Megabytes moved by the end of each round, [rounds + 1]; ``run`` is the federated one, which knows its payload."""
+    course = timeline(cell, seed)
+    times = round_times(course, clients(cell), cell.rounds)
+    return metrics.records[run]["payload"] * transfers(course, times) / MEGABYTE
+
+
+def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
+    """Accuracy along virtual ``time`` or ``bytes``, in per cent: columns x, mean, std, seeds.
+
+    A point is a round: its accuracy, and its x, averaged over the seeds that have been run.
+    """
+    points = curve(metrics, cell, test, ROLE)
+    done = [
+        (seed, origin)
+        for seed, run, origin in zip(cell.seeds, cell.runs, cell.origins, strict=True)
+        if run in metrics.records and (axis == "time" or origin in metrics.records)
+    ]
+    if points.empty or not done:
+        return pd.DataFrame(columns=["x", "mean", "std", "seeds"])
+    each = [
+        round_times(timeline(cell, seed), clients(cell), cell.rounds)
+        if axis == "time"
+        else megabytes(cell, seed, origin, metrics)
+        for seed, origin in done
+    ]
+    return points.assign(x=np.mean(each, axis=0)[points["round"]])[["x", "mean", "std", "seeds"]]
+
+
+class Reached(NamedTuple):
+    """When a run reached an accuracy: ``status`` is ok, not reached, not run, diverged, no samples or no target."""
+
+    status: str
+    time: float | None = None
+
+
+def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, test: str) -> list[Reached]:
+    """For each seed, the virtual time at the end of the first evaluated round whose accuracy is at least ``share`` of
+    the reference's in its last round.
+
+    Nothing is interpolated between rounds, so the time is never too early.
+    """
+    targets = cell_values(metrics, reference, test, ROLE)
+    finals = cell_values(metrics, cell, test, ROLE)
+    found = []
+    for seed, run, target, final in zip(cell.seeds, cell.runs, targets, finals, strict=True):
+        if final.status != "ok":
+            found.append(Reached(final.status))
+        elif target.status != "ok":
+            found.append(Reached("no target"))
+        else:
+            means = averages(run_frame(metrics, cell, run), cell.model, test, ROLE)
+            enough = means.loc[means["weighted"] >= share * target.weighted, "round"]
+            times = round_times(timeline(cell, seed), clients(cell), cell.rounds)
+            found.append(Reached("ok", float(times[enough.min()])) if len(enough) else Reached("not reached"))
+    return found
+
+
+class Summary(NamedTuple):
+    """Seeds together: a mean only if every seed that has been run has a number."""
+
+    status: str
+    mean: float | None = None
+    std: float | None = None
+    seeds: int = 0
+    reached: int = 0
+
+
+def summary(values: Sequence[Reached]) -> Summary:
+    """Mean and standard deviation (n - 1) over seeds; a seed that did not reach the target leaves no mean."""
+    states = [value.status for value in values]
+    times = np.array([value.time for value in values if value.status == "ok"])
+    seeds = len(times) + states.count("not reached")
+    for status in ("diverged", "no target", "no samples", "not reached"):
+        if status in states:
+            return Summary(status, seeds=seeds, reached=len(times))
+    if not len(times):
+        return Summary("not run")
+    std = float(times.std(ddof=1)) if len(times) > 1 else None
+    return Summary("ok", float(times.mean()), std, seeds, len(times))
+
+
+def speedup(times: Sequence[Reached], others: Sequence[Reached]) -> Summary:
+    """How many times sooner than the others, seed by seed."""
+    both = list(zip(times, others, strict=True))
+    ratios = [
+        Reached("ok", other.time / one.time)
+        if one.status == other.status == "ok"
+        else next(value for value in (one, other) if value.status != "ok")
+        for one, other in both
+    ]
+    return summary(ratios)
