@@ -85,7 +85,7 @@ def _facts(cell: Cell, test: str) -> dict[str, Any]:
         "model": cell.model,
         "test": test,
         "seeds_planned": len(cell.seeds),
-        LEVELS[cell.output]: cell.axis[LEVELS[cell.output]],
+        LEVELS[cell.output]: f"{cell.axis[LEVELS[cell.output]]:g}",
     }
 
 
@@ -154,7 +154,7 @@ def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Panel:
         first = part.iloc[0]
         label = f"{dataset_label(dataset)}, {first['clients']} clients, {partition_label(first['setting'])}"
         groups = tuple(
-            Group(f"{LEVEL_LABELS[name]} {level:g}", tuple(LINES[name](group, shown)))
+            Group(f"{LEVEL_LABELS[name]} {level}", tuple(LINES[name](group, shown)))
             for level, group in part.groupby(LEVELS[name], sort=False)
         )
         sections.append(Section(label, groups))
@@ -249,7 +249,7 @@ def _notes_on_dropout(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str
         "deviation over seeds (n - 1). Bold: the best of a line."
     )
     lost = {
-        f"{rate:g}": " to ".join(dict.fromkeys(f"{share:.0f}" for share in (part.min(), part.max())))
+        rate: " to ".join(dict.fromkeys(f"{share:.0f}" for share in (part.min(), part.max())))
         for rate, part in rows.groupby("rate", sort=False)["lost_percent"]
     }
     yield "Uploads lost: " + ", ".join(f"{share} % at rate {rate}" for rate, share in lost.items()) + "."
