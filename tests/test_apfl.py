@@ -16,6 +16,7 @@ from apfl.memorization import (
     GeneratorConfig,
     build_memory,
     class_weights,
+    discounted,
     diversity_exp,
     diversity_paper,
     diversity_ratio,
@@ -178,6 +179,23 @@ def test_the_ensemble_is_a_distribution_and_one_teacher_is_itself() -> None:
     assert torch.allclose(both.exp().sum(1), torch.ones(5))
     alone = ensemble_log_probabilities(model, teachers[:1], torch.ones(1, 3), images)
     assert torch.allclose(alone, model(teachers[0], images).log_softmax(1), atol=1e-5)
+
+
+def test_the_ensemble_weighs_each_teachers_word_on_a_class_by_equation_7() -> None:
+    model = Model(Tiny(1, 3))
+    teachers = [parameters(model.network, seed) for seed in (1, 2)]
+    weights, images = class_weights(torch.tensor([[1, 2, 0], [3, 0, 4]])), torch.randn(5, 1, 32, 32)
+    first, second = (model(teacher, images).softmax(1) for teacher in teachers)
+    votes = torch.stack([0.25 * first[:, 0] + 0.75 * second[:, 0], first[:, 1], second[:, 2]], dim=1)
+    expected = votes / votes.sum(1, keepdim=True)
+    assert torch.allclose(ensemble_log_probabilities(model, teachers, weights, images).exp(), expected, atol=1e-6)
+
+
+def test_stale_models_have_less_weight_and_seen_classes_still_sum_to_one() -> None:
+    counts = torch.tensor([[10, 0], [10, 5]])
+    weights = class_weights(discounted(counts, [0, 3], rate=0.5))
+    assert torch.allclose(weights, torch.tensor([[2 / 3, 0.0], [1 / 3, 1.0]]))
+    assert torch.equal(class_weights(discounted(counts, [0, 3], rate=0.0)), class_weights(counts))
 
 
 def test_equation_10_with_beta_one_is_the_local_model_and_with_beta_zero_the_friend() -> None:

@@ -109,6 +109,19 @@ def test_pooled_accuracy_is_the_mean_over_own_tests_weighted_by_test_samples(fed
     assert pooled[0] == pytest.approx((own["accuracy"] * own["samples"]).sum() / own["samples"].sum())
 
 
+def test_monopoly_tests_are_the_dropout_clients_images_of_unseen_classes_alone(files, tmp_path) -> None:
+    dataset = load_dataset(files.inputs.data)
+    partition = make_partition(dataset, "pathological-classes2-clients10-missing10", 0)
+    save_partition(tmp_path / "partition.npz", partition)
+    inputs = dataclasses.replace(files.inputs, partition=tmp_path / "partition.npz")
+    federate(specification(setting="pathological-classes2-clients10-missing10"), inputs, tmp_path / "run")
+    (dropout,) = np.flatnonzero(partition.dropout)
+    tested = dataset.labels[partition.test(dropout)]
+    frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    samples = frame.query("client == @dropout and round == 4 and model == 'global'").set_index("test")["samples"]
+    assert samples["monopoly"] == partition.unseen[tested].sum() < samples["own"] == len(tested)
+
+
 def test_a_finished_run_is_not_repeated(files, fedavg, capsys, monkeypatch) -> None:
     monkeypatch.setattr(federate_stage, "load_problem", lambda *a: pytest.fail("trained again"))
     before = {path.name: path.stat().st_mtime_ns for path in fedavg.iterdir()}
