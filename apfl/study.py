@@ -34,8 +34,9 @@ class Cell:
     """One number of a table, or one line of a figure: which runs (one a seed) and which model's accuracy.
 
     ``axis`` is its place: clients and alpha, missing, semantics, noise_dimension or samples_per_class; where virtual
-    time counts it is alpha with heterogeneity or rate, ``timing`` the schedule of its ``rounds``, and ``origins`` are
-    the federated runs, one a seed: the runs themselves, or those that they start from.
+    time counts it is alpha with heterogeneity or rate, ``timing`` the schedule, ``rounds`` those that are looked at
+    (the last one ends the run), and ``origins`` the federated runs, one a seed: the runs themselves, or those that
+    they start from.
     """
 
     output: str
@@ -50,7 +51,7 @@ class Cell:
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     timing: Timing = ORDINARY
-    rounds: int = 0
+    rounds: tuple[int, ...] = ()
     origins: tuple[str, ...] = ()
 
 
@@ -206,7 +207,8 @@ def _on_schedules(study: Study, section: Section, axis: str, field: str, levels:
                 cell, chains = _request(study, "", dataset, setting, entry["method"],
                                         {"alpha": section["alpha"], axis: float(level)},
                                         rounds=section.get("rounds", ()), timing=when)  # fmt: skip
-                rounds = chains[0][0].spec["training"]["rounds"]
+                last = chains[0][-1].spec
+                rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
                 origins = tuple(links[0].path for links in chains)
                 yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
 

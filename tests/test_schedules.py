@@ -178,8 +178,9 @@ def test_cells_know_their_schedule_their_rounds_and_the_federated_runs_behind_th
     assert [cell.title for cell in found[:4]] == ["FedAvg", "FedAsync", "AP-FL", "AP-FL (fedasync)"]
     assert [cell.axis["heterogeneity"] for cell in found] == [0] * 4 + [0.5] * 4 + [1] * 4
     last = found[-1]
-    assert last.timing.values["heterogeneity"] == 1.0 and last.timing.name == "fedasync" and last.rounds == 3
+    assert last.timing.values["heterogeneity"] == 1.0 and last.timing.name == "fedasync" and last.rounds == (3,)
     assert last.origins[1].endswith("/fedavg--fedasync--heterogeneity-1/seed1")
+    assert found[0].rounds == (1, 2, 3), "evaluated after each; AP-FL is carried out after the last alone"
     assert found[0].origins == found[0].runs == found[4].runs, "one run, whatever its clients' speeds"
 
 

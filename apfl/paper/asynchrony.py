@@ -65,7 +65,7 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, share: float = 1.0
         _panel(name, rows, columns[start : start + COLUMNS_IN_A_PANEL])
         for start in range(0, len(columns), COLUMNS_IN_A_PANEL)
     ]
-    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, cells, metrics, rows), rows)
+    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, cells, rows), rows)
 
 
 def _facts(cell: Cell, test: str) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Line]:
         entries = {row["column"]: _time(row) for _, row in part.iterrows()}
         yield Line(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min))
         ratios = {row["column"]: _speedup(row) for _, row in part.iterrows()}
-        yield Line(f"{TEST_LABELS[test]}, speed-up", bold_best(ratios, shown))
+        yield Line(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown))
 
 
 def _time(row: pd.Series) -> Entry:
@@ -195,27 +195,18 @@ LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[Line]]] = {
 }
 
 
-def _notes(name: str, cells: Sequence[Cell], metrics: Metrics, rows: pd.DataFrame) -> tuple[str, ...]:
+def _notes(name: str, cells: Sequence[Cell], rows: pd.DataFrame) -> tuple[str, ...]:
     notes = [
         *NOTES[name](cells, rows),
         "Pooled test: the union of all clients' test images. Own test: each client's own.",
     ]
-    rounds = {title: _rounds(cells, title, metrics) for title in dict.fromkeys(cell.title for cell in cells)}
-    usual = next(filter(None, rounds.values()), ())
-    if name == "convergence" and usual:
-        notes.append(f"Runs are evaluated after rounds {_listed(usual)}.")
-        notes += [
-            f"{title}: after rounds {_listed(seen)} only." for title, seen in rounds.items() if seen and seen != usual
-        ]
+    if name == "convergence":
+        notes.append(f"Accuracy is looked at after rounds {_listed(cells[0].rounds)}.")
+        others = {cell.title: cell.rounds for cell in cells if cell.rounds != cells[0].rounds}
+        notes += [f"{title}: after rounds {_listed(rounds)} only." for title, rounds in others.items()]
     if ((rows["seeds"] > 0) & (rows["seeds"] < rows["seeds_planned"])).any():
         notes.append("(n/m): n of the m seeds have been run.")
     return tuple(notes)
-
-
-def _rounds(cells: Sequence[Cell], title: str, metrics: Metrics) -> tuple[int, ...]:
-    """The rounds after which the runs of a column were evaluated."""
-    runs = [run for cell in cells if cell.title == title for run in cell.runs if run in metrics.frames]
-    return tuple(sorted({int(number) for run in runs for number in metrics.frames[run]["round"]}))
 
 
 def _listed(rounds: Sequence[int]) -> str:
@@ -233,8 +224,8 @@ def _notes_on_times(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
     yield (
         f"Time: virtual time at the end of the first evaluated round whose accuracy is at least {100 * share:g} % of "
         f"what {reference} has after its last round, in the same seed on the same test; nothing is interpolated. Mean "
-        "± standard deviation over seeds (n - 1). Bold: the best of a line. Where a seed never reaches the target, no "
-        "mean is shown."
+        "± standard deviation over seeds (n - 1). Bold: the shortest. Where a seed does not reach the target, no mean "
+        "is shown. All runs end after the same number of uploads, lost ones included."
     )
     yield (
         "Speed-up: the time of the same method's synchronous run over this one's, seed by seed; synchronous runs, and "

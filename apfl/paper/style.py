@@ -23,6 +23,7 @@ RC = {
     "axes.axisbelow": True,
     "grid.color": "#e4e8ec",
     "grid.linewidth": 0.7,
+    "hatch.linewidth": 0.5,
     "xtick.color": "#3d444d",
     "ytick.color": "#3d444d",
     "svg.hashsalt": "apfl",

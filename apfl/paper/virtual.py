@@ -26,7 +26,7 @@ MEGABYTE = 1e6
 
 def timeline(cell: Cell, seed: int) -> Timeline:
     """The course of events behind a cell in one of its seeds."""
-    return plan(Schedule(**cell.timing.values), range(clients(cell)), cell.rounds, seed)
+    return plan(Schedule(**cell.timing.values), range(clients(cell)), cell.rounds[-1], seed)
 
 
 def clients(cell: Cell) -> int:
@@ -54,6 +54,11 @@ def round_times(course: Timeline, clients: int, rounds: int) -> np.ndarray:
     return np.array(times + [end] * (rounds + 1 - len(times)))
 
 
+def round_ends(cell: Cell, seed: int) -> np.ndarray:
+    """`round_times` of a cell in one of its seeds."""
+    return round_times(timeline(cell, seed), clients(cell), cell.rounds[-1])
+
+
 def transfers(course: Timeline, times: np.ndarray) -> np.ndarray:
     """How often the shared state has been moved by each of ``times``: downloads begun before, uploads arrived.
 
@@ -66,9 +71,8 @@ def transfers(course: Timeline, times: np.ndarray) -> np.ndarray:
 
 def megabytes(cell: Cell, seed: int, run: str, metrics: Metrics) -> np.ndarray:
     """Megabytes moved by the end of each round, [rounds + 1]; ``run`` is the federated one, which knows its payload."""
-    course = timeline(cell, seed)
-    times = round_times(course, clients(cell), cell.rounds)
-    return metrics.records[run]["payload"] * transfers(course, times) / MEGABYTE
+    moved = transfers(timeline(cell, seed), round_ends(cell, seed))
+    return metrics.records[run]["payload"] * moved / MEGABYTE
 
 
 def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
@@ -77,6 +81,7 @@ def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
     A point is a round: its accuracy, and its x, averaged over the seeds that have been run.
     """
     points = curve(metrics, cell, test, ROLE)
+    points = points[points["round"].isin(cell.rounds)]
     done = [
         (seed, origin)
         for seed, run, origin in zip(cell.seeds, cell.runs, cell.origins, strict=True)
@@ -85,10 +90,7 @@ def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
     if points.empty or not done:
         return pd.DataFrame(columns=["x", "mean", "std", "seeds"])
     each = [
-        round_times(timeline(cell, seed), clients(cell), cell.rounds)
-        if axis == "time"
-        else megabytes(cell, seed, origin, metrics)
-        for seed, origin in done
+        round_ends(cell, seed) if axis == "time" else megabytes(cell, seed, origin, metrics) for seed, origin in done
     ]
     return points.assign(x=np.mean(each, axis=0)[points["round"]])[["x", "mean", "std", "seeds"]]
 
@@ -101,10 +103,11 @@ class Reached(NamedTuple):
 
 
 def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, test: str) -> list[Reached]:
-    """For each seed, the virtual time at the end of the first evaluated round whose accuracy is at least ``share`` of
-    the reference's in its last round.
+    """For each seed, the virtual time at the end of the first of the cell's rounds whose accuracy is at least ``share``
+    of the reference's in its last round.
 
-    Nothing is interpolated between rounds, so the time is never too early.
+    Nothing is interpolated between rounds, so the time is never too early. Rounds that another table or figure made the
+    run evaluate do not count.
     """
     targets = cell_values(metrics, reference, test, ROLE)
     finals = cell_values(metrics, cell, test, ROLE)
@@ -116,9 +119,10 @@ def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, 
             found.append(Reached("no target"))
         else:
             means = averages(run_frame(metrics, cell, run), cell.model, test, ROLE)
-            enough = means.loc[means["weighted"] >= share * target.weighted, "round"]
-            times = round_times(timeline(cell, seed), clients(cell), cell.rounds)
-            found.append(Reached("ok", float(times[enough.min()])) if len(enough) else Reached("not reached"))
+            looked = means[means["round"].isin(cell.rounds)]
+            enough = looked.loc[looked["weighted"] >= share * target.weighted, "round"]
+            time = float(round_ends(cell, seed)[enough.min()]) if len(enough) else None
+            found.append(Reached("not reached" if time is None else "ok", time))
     return found
 
 
