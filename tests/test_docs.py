@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from problems import equal, tiny_problem
 
@@ -48,3 +49,20 @@ def test_every_file_and_link_that_a_page_names_exists(page) -> None:
     named = re.findall(r"`((?:apfl|baselines|tests|workflow|config|docs)/[\w./-]+\.\w+)`", text)
     missing += [name for name in named if "fedfoo" not in name and not (ROOT / name).exists()]
     assert not missing
+
+
+def check_table() -> str:
+    """The measurements of config/check.yaml as the page shows them: mean and deviation over seeds, in percent."""
+    frame = pd.read_csv(ROOT / "docs" / "measurements" / "check.csv")
+    lines = ["| method | model | pooled | own | own, plain mean |", "| --- | --- | ---: | ---: | ---: |"]
+    for (method, model), group in frame.groupby(["method", "model"], sort=False):
+        columns = (100 * group[["pooled", "own", "own_plain"]]).agg(["mean", "std"])
+        cells = [f"{columns[name]['mean']:.1f} ± {columns[name]['std']:.1f}" for name in columns]
+        lines.append(f"| {method} | {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_measurements_is_made_from_the_committed_file() -> None:
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    shown = page.split("asserts -->\n")[1].split("\n<!-- check end")[0]
+    assert shown == check_table()
