@@ -41,8 +41,9 @@ CAPTIONS = {
     "figure5": "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
     "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
     "figure_time": "Accuracy along virtual time, and along the bytes that the server has sent and received, by "
-    "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. What a method downloads "
-    "after training, such as a generator, is not counted.",
+    "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. All runs end after the same "
+    "number of uploads, lost ones included. What a method downloads after training, such as a generator, is not "
+    "counted.",
     "figure_staleness": "How many versions old the uploads were that reached the asynchronous server, over all seeds.",
     "figure_timeline": "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
     "cycle of download, training and upload, with the staleness of its upload; a mark where the server merges; dotted "
