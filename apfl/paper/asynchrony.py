@@ -1,7 +1,7 @@
 """The tables of asynchrony: virtual time to a target accuracy, and accuracy by the rate of random dropout.
 
-The paper's summary claims 40 % faster convergence and robustness at 60 % dropout and prints no numbers for either, so
-these tables have no published line.
+A summary in circulation says of the paper that it converges 40 % faster and is robust at 60 % dropout. The paper prints
+no number for either, so these tables have no published line.
 """
 
 from __future__ import annotations
