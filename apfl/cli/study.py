@@ -99,6 +99,13 @@ def _as_text(card: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _asynchronous(card: Any) -> str:
+    """Whether the method runs on an asynchronous schedule, or with which hyper-parameters."""
+    if isinstance(card.additive, bool):
+        return "yes" if card.additive else "no"
+    return "with " + ", ".join(f"`{name}` {value}" for name, value in card.additive.items())
+
+
 def _as_markdown(card: Any) -> str:
     lines = [f"## {card.title} (`{card.module}`)", "", card.summary, ""]
     if reference := _reference(card.docstring):
@@ -106,6 +113,7 @@ def _as_markdown(card: Any) -> str:
     facts = [f"stage: {card.stage}", f"shown model: {card.model}"]
     facts += [f"starts from: `{card.base}`"] if card.base else []
     facts += [f"needs: {', '.join(card.needs)}"] if card.needs else []
+    facts += [f"asynchronous: {_asynchronous(card)}"] if card.stage == "federate" else []
     lines += ["; ".join(facts) + ".", ""]
     if card.fields:
         lines += ["| hyper-parameter | default | |", "| --- | --- | --- |"]
