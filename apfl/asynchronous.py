@@ -40,13 +40,17 @@ def is_additive(method: Method) -> bool:
     return wanted if isinstance(wanted, bool) else all(getattr(method, name) == wanted[name] for name in wanted)
 
 
-def check_schedule(method: Method, schedule: Schedule) -> None:
-    """A `UserError` for a method that cannot run asynchronously."""
+def check_schedule(method: Method, schedule: Schedule, state: State | None = None) -> None:
+    """A `UserError` for a method that cannot run asynchronously, or has no global model (in ``state``) to mix."""
     if schedule.mode == "async" and not is_additive(method):
         raise UserError(
             f"method {method.title}: its server update is no sum over clients, so it cannot run with "
             "schedule.mode async; choose sync, or another method"
         )
+
+    mixes = schedule.mode == "async" and schedule.merge == "mix"
+    if state is not None and mixes and shared(state) and "global" not in state:
+        raise UserError(f"schedule.merge mix: {method.title} has no global model to mix; choose delta")
 
 
 def shared(state: State) -> State:
@@ -54,9 +58,13 @@ def shared(state: State) -> State:
     return {name: value for name, value in state.items() if name != PRIVATE}
 
 
-def payload(state: State) -> int:
-    """Bytes of the shared state: what one download moves, and one upload."""
-    return sum(payload(value) if isinstance(value, dict) else value.nbytes for value in shared(state).values())
+def payload(method: Method, state: State) -> int:
+    """Bytes of what the server shares with clients: what one download moves, and one upload."""
+    return _bytes({name: value for name, value in shared(state).items() if name not in method.server_only})
+
+
+def _bytes(tree: State) -> int:
+    return sum(_bytes(value) if isinstance(value, dict) else value.nbytes for value in tree.values())
 
 
 def combine(first: State, second: State, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> State:
@@ -82,33 +90,32 @@ def merge_uploads(
 ) -> State:
     """The newest shared state after a merge; ``groups`` holds, for each version that clients started from, that state
     and its uploads."""
-    total = sum(problem.size(arrival.client) for arrival in merge.arrivals)
-    current = merge.version - 1
-    newest = shared(state)
+    total = sum(method.weight(problem, arrival.client) for arrival in merge.arrivals)
+    now = shared(state)
+    newest = now
     for start, members in groups:
-        results = [result for _, results in members for result in results]
-        cycle = members[0][0].cycle
-        updated = shared(method.server_update(start, problem, cycle, results))
         arrival = members[0][0]
-        share = sum(problem.size(one.client) for one, _ in members) / total if total else 0.0
+        results = [result for _, results in members for result in results]
+        updated = shared(method.server_update(start, problem, arrival.cycle, results))
+        share = sum(method.weight(problem, one.client) for one, _ in members) / total if total else 0.0
         rate = schedule.mixing * schedule.discount(arrival.staleness) * share
-        if rate == 1 and arrival.started == current:
-            newest = updated
-            continue
-        moved = combine(shared(start), updated, lambda before, after: after - before)
-        target = combine(newest, moved, partial(_add, rate))
+        if rate == 1 and arrival.started == merge.version - 1:
+            return updated
+        changed = combine(shared(start), updated, _difference)
         if schedule.merge == "mix" and "global" in updated:
-            target["global"] = combine(newest["global"], updated["global"], partial(_mix, rate))
-        newest = newest | target
+            changed["global"] = combine(now["global"], updated["global"], _difference)
+        for name, change in changed.items():
+            added = 1.0 if name in method.exact_sums else rate
+            newest = newest | combine(newest, {name: change}, partial(_add, added))
     return newest
+
+
+def _difference(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    return after - before
 
 
 def _add(rate: float, now: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return now + rate * change
-
-
-def _mix(rate: float, now: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    return torch.lerp(now, model, rate)
 
 
 def run_clock(
@@ -123,9 +130,9 @@ def run_clock(
 
     Memory holds the versions that clients in flight started from, and the last model of each client.
     """
-    check_schedule(method, schedule)
+    state = method.init(problem)
+    check_schedule(method, schedule, state)
     if resume is None:
-        state = method.init(problem)
         now = AsyncRound(0, state, {}, versions={0: shared(state)})
         yield now
     else:

@@ -44,6 +44,17 @@ STALENESS: Mapping[str, Discount] = {
 }
 
 
+ASYNC_ONLY: Mapping[str, object] = {
+    "merge": "mix",
+    "mixing": 1.0,
+    "staleness": "constant",
+    "buffer": 1,
+    "max_staleness": None,
+    "concurrency": None,
+}
+"""Fields without a meaning in synchronous rounds, with their defaults."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How time passes and how the server merges.
@@ -89,7 +100,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("absences", "trace"):
-            object.__setattr__(self, name, tuple(tuple(row) for row in getattr(self, name)))
+            rows = getattr(self, name)
+            if any(not isinstance(row, list | tuple) or len(row) != 3 for row in rows):
+                raise UserError(f"schedule.{name}: each row must have three entries: a client and two times")
+            object.__setattr__(self, name, tuple(tuple(row) for row in rows))
         for name, choices in (
             ("mode", ("sync", "async")),
             ("latency", tuple(LATENCIES)),
@@ -108,10 +122,10 @@ class Schedule:
             raise UserError(f"schedule.dropout {self.dropout}: must be a probability from 0 to below 1")
         if not 0 < self.mixing <= 1:
             raise UserError(f"schedule.mixing {self.mixing}: must be above 0 and at most 1")
-        if self.mode == "sync" and (self.mixing != 1 or self.buffer != 1 or self.max_staleness is not None):
-            raise UserError(
-                "schedule.mode sync: has no mixing, buffer or max_staleness; leave them out or choose async"
-            )
+        if self.mode == "sync" and (given := [name for name in ASYNC_ONLY if getattr(self, name) != ASYNC_ONLY[name]]):
+            raise UserError(f"schedule.mode sync: has no {given[0]}; leave it out or choose async")
+        if self.trace and self.concurrency is not None:
+            raise UserError("schedule.concurrency: a trace says itself who trains when; leave it out")
         if self.buffer < 1 or (self.concurrency is not None and self.concurrency < 1):
             raise UserError(f"schedule.buffer {self.buffer}, concurrency {self.concurrency}: must be at least 1")
         if self.max_staleness is not None and self.max_staleness < 0:
@@ -254,6 +268,7 @@ def _asynchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, see
     waiting = deque(clients[index] for index in order)
     count = dict.fromkeys(clients, 0)
     heap: list[tuple[float, int, float]] = []
+    away: list[tuple[float, int]] = []
     merge_times: list[float] = []
     arrivals: list[Arrival] = []
     merges: list[Merge] = []
@@ -263,7 +278,6 @@ def _asynchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, see
     def launch() -> None:
         while waiting and (schedule.concurrency is None or len(heap) < schedule.concurrency):
             client = waiting.popleft()
-            cycle = count[client] + 1
             if schedule.trace:
                 row = next(cycles.get(client, iter(())), None)
                 if row is None:
@@ -273,13 +287,16 @@ def _asynchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, see
                 start = _back_at(schedule, client, now)
                 if start is None:
                     continue
-                end = start + cycle_time(schedule, seed, client, cycle)
-            count[client] = cycle
+                if start > now:  # away: it takes nobody's place until it is back
+                    heapq.heappush(away, (start, client))
+                    continue
+                end = start + cycle_time(schedule, seed, client, count[client] + 1)
+            count[client] += 1
             heapq.heappush(heap, (end, client, start))
 
     launch()
-    while heap and taken < total:
-        now = heap[0][0]
+    while (heap or away) and taken < total:
+        now = min(queue[0][0] for queue in (heap, away) if queue)
         returned = []
         while heap and heap[0][0] == now and taken < total:
             time, client, start = heapq.heappop(heap)
@@ -304,6 +321,8 @@ def _asynchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, see
                 merge_times.append(now)
                 buffer = []
             returned.append(client)
+        while away and away[0][0] == now:
+            waiting.append(heapq.heappop(away)[1])
         waiting.extend(returned)
         launch()
     arrivals += [_with_fate(one, "waiting", version) for one in buffer]

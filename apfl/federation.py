@@ -107,7 +107,9 @@ class Method:
     The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is
     the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``). ``additive``
     says whether the server update is a sum over clients, so that they may come one at a time; where that depends on
-    hyper-parameters it holds the values with which it is one.
+    hyper-parameters it holds the values with which it is one. Each client's own state is then under
+    ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
+    stale update. ``server_only`` names keys that are never sent to clients.
     """
 
     title: ClassVar[str]
@@ -115,6 +117,12 @@ class Method:
     model: ClassVar[str] = "global"
     needs: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool | Mapping[str, Any]] = False
+    exact_sums: ClassVar[tuple[str, ...]] = ()
+    server_only: ClassVar[tuple[str, ...]] = ()
+
+    def weight(self, problem: Problem, client: int) -> float:
+        """How much a client counts in the server's mean: by default its number of samples (Eq. 2)."""
+        return float(problem.size(client))
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         """The clients that take part."""

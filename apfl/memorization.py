@@ -7,6 +7,7 @@ Classes are given by their semantic embeddings (Eq. 11), so that classes nobody 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from apfl.errors import UserError
 from apfl.federation import BaseModels, Problem
 from apfl.nets import Model, Params, SemanticGenerator, seeded
 from apfl.streams import torch_stream
-from apfl.training import Engine
+from apfl.training import Diverged, Engine
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class GeneratorConfig:
     group: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("noise_dimension", "samples_per_class", "epochs", "width"):
+        for name in ("noise_dimension", "samples_per_class", "epochs", "width", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"generator.{name} {getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise UserError(f"generator.learning_rate {self.learning_rate}: must be positive")
         if self.staleness_rate < 0:
             raise UserError(f"generator.staleness_rate {self.staleness_rate}: must be from 0 up")
         if not 0 <= self.ce_weight <= 1:
@@ -243,6 +246,8 @@ def memorize(
             sums += torch.stack([classification.detach().cpu(), spread.detach().cpu()])
             steps += 1
         means = (sums / max(steps, 1)).tolist()
+        if not all(map(math.isfinite, means)):
+            raise Diverged(round, "the generator")
         history.append({"epoch": epoch, "classification": means[0], "diversity": means[1]})
         on_epoch(history[-1])
     _calibrate(memory, weights, engine, stream)

@@ -193,11 +193,15 @@ class Result:
 
 
 class Diverged(Exception):
-    """A loss or a parameter is not finite: the run cannot go on, and its cells say so."""
+    """A loss is not finite: the run cannot go on, and its cells say so. ``who`` is a client's model, or the
+    generator."""
 
-    def __init__(self, client: int, role: str) -> None:
-        super().__init__(f"client {client} ({role} model): the loss is not finite")
-        self.client = client
+    def __init__(self, round: int, who: str) -> None:
+        super().__init__(f"round {round}: {who}: the loss is not finite")
+
+    @classmethod
+    def of_client(cls, round: int, client: int, role: str) -> Diverged:
+        return cls(round, f"client {client} ({role} model)")
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,8 @@ class Engine:
         """The engine for a precision (``auto``, ``fp32``, ``bf16``) and a device (``auto``, ``cpu``, ``cuda``)."""
         if precision not in ("auto", "fp32", "bf16"):
             raise UserError(f"training.precision {precision!r}: unknown; choose auto, fp32 or bf16")
+        if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+            raise UserError(f"device {device!r}: not to be had here; choose auto or cpu, or cuda where there is a GPU")
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
         return cls(torch.device(kind), precision == "bf16" or (precision == "auto" and has_bf16))
@@ -323,7 +329,7 @@ def train(model: Model, work: Work, samples: Samples, indices: Tensor, engine: E
         losses, done, seen = _run_phase(model, params, phase, work, number, samples, indices, engine, seed, round)
         steps, count, mean_loss = steps + done, count + seen, losses
         if done and not math.isfinite(mean_loss):
-            raise Diverged(work.client, work.role)
+            raise Diverged.of_client(round, work.client, work.role)
     return Result(work, {name: value.detach() for name, value in params.items()}, steps, count, mean_loss)
 
 

@@ -108,7 +108,7 @@ class APFLFeedback(FedAvg):
         return {
             "global": interpolate(weighted_mean(list(friends.values()), sizes), state["global"], self.feedback),
             "generator": {name: value.clone() for name, value in memory.generator.state_dict().items()},
-            "friends": state["friends"] | {str(client): friend for client, friend in friends.items()},
+            "friends": state.get("friends", {}) | {str(client): friend for client, friend in friends.items()},
         }
 
     def memory(self, state: State, problem: Problem) -> Memory:
@@ -119,7 +119,7 @@ class APFLFeedback(FedAvg):
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         """Eq. 12: participants mix their local model with their friend, dropout clients the localized global model."""
-        friends = {int(client): friend for client, friend in state["friends"].items()}
+        friends = {int(client): friend for client, friend in state.get("friends", {}).items()}
         if not friends:
             return {"global": state["global"]}
         own = {client: latest[client] for client in friends}

@@ -38,6 +38,7 @@ class FDMS(FedAvg):
 
     title: ClassVar[str] = "FL-FDMS"
     additive: ClassVar[bool] = False
+    server_only: ClassVar[tuple[str, ...]] = ("similarity", "together")
 
     def init(self, problem: Problem) -> State:
         """``similarity`` [K, K] is summed over the rounds in which both clients reported, ``together`` [K, K] counts

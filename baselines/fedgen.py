@@ -132,6 +132,7 @@ class FedGen(FedAvg):
 
     title: ClassVar[str] = "FedGen"
     additive: ClassVar[bool] = False
+    server_only: ClassVar[tuple[str, ...]] = ("optimizer",)
 
     def __post_init__(self) -> None:
         for name in ("noise_dimension", "hidden", "generator_steps"):
@@ -150,7 +151,8 @@ class FedGen(FedAvg):
         return {"global": problem.start, "generator": _copies(generator), "optimizer": fresh}
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        if round == 1:
+        learnt = next(iter(state["optimizer"].values()))["step"] > 0
+        if not learnt:  # before the first report the generator knows nothing
             return super().client_work(state, problem, round, clients)
         held = self.held_classes(problem)
         faded = self.decay ** (round - 1)

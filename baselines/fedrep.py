@@ -40,6 +40,7 @@ class FedRep(Method):
     title: ClassVar[str] = "FedRep"
     model: ClassVar[str] = "personalized"
     additive: ClassVar[bool] = True
+    shares_global: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.head_epochs > 0, f"fedrep.head_epochs {self.head_epochs}: must be at least 1")

@@ -74,6 +74,7 @@ class FFGG(Method):
     model: ClassVar[str] = "personalized"
     # Robust rules need to see the clients together.
     additive: ClassVar[Mapping[str, str]] = {"aggregator": "mean"}
+    shares_global: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         choices = {"shared_update": ("local", "gradient"), "aggregator": RULES, "attack": ATTACKS}
@@ -106,6 +107,10 @@ class FFGG(Method):
         state = self.split.initial_state(problem, self.clients(problem))
         still = {name: torch.zeros_like(value) for name, value in state["shared"].items()}
         return state | ({"update": still} if self.rule.remembers else {})
+
+    def weight(self, problem: Problem, client: int) -> float:
+        """The server's mean is plain: clients with samples count alike."""
+        return float(problem.size(client) > 0)
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         hostile = self.attackers(problem)

@@ -24,6 +24,7 @@ class Local(Method):
     title: ClassVar[str] = "Local"
     model: ClassVar[str] = "local"
     additive: ClassVar[bool] = True
+    shares_global: ClassVar[bool] = False
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         return tuple(problem.clients)

@@ -129,6 +129,10 @@ class PerFedAvg(Method):
         require(self.hessian in HESSIANS, f"perfedavg.hessian {self.hessian!r}: unknown; choose one of {known}")
         require(self.delta > 0, f"perfedavg.delta {self.delta}: must be positive")
 
+    def weight(self, problem: Problem, client: int) -> float:
+        """The server's mean is plain: clients with samples count alike."""
+        return float(problem.size(client) > 0)
+
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         phase = problem.phase(MetaGradient(problem.loss, self.alpha, self.hessian, self.delta), batches=3)
         return [Work(client, state["global"], (phase,)) for client in clients]

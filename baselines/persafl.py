@@ -107,6 +107,10 @@ class PersAFL(Method):
         for name in ("personal_steps", "inner_steps"):
             require(getattr(self, name) > 0, f"persafl.{name} {getattr(self, name)}: must be at least 1")
 
+    def weight(self, problem: Problem, client: int) -> float:
+        """The server's mean is plain: clients with samples count alike."""
+        return float(problem.size(client) > 0)
+
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [Work(client, state["global"], (self.phase(problem),)) for client in clients]
 

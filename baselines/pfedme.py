@@ -104,6 +104,10 @@ class PFedMe(Method):
             require(getattr(self, name) > 0, f"pfedme.{name} {getattr(self, name)}: must be positive")
         require(self.inner_steps > 0, f"pfedme.inner_steps {self.inner_steps}: must be at least 1")
 
+    def weight(self, problem: Problem, client: int) -> float:
+        """The server's mean is plain: clients with samples count alike."""
+        return float(problem.size(client) > 0)
+
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         phase = problem.phase(EnvelopeGradient(problem.loss, self.lam, self.solve))
         return [Work(client, state["global"], (phase,)) for client in clients]

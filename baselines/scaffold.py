@@ -86,6 +86,7 @@ class Scaffold(Method):
 
     title: ClassVar[str] = "SCAFFOLD"
     additive: ClassVar[bool] = True
+    exact_sums: ClassVar[tuple[str, ...]] = ("control",)
 
     def __post_init__(self) -> None:
         choices = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}

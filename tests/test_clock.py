@@ -112,6 +112,13 @@ def test_a_client_that_leaves_loses_its_upload_and_comes_back_to_the_newest_vers
     assert back.started == sum(merge.time <= 4.25 for merge in timeline.merges) > 4
 
 
+def test_an_absent_client_takes_nobodys_place() -> None:
+    schedule = Schedule(concurrency=1, absences=((0, 0.0, 10.0), (1, 0.0, 10.0)))
+    timeline = plan(schedule, [0, 1, 2], rounds=5, seed=0)
+    assert [one.client for one in timeline.arrivals if one.time <= 10] == [2] * 10
+    assert {one.client for one in timeline.arrivals if one.time > 10} == {0, 1, 2}
+
+
 def test_a_client_that_leaves_for_good_is_heard_no_more() -> None:
     timeline = plan(Schedule(absences=((0, 0.5, None),)), [0, 1], rounds=3, seed=0)
     assert {one.client for one in timeline.arrivals if one.fate == "merged"} == {1}
@@ -190,6 +197,9 @@ def test_events_are_consistent_whatever_the_schedule(
         ({"max_staleness": -1}, "max_staleness"),
         ({"latency": "trace"}, "trace"),
         ({"mode": "sync", "buffer": 3}, "sync"),
+        ({"mode": "sync", "merge": "delta"}, "sync"),
+        ({"latency": "trace", "trace": ((0, 0.0, 1.0),), "concurrency": 2}, "concurrency"),
+        ({"absences": ((0,),)}, "absences"),
         ({"mode": "later"}, "mode"),
     ],
     ids=str,

@@ -117,6 +117,8 @@ def test_the_clients_terms_fade_and_the_kl_target_is_a_constant() -> None:
     problem = tiny_problem()
     method = FedGen(label_weight=10.0, latent_weight=1.0, decay=0.5)
     state = method.init(problem)
+    for moments in state["optimizer"].values():  # as after the generator's first steps
+        moments["step"] = torch.ones(())
     weights = [method.client_work(state, problem, number, [0])[0].phases[0].objective.loss for number in (2, 3, 4, 200)]
     assert [loss.label_weight for loss in weights] == [5.0, 2.5, 1.25, 1e-4]
     assert [loss.latent_weight for loss in weights] == [0.5, 0.25, 0.125, 1e-4]

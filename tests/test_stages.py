@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,14 @@ def test_a_finished_run_is_not_repeated(files, fedavg, capsys, monkeypatch) -> N
 
 @pytest.mark.parametrize(
     ("method", "extra"),
-    [("fedavg", {}), ("local", {}), ("fedavg", {"schedule": CLOCK}), ("scaffold", {"schedule": CLOCK})],
-    ids=["synchronous", "local", "asynchronous", "asynchronous-scaffold"],
+    [
+        ("fedavg", {}),
+        ("local", {}),
+        ("fedavg", {"schedule": CLOCK}),
+        ("scaffold", {"schedule": CLOCK}),
+        ("local", {"schedule": CLOCK}),
+    ],
+    ids=["synchronous", "local", "asynchronous", "asynchronous-scaffold", "asynchronous-local"],
 )
 def test_an_interrupted_run_resumes_to_the_same_bits(files, tmp_path, monkeypatch, method, extra) -> None:
     spec = specification(method, **extra)
@@ -261,7 +268,8 @@ def test_a_diverged_run_says_so_and_leaves_a_table_without_the_lost_rounds(files
     spec = specification(training={"optimizer": "sgd", "learning_rate": 1e38, "evaluate_rounds": [0, 4]})
     federate(spec, files.inputs, tmp_path)
     assert read_json(tmp_path / "run.json")["status"] == "diverged"
-    assert "fedavg: client" in (output := capsys.readouterr().out) and "learning_rate" in output
+    said = r"fedavg: round \d: client \d \(local model\): the loss is not finite; lower training\.learning_rate"
+    assert re.search(said, capsys.readouterr().out)
     assert set(pd.read_parquet(tmp_path / "metrics.parquet")["round"]) == {0}
 
 
@@ -275,6 +283,47 @@ def test_a_server_that_ends_in_numbers_that_are_not_finite_has_diverged(files, t
     )
     assert read_json(tmp_path / "run.json")["status"] == "diverged"
     assert set(pd.read_parquet(tmp_path / "metrics.parquet")["round"]) == {0}
+
+
+def test_what_starts_from_a_diverged_run_is_diverged_too_and_says_so(files, tmp_path) -> None:
+    federate(specification(training={"optimizer": "sgd", "learning_rate": 1e38}), files.inputs, tmp_path / "base")
+    spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=MEMORY)
+    memorize_run(spec, files.inputs, tmp_path / "base", tmp_path / "generator")
+    assert read_json(tmp_path / "generator" / "run.json")["status"] == "diverged"
+    assert (tmp_path / "generator" / "samples.png").stat().st_size > 500
+    for method, generator in (("fedavg_ft", None), ("apfl", tmp_path / "generator")):
+        personalize_run(
+            specification(method, rounds=[4]), files.inputs, tmp_path / "base", generator, tmp_path / method
+        )
+        assert read_json(tmp_path / method / "run.json")["status"] == "diverged"
+        assert pd.read_parquet(tmp_path / method / "metrics.parquet").empty
+
+
+def test_a_generator_that_diverges_is_recorded_and_so_is_what_is_made_of_it(files, fedavg, tmp_path) -> None:
+    spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=MEMORY | {"learning_rate": 1e30})
+    memorize_run(
+        spec | {"parameters": spec["parameters"] | {"epochs": 4}}, files.inputs, fedavg, tmp_path / "generator"
+    )
+    assert read_json(tmp_path / "generator" / "run.json")["status"] == "diverged"
+    personalize_run(specification("apfl", rounds=[4]), files.inputs, fedavg, tmp_path / "generator", tmp_path / "apfl")
+    assert read_json(tmp_path / "apfl" / "run.json")["status"] == "diverged"
+
+
+def test_a_run_on_other_inputs_is_not_taken_for_finished(files, tmp_path) -> None:
+    dataset = load_dataset(files.inputs.data)
+    save_partition(tmp_path / "partition.npz", make_partition(dataset, SETTING, 1))
+    federate(specification(), files.inputs, tmp_path / "run")
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    federate(specification(), dataclasses.replace(files.inputs, partition=tmp_path / "partition.npz"), tmp_path / "run")
+    assert (tmp_path / "run" / "state.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda"])
+def test_a_device_that_is_not_there_is_refused(files, tmp_path, device) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=f"device '{device}': not to be had here"):
+        federate(specification(), files.inputs, tmp_path, device)
 
 
 BAD = [

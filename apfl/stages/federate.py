@@ -15,6 +15,7 @@ from torch import Tensor
 from apfl.artifacts import (
     digest,
     provenance,
+    read_json,
     read_tensors,
     write_json,
     write_parquet,
@@ -68,6 +69,11 @@ def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tens
     return flatten({f"round{now.round}": tree})
 
 
+def base_diverged(folder: Path) -> bool:
+    """Whether the run in ``folder``, or what it started from, diverged: nothing can be made of it then."""
+    return read_json(folder / "run.json", "run record").get("status") == "diverged"
+
+
 def load_base(folder: Path, rounds: tuple[int, ...], device: torch.device) -> dict[int, BaseModels]:
     """The models that a federated run kept of these rounds."""
     path = folder / "state.safetensors"
@@ -93,20 +99,26 @@ def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: M
     fields = {"round": now.round}
     if isinstance(now, AsyncRound):
         tree["versions"] = _text_keys(now.versions)
-        fields |= {"time": now.time, "version": now.version, "sent_version": _text_keys(now.sent_version)}
+        fields |= {"time": now.time, "version": now.version, "versions": list(now.versions)}
+        fields |= {"sent_version": _text_keys(now.sent_version)}
     write_tensors(path, flatten(tree), {**header, **fields})
 
 
+def asked(record: Mapping[str, Any]) -> str:
+    """A digest of what a run is asked for: its specification and the contents of its inputs."""
+    return digest([record["specification"], record["inputs"]])
+
+
 def read_checkpoint(
-    path: Path, specification: Mapping[str, Any], code: str, device: str
+    path: Path, record: Mapping[str, Any], device: str
 ) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
     """The round to go on from, the states kept so far and the header; None if there is none, or other code made it."""
     if not path.exists():
         return None
     tensors, header = read_tensors(path, "checkpoint", device)
-    if header.get("specification") != digest(specification):
+    if header.get("asked") != asked(record):
         raise UserError(f"checkpoint {path}: of another configuration; remove it to start again, or restore that one")
-    if header.get("code") != code:
+    if header.get("code") != record["code"]:
         print(f"{path}: made by other code; starting again")
         return None
     tree = unflatten(tensors)
@@ -118,7 +130,8 @@ def read_checkpoint(
             now.latest,
             time=header["time"],
             version=header["version"],
-            versions=_number_keys(tree.get("versions", {})),
+            # A method that shares nothing (Local) has versions without a tensor.
+            versions={version: tree.get("versions", {}).get(str(version), {}) for version in header["versions"]},
             sent_version=_number_keys(header["sent_version"]),
         )
     return now, flatten(tree.get("saved", {})), header
@@ -140,8 +153,8 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     """
     check_specification(specification, "method", "module")
     method = load_method(specification["module"], specification.get("parameters"))
-    record = run_record("federate", specification)
-    if finished(out, specification, record["code"]):
+    record = run_record("federate", specification, inputs)
+    if finished(out, record):
         print(f"{out}: finished already, nothing to do")
         return record
     if not isinstance(method, Method):
@@ -153,7 +166,7 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     schedule, timeline = scheduled(specification, method, problem)
     checkpoint = out / CHECKPOINT
     watch = Stopwatch()
-    restored = read_checkpoint(checkpoint, specification, record["code"], str(problem.engine.device))
+    restored = read_checkpoint(checkpoint, record, str(problem.engine.device))
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier = header["rows"], header["seconds"]
     status = "finished"
@@ -164,7 +177,7 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         for now in _evaluated(method, problem, rounds, rows, saved):
             _print_round(method, problem, now, rows, watch, first=start.round if start else 0)
             if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < problem.training.rounds:
-                fields = {"specification": digest(specification), "code": record["code"], "rows": rows}
+                fields = {"asked": asked(record), "code": record["code"], "rows": rows}
                 write_checkpoint(checkpoint, now, saved, fields | {"seconds": earlier + watch.seconds})
     except Diverged as error:
         status = "diverged"
@@ -173,7 +186,7 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         )
     write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
     write_tensors(out / "state.safetensors", saved, {"specification": digest(specification)})
-    record |= {"payload": payload(method.init(problem))}
+    record |= {"payload": payload(method, method.init(problem))}
     if schedule:
         record |= {"timeline": timeline_record(timeline)}
     record |= {"status": status, "seconds": round(earlier + watch.seconds, 3), **watch.usage(problem), **provenance()}
@@ -189,7 +202,7 @@ def scheduled(
     if "schedule" not in specification:
         return None, None
     schedule = configure(Schedule, specification["schedule"], "schedule")
-    check_schedule(method, schedule)
+    check_schedule(method, schedule, method.init(problem))
     return schedule, plan(schedule, method.clients(problem), problem.training.rounds, problem.seed)
 
 
@@ -209,7 +222,7 @@ def _evaluated(
             here = evaluate(problem, method.client_models(now.state, problem, now.latest), now.round, time_)
             for row in here:  # a server's own training may diverge after the clients' did not
                 if not math.isfinite(row["loss"]):
-                    raise Diverged(row["client"], row["model"])
+                    raise Diverged.of_client(now.round, row["client"], row["model"])
             rows.extend(here)
         if now.round in problem.training.save_rounds:
             saved.update(saved_models(now, method, problem))

@@ -115,11 +115,12 @@ def _proxy(path: Path, channels: int, engine: Engine) -> Images:
     return images_of(converted, torch.arange(len(pixels)), engine.device)
 
 
-def finished(folder: Path, specification: Mapping[str, Any], code: str) -> bool:
-    """Whether ``folder`` already holds this very run, made by this very code."""
+def finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether ``folder`` already holds this very run, made by this very code from these very inputs."""
     path = folder / "run.json"
     if not path.is_file():
         return False
-    record = read_json(path, "run record")
-    same = canonical_json(record.get("specification")) == canonical_json(specification)
-    return same and record.get("code") == code
+    there = read_json(path, "run record")
+    return all(
+        canonical_json(there.get(name)) == canonical_json(record[name]) for name in ("specification", "inputs", "code")
+    )

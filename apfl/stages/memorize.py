@@ -19,10 +19,11 @@ from apfl.memorization import (
     memorize,
     teachers_of,
 )
-from apfl.stages.federate import load_base
+from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
-from apfl.stages.pictures import sample_grid
+from apfl.stages.pictures import no_samples, sample_grid
 from apfl.stages.record import Stopwatch, run_record
+from apfl.training import Diverged
 
 
 def ceiling(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
@@ -45,8 +46,8 @@ def memorize_run(
     """Train a generator for each of the named rounds and write ``generator.safetensors``, ``samples.png``,
     ``run.json``."""
     check_specification(specification, "semantics", "rounds")
-    record = run_record("memorize", specification)
-    if finished(out, specification, record["code"]):
+    record = run_record("memorize", specification, inputs, run=base / "state.safetensors")
+    if finished(out, record):
         print(f"{out}: finished already, nothing to do")
         return record
     config = configure(GeneratorConfig, specification.get("parameters", {}), "generator")
@@ -55,29 +56,48 @@ def memorize_run(
         raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
     watch = Stopwatch()
     rounds = tuple(specification["rounds"])
+    if base_diverged(base):
+        return _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
     tensors, histories, ceilings = {}, {}, {}
-    for number, models in load_base(base, rounds, problem.engine.device).items():
-        memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
-        teachers, weights = teachers_of(problem, models, config)
-        done = memorize(
-            memory,
-            problem.model,
-            teachers,
-            weights,
-            problem.engine,
-            problem.seed,
-            number,
-            on_epoch=_printer(number, config),
-        )
-        histories[str(number)] = done.history
-        ceilings[str(number)] = ceiling(problem, models, config)
-        tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
+    try:
+        for number, models in load_base(base, rounds, problem.engine.device).items():
+            memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+            teachers, weights = teachers_of(problem, models, config)
+            done = memorize(
+                memory,
+                problem.model,
+                teachers,
+                weights,
+                problem.engine,
+                problem.seed,
+                number,
+                on_epoch=_printer(number, config),
+            )
+            histories[str(number)] = done.history
+            ceilings[str(number)] = ceiling(problem, models, config)
+            tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
+    except Diverged as error:
+        return _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
     tensors["embeddings"] = problem.semantics
     write_tensors(
         out / "generator.safetensors", tensors, {"config": config.__dict__, "specification": digest(specification)}
     )
     sample_grid(out / "samples.png", problem, memory, inputs.data)
     record |= {"status": "finished", "history": histories, "ceiling": ceilings, "seconds": round(watch.seconds, 3)}
+    record |= {**watch.usage(problem), **provenance()}
+    write_json(out / "run.json", record)
+    return record
+
+
+def _diverged(
+    record: dict[str, Any], out: Path, problem: Problem, watch: Stopwatch, config: GeneratorConfig, why: str
+) -> dict[str, Any]:
+    """Say that there is no generator, in files that the next stage reads."""
+    print(why)
+    header = {"config": config.__dict__, "specification": digest(record["specification"])}
+    write_tensors(out / "generator.safetensors", {}, header)
+    no_samples(out / "samples.png", why)
+    record |= {"status": "diverged", "history": {}, "ceiling": {}, "seconds": round(watch.seconds, 3)}
     record |= {**watch.usage(problem), **provenance()}
     write_json(out / "run.json", record)
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from apfl.artifacts import provenance, write_json, write_parquet
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import Derived, load_method
-from apfl.stages.federate import load_base
+from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, finished, load_problem
 from apfl.stages.memorize import load_ceiling, load_memory
 from apfl.stages.record import Stopwatch, identity, run_record
@@ -28,8 +29,9 @@ def personalize_run(
     """Personalize each of the named rounds, evaluate, and write ``metrics.parquet`` and ``run.json``."""
     check_specification(specification, "method", "module", "rounds")
     method = load_method(specification["module"], specification.get("parameters"))
-    record = run_record("personalize", specification)
-    if finished(out, specification, record["code"]):
+    made = None if generator is None else generator / "generator.safetensors"
+    record = run_record("personalize", specification, inputs, run=base / "state.safetensors", generator=made)
+    if finished(out, record):
         print(f"{out}: finished already, nothing to do")
         return record
     if not isinstance(method, Derived):
@@ -41,9 +43,14 @@ def personalize_run(
     problem = load_problem(specification, inputs, device)
     watch, rows, status = Stopwatch(), [], "finished"
     try:
+        if any(base_diverged(folder) for folder in (base, generator) if folder is not None):
+            raise Diverged(specification["rounds"][-1], "what it starts from")
         for number, models in load_base(base, tuple(specification["rounds"]), problem.engine.device).items():
             memory = None if generator is None else load_memory(generator, number, problem)
             here = evaluate(problem, method.personalize(problem, models, number, memory), number)
+            for row in here:
+                if not math.isfinite(row["loss"]):
+                    raise Diverged.of_client(number, row["client"], row["model"])
             rows += here
             print(f"{method.title}: round {number}  pooled {100 * headline(here, method.model):5.2f} %", flush=True)
     except Diverged as error:

@@ -52,6 +52,16 @@ def sample_grid(path: Path, problem: Problem, memory: Memory, data: Path) -> Non
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
+def no_samples(path: Path, why: str) -> None:
+    """A picture that says why there are no synthetic images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 0.8), dpi=110)
+    figure.text(0.5, 0.5, why, ha="center", va="center", fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
 def _displayable(images: torch.Tensor) -> np.ndarray:
     return images.clamp(0, 255).round().to(torch.uint8).numpy()
 

@@ -6,12 +6,15 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from apfl.artifacts import require_file, sha256_file
 from apfl.federation import Problem
 from apfl.registry import code_digest
+from apfl.stages.inputs import Inputs
 
 IDENTITY = ("dataset", "setting", "method", "semantics", "reading", "seed")
 
@@ -21,12 +24,15 @@ def identity(specification: Mapping[str, Any]) -> dict[str, Any]:
     return {name: specification.get(name, "") for name in IDENTITY}
 
 
-def run_record(stage: str, specification: Mapping[str, Any]) -> dict[str, Any]:
-    """The start of a run.json: what is asked for, and a digest of the code that decides the result."""
+def run_record(stage: str, specification: Mapping[str, Any], inputs: Inputs, **files: Path | None) -> dict[str, Any]:
+    """The start of a run.json: what is asked for, the SHA-256 of what it is made from, and a digest of the code that
+    decides the result. ``files`` are inputs beyond those of every stage."""
     modules = [f"apfl.stages.{stage}"]
     if "module" in specification:
         modules.append(f"baselines.{specification['module']}")
-    return {"stage": stage, "specification": dict(specification), "code": code_digest(*modules)}
+    read = {name: path for name, path in {**vars(inputs), **files}.items() if path is not None}
+    hashes = {name: sha256_file(require_file(path, name)) for name, path in read.items()}
+    return {"stage": stage, "specification": dict(specification), "inputs": hashes, "code": code_digest(*modules)}
 
 
 class Stopwatch:
