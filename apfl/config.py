@@ -7,7 +7,6 @@ study does not give. Every refusal is one line that names the field, the value a
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from apfl.checks import explain, read
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
@@ -125,7 +125,7 @@ def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[
 
     Files that the study names lie beside it, or under data_root; ``folders`` say where "beside" is for a dictionary.
     """
-    where, values = _read(source)
+    where, values = read(source)
     _validate(values, where)
     values = _with_defaults(schema(), values)
     for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
@@ -145,53 +145,13 @@ def schema() -> dict[str, Any]:
     return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
 
 
-def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    import yaml
-
-    if isinstance(source, Mapping):
-        return "", json.loads(json.dumps(source))
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"study {path}: no such file; name one of config/*.yaml")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:150]}); correct the file") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no keys; a study has at least name, seeds, data and methods")
-    return str(path), values
-
-
 def _validate(values: Mapping[str, Any], where: str) -> None:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(schema())
     error = min(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)), default=None)
     if error is not None:
-        raise UserError(f"{where}: {_explain(error)}" if where else _explain(error))
-
-
-def _explain(error: Any) -> str:
-    """One line from a schema error: the field, its value, what is wrong, what it should be."""
-    field = ".".join(str(part) for part in error.absolute_path) or "study"
-    parent = error.schema
-    if error.validator == "additionalProperties" and error.validator_value is False:
-        unknown = sorted(set(error.instance) - set(parent["properties"]))[0]
-        return f"{field}: unknown key {unknown!r}; known: {', '.join(parent['properties'])}"
-    if error.validator == "required":
-        absent = next(name for name in error.validator_value if name not in error.instance)
-        return f"{field}: {absent} is missing; add it ({parent['properties'][absent].get('description', absent)})"
-    if error.validator == "enum":
-        return f"{field} {error.instance!r}: unknown; choose one of {', '.join(map(str, error.validator_value))}"
-    if "propertyNames" in error.absolute_schema_path:
-        names = "lower-case letters, digits and -" if field == "methods" else "lower-case letters, digits and _"
-        return f"{field}: {error.instance!r} is no valid name; use {names}"
-    problem = f"{error.instance!r} is not valid" if error.validator in ("pattern", "not") else error.message
-    return f"{field}: {_shortened(problem)}; give {parent.get('description', 'another value')}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 120 else f"...{text[-100:]}"
+        raise UserError(f"{where}: {explain(error)}" if where else explain(error))
 
 
 def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:
@@ -224,6 +184,11 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
             raise UserError(f"methods.{id_}: starts from {base!r}, which is not among the methods; add `{base}: {{}}`")
         if base and cards[base].stage != "federate":
             raise UserError(f"methods.{id_}.base {base!r}: is no federated method; choose one that is")
+        if base and not cards[base].shares_global:
+            raise UserError(
+                f"methods.{id_}.base {base!r}: {cards[base].title} keeps no global model for {here.title} to start from; "
+                f"choose another base, such as fedavg"
+            )
         entries[id_] = MethodEntry(
             id=id_,
             card=here,
@@ -316,6 +281,12 @@ def _check_method(study: Study, method: MethodEntry) -> None:
             check_values(fields, {key: value for key, value in values.items() if key != "semantics"}, where)
     needs = set(method.card.needs)
     for dataset in study.datasets({}):
+        training = {**study.training, **study.training["datasets"].get(dataset, {})}
+        if method.base and not training["keep_local_models"]:
+            raise UserError(
+                f"training.keep_local_models false: methods.{method.id} starts from the local models on {dataset!r}; "
+                f"keep them, or remove the method"
+            )
         if "proxy" in needs and dataset not in study.proxy:
             raise UserError(
                 f"proxy: {method.title} needs unlabelled images for {dataset!r}; add `{dataset}: another data set`"

@@ -109,7 +109,8 @@ class Method:
     says whether the server update is a sum over clients, so that they may come one at a time; where that depends on
     hyper-parameters it holds the values with which it is one. Each client's own state is then under
     ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
-    stale update. ``server_only`` names keys that are never sent to clients.
+    stale update. ``server_only`` names keys that are never sent to clients. ``shares_global`` says whether there is a
+    global model, from which derived methods start.
     """
 
     title: ClassVar[str]
@@ -117,6 +118,7 @@ class Method:
     model: ClassVar[str] = "global"
     needs: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool | Mapping[str, Any]] = False
+    shares_global: ClassVar[bool] = True
     exact_sums: ClassVar[tuple[str, ...]] = ()
     server_only: ClassVar[tuple[str, ...]] = ()
 

@@ -102,8 +102,9 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     kind = NETWORKS.get(name) or _imported(name)
     try:
         network = kind(channels, classes, **options)
-    except TypeError as error:
-        raise UserError(f"network.name {name!r}: {error}; see the class for its options") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"network.name {name!r}: {problem}; see the class for its options") from None
     if buffers := [key for key, _ in network.named_buffers()]:
         raise UserError(
             f"network.name {name!r}: keeps statistics ({buffers[0]}); use group or layer normalisation instead"

@@ -49,6 +49,7 @@ class Card:
     summary: str = ""
     docstring: str = ""
     additive: bool | Mapping[str, Any] = False
+    shares_global: bool = True
 
     def is_additive(self, parameters: Mapping[str, Any]) -> bool:
         """Can the method run asynchronously with these hyper-parameters, and the defaults for the others?"""
@@ -97,6 +98,7 @@ def card(module: str, root: Path = ROOT) -> Card:
         summary=" ".join(docstring.split("\n\n")[0].split()),
         docstring=docstring,
         additive=facts.get("additive", False),
+        shares_global=facts.get("shares_global", True),
     )
 
 
@@ -128,11 +130,6 @@ def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]
 def check_values(fields: Mapping[str, Field], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``values`` if each is a known hyper-parameter of the right type; otherwise a `UserError` that names ``where``."""
     return {name: _checked(fields, name, value, where) for name, value in values.items()}
-
-
-def check_parameters(module: str, values: Mapping[str, Any], root: Path = ROOT) -> dict[str, Any]:
-    """`check_values` for the hyper-parameters of a method."""
-    return check_values(card(module, root).fields, values, f"method {module!r}")
 
 
 @cache

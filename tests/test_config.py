@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 import yaml
 from studies import tiny
 
+from apfl.cli.study import check
 from apfl.config import SCHEMA, load_study, schema
 from apfl.errors import UserError
 from apfl.registry import ROOT
+from apfl.stages.dry import try_out
+from apfl.study import runs
 
 STUDIES = sorted((ROOT / "config").glob("*.yaml"))
 
@@ -35,6 +40,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"training__rounds": 0}, "training.rounds: 0 is less than the minimum of 1"),
     ({"training__learning_rate": "1e-3"}, r"training.learning_rate: '1e-3' .*1\.0e-3"),
     ({"training__optimizer": "lion"}, "training.optimizer 'lion': unknown; choose one of adam, sgd"),
+    ({"training__checkpoint_every": 0}, "training.checkpoint_every: 0 is less than the minimum of 1"),
+    ({"training__keep_local_models": False}, "training.keep_local_models false: methods.fedavg-ft .* keep them"),
+    ({"training__datasets": {"digits": {"keep_local_models": False}}}, "keep_local_models false: .*'digits'"),
+    ({"training__learning_rate": float("nan")}, "training.learning_rate nan: is not finite; give a finite number"),
+    ({"seeds": [0, float("inf")]}, "seeds.1 inf: is not finite"),
     ({"training__datasets": {"mnist": {}}}, "training.datasets 'mnist': unknown data set; choose from digits"),
     ({"data": {}}, "data: {} should be non-empty"),
     ({"data__mnist": {"source": "parquet"}}, "data.mnist: unknown data set; choose from .*cifar10"),
@@ -43,6 +53,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data__cifar10": {"source": "digits"}}, "data.cifar10.source 'digits'"),
     ({"data__ocr_letters": {"source": "torchvision"}}, "data.ocr_letters.source 'torchvision'.*emnist"),
     ({"data__digits__folder": 'a"; rm -rf b'}, "data.digits.folder: .*without quotes"),
+    ({"methods": {1: {}}}, "methods: key 1 is no text; put it in quotes"),
+    ({"training": {1: 2, "round": 3}}, "training: key 1 is no text"),
+    ({"description": date(2020, 1, 1)}, "description 2020-01-01: is neither text nor number; put it in quotes"),
     ({"methods": {}}, "methods: {} should be non-empty"),
     ({"methods__fed-foo": {}}, "method 'fed_foo': there is no baselines/fed_foo.py; .*fedavg"),
     ({"methods__fed_foo": {}}, "methods: 'fed_foo' is no valid name"),
@@ -50,6 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"methods__apfl": {"beta": "much"}}, "methods.apfl: beta 'much' is not of type float"),
     ({"methods__apfl": {"base": "scaffolding"}}, "methods.apfl: starts from 'scaffolding', which is not among"),
     ({"methods__apfl": {"base": "fedavg-ft"}}, "methods.apfl.base 'fedavg-ft': is no federated method"),
+    ({"methods__apfl": {"base": "local"}}, "methods.apfl.base 'local': Local keeps no global model .*fedavg"),
     ({"methods__fedavg": {"base": "local"}}, "methods.fedavg.base 'local': FedAvg starts from no other"),
     ({"methods__again": {"module": "fedavg", "title": "Local"}}, "methods.again: is called 'Local' like 'local'"),
     ({"apfl__semantics": "clip"}, "apfl.semantics 'clip': unknown semantics; choose from minilm, shuffled"),
@@ -85,6 +99,12 @@ def test_a_mistake_is_answered_in_one_line_that_names_the_field_and_the_remedy(
     assert "\n" not in text and len(text) < 330
 
 
+@pytest.mark.parametrize("base", ["fedrep", "ffgg"])
+def test_ap_fl_cannot_start_from_a_method_without_a_global_model(base: str) -> None:
+    with pytest.raises(UserError, match=rf"methods.apfl-x.base '{base}': .* keeps no global model"):
+        load_study(tiny(**{f"methods__{base}": {}, "methods__apfl-x": {"module": "apfl", "base": base}}))
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [1", "name: x"])
 def test_a_file_that_holds_no_study_is_answered_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.yaml"
@@ -94,6 +114,66 @@ def test_a_file_that_holds_no_study_is_answered_in_one_line(tmp_path: Path, text
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         load_study(tmp_path / "other.yaml")
+
+
+def test_a_file_that_is_not_utf_8_is_answered_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes("name: caf\u00e9".encode("latin-1"))
+    with pytest.raises(UserError, match=r"study\.yaml: not UTF-8 \(byte 9\); save it as UTF-8"):
+        load_study(path)
+
+
+def test_a_study_written_as_json_keeps_its_small_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(tiny(training__learning_rate=5e-5)))
+    assert "5e-05" in path.read_text()
+    assert load_study(path).training["learning_rate"] == 5e-5
+    path.write_text("{'name': 1}")
+    with pytest.raises(UserError, match=r"study\.json: not JSON"):
+        load_study(path)
+
+
+def test_local_models_are_kept_and_rounds_checkpointed_as_the_study_says() -> None:
+    methods = {"fedavg": {}, "local": {}}
+    study = load_study(tiny(methods=methods, training__keep_local_models=False, training__checkpoint_every=2))
+    (spec, *_) = [run.spec["training"] for run in runs(study)]
+    assert spec["keep_local_models"] is False and spec["checkpoint_every"] == 2
+    usual = load_study(tiny()).training
+    assert usual["keep_local_models"] is True and usual["checkpoint_every"] == 5
+
+
+UNRUNNABLE: list[tuple[dict[str, Any], str]] = [
+    ({"methods__fedprox": {"mu": -1.0}}, "methods.fedprox: fedprox.mu -1.0"),
+    ({"methods__scaffold": {"option": "III"}}, "methods.scaffold: scaffold.option 'III'"),
+    ({"apfl__parameters": {"beta": 2.0}}, "methods.apfl: apfl.beta 2.0"),
+    ({"apfl__parameters": {"learning_rate": -1.0}}, "generator.learning_rate -1.0: must be positive"),
+    ({"apfl__parameters": {"batch_size": 0}}, "generator.batch_size 0: must be at least 1"),
+    ({"apfl__parameters": {"epochs": 0}}, "generator.epochs 0: must be at least 1"),
+    ({"methods__apfl": {"width": 0}, "tables": {}}, "generator.width 0: must be at least 1"),
+    ({"network": {"name": "cnnn"}}, "network.name 'cnnn': unknown; choose one of cnn, resnet"),
+    ({"network": {"name": "resnet", "wdith": 3}}, "network.name 'resnet': .*wdith"),
+    ({"network": {"name": "resnet", "width": 12}}, "network.name 'resnet': .*divisible"),
+    ({"network": {"name": "resnet", "width": -8}}, "network.name 'resnet': .*negative"),
+]
+
+
+@pytest.mark.parametrize(("changes", "line"), UNRUNNABLE, ids=[str(changes)[:60] for changes, _ in UNRUNNABLE])
+def test_a_value_that_would_stop_a_run_is_refused_before_anything_is_trained(
+    changes: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        try_out(load_study(tiny(**changes)))
+    assert "\n" not in str(error.value)
+
+
+def test_apfl_check_refuses_such_a_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(tiny(methods__fedprox={"mu": -1.0})))
+    with pytest.raises(UserError, match="fedprox.mu"):
+        check(path)
+    path.write_text(json.dumps(tiny()))
+    check(path)
+    assert "jobs" in capsys.readouterr().out
 
 
 def test_defaults_come_from_the_schema_at_every_level() -> None:

@@ -112,6 +112,13 @@ def test_it_trains_and_stays_finite_in_both_precisions(name, parameters, bf16) -
 
 
 @every_method
+def test_its_card_says_whether_it_has_a_global_model(name, parameters) -> None:
+    method, problem = method_of(name, parameters), problem_of()
+    models = method.client_models(method.init(problem), problem, {})
+    assert ("global" in models) == CARDS[name].shares_global
+
+
+@every_method
 def test_it_survives_clients_without_samples_and_with_one(name, parameters) -> None:
     method, problem = method_of(name, parameters), problem_of(sizes=(9, 0, 1))
     *_, now = run(method, problem)

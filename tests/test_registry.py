@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from apfl.errors import UserError
-from apfl.registry import ROOT, card, check_parameters, code_digest, imported_modules, methods, parameters_of
+from apfl.registry import ROOT, card, check_values, code_digest, imported_modules, methods, parameters_of
 
 METHODS = sorted(methods())
 
@@ -142,7 +142,8 @@ def test_an_unknown_method_is_refused_with_the_known_ones(module: str) -> None:
 
 
 def test_a_hyper_parameter_of_the_wrong_name_or_type_is_refused(tree: Path) -> None:
-    assert check_parameters("parent", {"mu": 2}, tree) == {"mu": 2.0}
+    fields = card("parent", tree).fields
+    assert check_values(fields, {"mu": 2}, "methods.parent") == {"mu": 2.0}
     for values, problem in (
         ({"nu": 1}, "known: mu, steps"),
         ({"steps": 1.5}, "not of type int"),
@@ -150,7 +151,7 @@ def test_a_hyper_parameter_of_the_wrong_name_or_type_is_refused(tree: Path) -> N
         ({"mu": "1e-3"}, "write 1.0e-3"),
     ):
         with pytest.raises(UserError, match=problem):
-            check_parameters("parent", values, tree)
+            check_values(fields, values, "methods.parent")
 
 
 def digest_after(tree: Path, path: str, old: str, new: str) -> str:

@@ -58,10 +58,15 @@ def plan(
 
 
 def check(study: StudyFile) -> None:
-    """Check that a study could run: known keys, names and values, and the inputs that its methods need."""
+    """Check that a study could run: known keys, names and values, and the inputs that its methods need.
+
+    Its methods, generators and networks are made once, so this takes a few seconds.
+    """
+    from apfl.stages.dry import try_out
     from apfl.study import artefacts, load_study, runs
 
     loaded = load_study(study)
+    try_out(loaded)
     print(_summary(study, loaded, runs(loaded), artefacts(loaded)))
 
 

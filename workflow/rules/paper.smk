@@ -1,6 +1,7 @@
 # The paper's outputs from finished runs.
 
 
+# Every run waits for it, and none is repeated for it: a value that no run could be set up with ends here.
 rule study:
     output:
         "results/{study}/study.json",
@@ -12,7 +13,7 @@ rule study:
     params:
         text=study_text(),
     shell:
-        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
+        "(printf '%s\\n' {params.text:q} > {output:q} && python -m apfl check {output:q}) > {log:q} 2>&1"
 
 
 rule table:
