@@ -62,6 +62,15 @@ def check_table() -> str:
     return "\n".join(lines)
 
 
+def test_the_baselines_are_in_order_on_real_images() -> None:
+    mean = pd.read_csv(ROOT / "docs" / "measurements" / "check.csv").groupby(["method", "model"]).mean()
+    assert 0.42 < mean.loc[("FedAvg", "global"), "pooled"] < 0.54
+    assert 0.20 < mean.loc[("Local", "local"), "pooled"] < 0.32
+    assert mean.loc[("FedAvg", "local"), "own_plain"] > 0.78
+    for method in ("FedProx", "SCAFFOLD", "FedDF"):
+        assert abs(mean.loc[(method, "global"), "pooled"] - mean.loc[("FedAvg", "global"), "pooled"]) < 0.08, method
+
+
 def test_the_table_of_measurements_is_made_from_the_committed_file() -> None:
     page = (ROOT / "docs" / "protocol.md").read_text()
     shown = page.split("asserts -->\n")[1].split("\n<!-- check end")[0]
