@@ -186,8 +186,8 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
             raise UserError(f"methods.{id_}.base {base!r}: is no federated method; choose one that is")
         if base and not cards[base].shares_global:
             raise UserError(
-                f"methods.{id_}.base {base!r}: {cards[base].title} keeps no global model for {here.title} to start from; "
-                f"choose another base, such as fedavg"
+                f"methods.{id_}.base {base!r}: {cards[base].title} keeps no global model for {here.title} to start "
+                "from; choose another base, such as fedavg"
             )
         entries[id_] = MethodEntry(
             id=id_,

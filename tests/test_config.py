@@ -169,7 +169,7 @@ def test_a_value_that_would_stop_a_run_is_refused_before_anything_is_trained(
 def test_apfl_check_refuses_such_a_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "study.json"
     path.write_text(json.dumps(tiny(methods__fedprox={"mu": -1.0})))
-    with pytest.raises(UserError, match="fedprox.mu"):
+    with pytest.raises(UserError, match=r"fedprox\.mu"):
         check(path)
     path.write_text(json.dumps(tiny()))
     check(path)

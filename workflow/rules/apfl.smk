@@ -5,7 +5,6 @@
 rule memorize:
     input:
         unpack(generator_inputs),
-        checked=ancient("results/{study}/study.json"),
     output:
         generator="results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/generator.safetensors",
         record="results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/run.json",
@@ -38,7 +37,6 @@ rule memorize:
 rule personalize:
     input:
         unpack(run_inputs),
-        checked=ancient("results/{study}/study.json"),
     output:
         metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
         record="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json",

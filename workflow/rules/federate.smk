@@ -4,7 +4,6 @@
 rule federate:
     input:
         unpack(run_inputs),
-        checked=ancient("results/{study}/study.json"),
     output:
         metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
         state="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors",

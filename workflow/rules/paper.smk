@@ -1,12 +1,14 @@
 # The paper's outputs from finished runs.
 
 
-# Every run waits for it, and none is repeated for it: a value that no run could be set up with ends here.
+# It goes first, so that a value that no run could be set up with ends the workflow here. No run has it as an input, not
+# even an ancient one: Snakemake would then overlook changed parameters of a run whenever the study has changed.
 rule study:
     output:
         "results/{study}/study.json",
     log:
         "results/{study}/logs/study.log",
+    priority: 100
     localrule: True
     conda:
         "../../environment.yml"

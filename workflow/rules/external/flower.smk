@@ -20,7 +20,6 @@ rule initial:
 rule flower:
     input:
         unpack(run_inputs),
-        checked=ancient("results/{study}/study.json"),
         script=os.path.join(workflow.basedir, "workflow", "rules", "external", "flower.py"),
     output:
         metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
