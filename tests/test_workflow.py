@@ -121,13 +121,6 @@ def test_a_mistake_in_the_study_ends_in_one_line_before_any_job(
     assert not (fresh.root / "results").exists()
 
 
-def test_a_value_that_no_run_could_be_set_up_with_ends_before_any_training(tmp_path: Path) -> None:
-    project = Project(tmp_path, tiny(methods__fedprox={"mu": -1.0}))
-    done = project.run("snakemake", "--cores", "1")
-    assert done.returncode != 0 and "fedprox.mu -1.0" in (tmp_path / "results/tiny/logs/study.log").read_text()
-    assert not (tmp_path / "results/tiny/study.json").exists() and not (tmp_path / "results/tiny/runs").exists()
-
-
 def test_a_study_that_is_named_takes_the_place_of_the_demo_and_is_not_merged_into_it(
     fresh: Project, tmp_path: Path
 ) -> None:

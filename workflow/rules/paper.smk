@@ -1,21 +1,18 @@
 # The paper's outputs from finished runs.
 
 
-# It goes first, so that a value that no run could be set up with ends the workflow here. No run has it as an input, not
-# even an ancient one: Snakemake would then overlook changed parameters of a run whenever the study has changed.
 rule study:
     output:
         "results/{study}/study.json",
     log:
         "results/{study}/logs/study.log",
-    priority: 100
     localrule: True
     conda:
         "../../environment.yml"
     params:
         text=study_text(),
     shell:
-        "(printf '%s\\n' {params.text:q} > {output:q} && python -m apfl check {output:q}) > {log:q} 2>&1"
+        "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
 rule table:
