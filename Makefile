@@ -16,6 +16,7 @@ help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
+	@apfl check $(STUDY)
 	snakemake --configfile $(STUDY)
 
 test: $(VENV)/full.stamp ## all tests
