@@ -10,17 +10,20 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test flower lint bench clean
+.PHONY: help demo test test-all flower lint bench clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
 	@apfl check $(STUDY)
 	snakemake --configfile $(STUDY)
 
-test: $(VENV)/full.stamp ## all tests
-	python -m pytest --quiet -n auto --dist loadfile
+test: $(VENV)/full.stamp ## the quick tests, in minutes
+	python -m pytest --quiet -n auto --dist loadfile -m "not slow"
+
+test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed files, a real Slurm, a browser
+	python -m pytest --quiet -n auto --dist worksteal -m slow
 
 flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
 
