@@ -17,6 +17,7 @@ from typing import Any
 from apfl.checks import explain, read
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
+from apfl.readings import check_distinct
 from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
 from apfl.schedules import check_clients, completed
 
@@ -111,13 +112,6 @@ class Study:
 def generator_fields() -> dict[str, Field]:
     """The generator's hyper-parameters."""
     return parameters_of("apfl.memorization", "GeneratorConfig")
-
-
-def readings() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """The named readings of what the paper leaves open."""
-    from apfl.readings import READINGS
-
-    return READINGS
 
 
 def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[str | os.PathLike] = (".",)) -> Study:
@@ -219,8 +213,7 @@ def _check(study: Study) -> None:
     for field in ("training", "apfl"):
         for name in getattr(study, field)["datasets"]:
             _known(name, study.data, f"{field}.datasets", "data set")
-    for name in study.apfl["readings"]:
-        _known(name, readings(), "apfl.readings", "reading")
+    check_distinct(study.apfl["readings"])
     titles: dict[str, str] = {}
     for method in study.methods.values():
         _check_method(study, method)
@@ -309,6 +302,9 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
         _known(name, study.methods, output, "method")
     if "method" in section and not study.methods[section["method"]].generative:
         raise UserError(f"{output}.method {section['method']!r}: makes no friend model; choose an AP-FL method")
+    if "against" in section:
+        _known(section["against"], study.methods, f"{output}.against", "method")
+    check_distinct(section.get("readings", ()), f"{output}.readings")
     for name in section.get("semantics", ()):
         _known(name, study.semantics, f"{output}.semantics", "semantics")
     for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from apfl.artifacts import digest
-from apfl.config import MethodEntry, Study, generator_fields, readings
+from apfl.config import MethodEntry, Study, generator_fields
+from apfl.readings import reading as reading_options
 from apfl.registry import Field
 from apfl.schedules import Timing
 
@@ -133,7 +134,7 @@ def chain(
     """
     last = place.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
-    options = readings()[reading] if reading else {}
+    options = reading_options(reading) if reading else {}
     kinds = {"friend": method.card.fields, "generator": generator_fields()}
     values = _given(place, method)
     usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}

@@ -1,4 +1,4 @@
-"""What the paper's text leaves open about AP-FL, as named sets of options.
+"""What the paper's text leaves open about AP-FL, as named sets of options; several are joined by ``+``.
 
 ``generator`` options go to `apfl.memorization.GeneratorConfig`, ``friend`` options to the method's hyper-parameters.
 The literal reading is the default of every option. One more reading, the generator trained along the rounds, changes
@@ -7,9 +7,11 @@ the federation itself and is a method: ``baselines/apfl_feedback.py``. docs/prot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
+
+from apfl.errors import UserError
 
 READINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -26,3 +28,58 @@ READINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "diversity-exp": {"generator": {"diversity": "exp"}},
     }
 )
+
+LITERAL: Mapping[str, str] = MappingProxyType(
+    {
+        "friend_labels": "hard",
+        "friend_distribution": "own",
+        "friend_start": "global",
+        "beta_weighs": "local",
+        "teacher": "clients",
+        "diversity": "paper",
+    }
+)
+"""Every option that a reading may change, as the literal reading has it."""
+
+
+def reading(name: str, where: str = "apfl.readings") -> dict[str, dict[str, Any]]:
+    """The options of a reading, or of several that are joined by ``+`` and do not contradict each other.
+
+    ``where`` is the field that errors name.
+
+    >>> reading("uniform-labels+global-teacher")
+    {'friend': {'friend_distribution': 'uniform'}, 'generator': {'teacher': 'global'}}
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    for part in name.split("+"):
+        if part not in READINGS:
+            known = ", ".join(READINGS)
+            raise UserError(
+                f"{where} {name!r}: unknown reading{f' {part!r}' if part != name else ''}; choose from {known}, "
+                "or join several by +"
+            )
+        for kind, options in READINGS[part].items():
+            for option, value in options.items():
+                if chosen.setdefault(kind, {}).setdefault(option, value) != value:
+                    raise UserError(f"{where} {name!r}: its parts contradict each other in {option}; leave one out")
+    return chosen
+
+
+def options_of(name: str) -> dict[str, str]:
+    """Every option in a reading, those of the literal one included, in the order of `LITERAL`.
+
+    >>> options_of("soft-labels")["friend_labels"], options_of("soft-labels")["teacher"]
+    ('soft', 'clients')
+    """
+    chosen = reading(name)
+    return dict(LITERAL) | chosen.get("friend", {}) | chosen.get("generator", {})
+
+
+def check_distinct(names: Iterable[str], where: str = "apfl.readings") -> None:
+    """Refuse two names for the same options: what they name would be trained twice."""
+    seen: dict[tuple[tuple[str, str], ...], str] = {}
+    for name in names:
+        reading(name, where)
+        other = seen.setdefault(tuple(options_of(name).items()), name)
+        if other != name:
+            raise UserError(f"{where} {name!r}: has the same options as {other!r}; leave one out")

@@ -21,7 +21,7 @@ __all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "cells", 
 
 OUTPUTS = (
     "table1", "table2", "table3", "table4", "convergence", "dropout",
-    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline",
+    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline", "figure_multiverse",
 )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Reques
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
-              "figure_timeline": _figure_timeline}  # fmt: skip
+              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse}  # fmt: skip
     sections = study.tables | study.figures
     for output in outputs:
         if output in sections:
@@ -168,6 +168,18 @@ def _figure5(study: Study, section: Section) -> Iterator[Request]:
                 axis = {name: value}
                 yield _request(study, "figure5", dataset, setting, section["method"], axis, variation=axis,
                                model="friend")  # fmt: skip
+
+
+def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
+    """In each place the method to compare with, then every method in every reading; others have no reading."""
+    for dataset in study.datasets(section):
+        for alpha in section["alphas"]:
+            setting = _setting(f"dirichlet-alpha{alpha}", section["clients"])
+            axis = {"clients": section["clients"], "alpha": alpha}
+            for method in dict.fromkeys((section["against"], *section["methods"])):
+                generative = study.methods[method].generative
+                for reading in (section.get("readings") or study.apfl["readings"]) if generative else ("",):
+                    yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
 
 
 def _convergence(study: Study, section: Section) -> Iterator[Request]:

@@ -34,6 +34,8 @@ STARTS: Mapping[str, Callable[[Problem, BaseModels, Params], Params]] = {
     "scratch": lambda problem, base, local: problem.start,
 }
 
+BETAS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+
 
 @dataclass(frozen=True)
 class APFL(Derived):
@@ -46,6 +48,8 @@ class APFL(Derived):
     :param friend_start: ``global``, ``local`` or ``scratch``: the parameters that the friend starts from.
     :param friend_epochs: passes over the synthetic images; 0 for the local epochs of one round (not published).
     :param samples_per_class: synthetic images for each class of the friend's label distribution (600 in the paper).
+    :param sweep_beta: evaluate Eq. 10 at each of `BETAS` too, as models beta0.01, beta0.1 and so on; nothing more is
+        trained.
     """
 
     beta: float = 0.01
@@ -55,6 +59,7 @@ class APFL(Derived):
     friend_start: str = "global"
     friend_epochs: int = 0
     samples_per_class: int = 600
+    sweep_beta: bool = False
 
     title: ClassVar[str] = "AP-FL"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
@@ -81,9 +86,13 @@ class APFL(Derived):
         localized = {client: localize(problem, client, base.global_model, round) for client in missing}
         own = locals_ | localized
         friends = {client: self.friend(problem, base, client, own[client], round, generator) for client in sorted(own)}
-        beta = self.beta if self.beta_weighs == "local" else 1 - self.beta
-        personalized = {client: interpolate(own[client], friends[client], beta) for client in friends}
-        return {"local": locals_, "localized": localized, "friend": friends, "personalized": personalized}
+
+        def mixed(beta: float) -> Models:
+            weight = beta if self.beta_weighs == "local" else 1 - beta
+            return {client: interpolate(own[client], friends[client], weight) for client in friends}
+
+        sweep = {f"beta{beta}": mixed(beta) for beta in (BETAS if self.sweep_beta else ())}
+        return {"local": locals_, "localized": localized, "friend": friends, "personalized": mixed(self.beta)} | sweep
 
     def friend(
         self, problem: Problem, base: BaseModels, client: int, own: Params, round: int, memory: Memory

@@ -27,8 +27,9 @@ from apfl.memorization import (
 )
 from apfl.nets import Model, build_network
 from apfl.personalization import interpolate, label_counts, label_distribution, localize
-from apfl.readings import READINGS
+from apfl.readings import LITERAL, READINGS, check_distinct, options_of, reading
 from apfl.training import Engine
+from baselines.apfl import BETAS
 
 CONFIG = GeneratorConfig(noise_dimension=4, samples_per_class=8, epochs=2, width=4, batch_size=8, group=4)
 
@@ -328,10 +329,40 @@ def test_bad_friend_settings_are_refused(settings) -> None:
 
 @pytest.mark.parametrize("name", sorted(READINGS))
 def test_every_reading_names_options_that_exist(name) -> None:
-    reading = READINGS[name]
-    GeneratorConfig(**reading.get("generator", {}))
-    load_method("apfl", reading.get("friend", {}))
-    assert reading.keys() <= {"generator", "friend"}
+    options = READINGS[name]
+    config = GeneratorConfig(**options.get("generator", {}))
+    method = load_method("apfl", options.get("friend", {}))
+    assert options.keys() <= {"generator", "friend"}
+    assert options_of(name) == {key: getattr(method, key, None) or getattr(config, key) for key in LITERAL}
+
+
+def test_readings_are_joined_unless_they_contradict_each_other_or_mean_the_same() -> None:
+    joined = reading("soft-labels+uniform-labels+global-teacher")
+    assert joined == {**reading("uniform-soft-labels"), **reading("global-teacher")}
+    assert options_of("literal") == dict(LITERAL)
+    with pytest.raises(UserError, match="contradict each other in friend_start"):
+        reading("friend-from-local+friend-from-scratch")
+    with pytest.raises(UserError, match=r"apfl.readings 'soft-labels\+nothing': unknown reading 'nothing'"):
+        reading("soft-labels+nothing")
+    with pytest.raises(UserError, match="has the same options as 'uniform-soft-labels'"):
+        check_distinct(["uniform-soft-labels", "soft-labels+uniform-labels"])
+
+
+def test_the_sweep_of_beta_trains_nothing_and_ends_at_the_interpolations() -> None:
+    problem = tiny_problem(sizes=(6, 5), rounds=1, local_epochs=1)
+    *_, now = run(load_method("fedavg"), problem)
+    models = BaseModels(now.state["global"], now.latest)
+    memory = memory_of(problem, models).memory
+    plain, swept = (
+        load_method("apfl", {"samples_per_class": 4, "beta": 0.5, "sweep_beta": sweep}).personalize(
+            problem, models, 1, memory
+        )
+        for sweep in (False, True)
+    )
+    assert swept.keys() - plain.keys() == {f"beta{beta}" for beta in BETAS}
+    assert all(equal(plain[role][client], swept[role][client]) for role in plain for client in plain[role])
+    for beta in BETAS:
+        assert equal(swept[f"beta{beta}"][0], interpolate(swept["local"][0], swept["friend"][0], beta))
 
 
 FEEDBACK = {"samples_per_class": 20, "noise_dimension": 4, "width": 4}
