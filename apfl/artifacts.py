@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import subprocess
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake")
+MOST_BYTES = 16 << 30
+"""More than any artefact holds: a small file can unpack to more than fits into memory."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @contextmanager
@@ -83,8 +88,12 @@ def sha256_file(path: str | os.PathLike) -> str:
 def require_file(path: str | os.PathLike, what: str) -> Path:
     """``path`` if a file is there; otherwise a `UserError` that names it."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{what} {path}: no such file; make it first, or correct the path")
+    try:
+        if not path.is_file():
+            problem = "is a folder, not a file" if path.is_dir() else "no such file"
+            raise UserError(f"{what} {path}: {problem}; make it first, or correct the path")
+    except OSError as error:
+        raise UserError(f"{what} {path}: cannot be read ({error.strerror}); correct the path or its rights") from None
     return path
 
 
@@ -96,14 +105,41 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys."""
     write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
+def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
+    """A `UserError` unless ``path`` can be made: a folder, or with a ``suffix`` a file of that kind.
+
+    What takes long asks this first, so that hours of work do not end at a folder that cannot be written to.
+    """
+    path = Path(path)
+    try:
+        if suffix is not None and (path.suffix != suffix or path.is_dir()):
+            raise UserError(f"--out {path}: is no name of a file; end it with {suffix}")
+        folder = path if suffix is None else path.parent
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise UserError(f"--out {path}: {there} is no folder; choose another output folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"--out {path}: nothing can be written to {there}; choose another output folder")
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); choose another output folder") from None
+
+
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
     path = require_file(path, what)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} {path}: not JSON ({error}); make it again") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{what} {path}: not JSON ({_first_line(error)}); make it again") from None
+
+
+def read_record(path: str | os.PathLike, what: str = "run record") -> dict[str, Any]:
+    """A JSON object, such as a run.json."""
+    record = read_json(path, what)
+    if not isinstance(record, dict):
+        raise UserError(f"{what} {path}: holds no JSON object; remove it and run again")
+    return record
 
 
 def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
@@ -122,8 +158,12 @@ def read_npz(path: str | os.PathLike, what: str, required: tuple[str, ...] = ())
     """Every array of an npz file; a damaged file, a pickle in it or a missing array is a `UserError`."""
     path = require_file(path, what)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        # The reader warns of old headers, and a mistake is to be one line.
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            if size > MOST_BYTES:
+                raise ValueError(f"it says that it holds {size:,} bytes, more than {MOST_BYTES:,}")
+            arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # the reader raises many kinds for damaged files
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
     if missing := [name for name in required if name not in arrays]:
@@ -139,36 +179,70 @@ def write_tensors(
 
     with atomic_path(path) as temporary:
         flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(flat, temporary, metadata={"header": canonical_json(dict(header or {}))})
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One array of an npz; its header must say how long it is before memory is taken for it."""
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in HEADERS:
+            raise ValueError(f"{name}: of format {version[0]}.{version[1]}")
+        shape, _, kind = HEADERS[version](member)
+        header = member.tell()
+    size = math.prod(shape) * kind.itemsize
+    if kind.hasobject or size != archive.getinfo(name).file_size - header:
+        raise ValueError(f"{name}: its header says {kind} {[*shape]}, which is not what follows")
+    with archive.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+        text = canonical_json(dict(header or {}))
+        save_file(flat, temporary, metadata={"header": text, "sha256": _checksum(flat, text)})
 
 
 def read_tensors(
     path: str | os.PathLike, what: str, device: str = "cpu"
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the header of a safetensors file."""
+    """The tensors and the header of a safetensors file; a `UserError` if they are not those that were written.
+
+    Files of foreign methods have no checksum, and are taken as they are.
+    """
     from safetensors import safe_open
 
     path = require_file(path, what)
     try:
-        with safe_open(path, framework="pt", device=device) as file:
-            header = json.loads((file.metadata() or {}).get("header", "{}"))
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, header
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            text = metadata.get("header", "{}")
+            header = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        if not isinstance(header, dict) or ("sha256" in metadata and metadata["sha256"] != _checksum(tensors, text)):
+            raise ValueError("not what was written to it")
     except Exception as error:  # safetensors raises its own error type, json raises ValueError
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and run again") from None
 
 
 def write_parquet(path: str | os.PathLike, frame: pd.DataFrame) -> None:
     with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd")
+        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
 
 
 def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, header
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
+    """The SHA-256 of tensors, their names, types and shapes, and of the header."""
+    import torch
+
+    total = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
     import pandas as pd
 
     path = require_file(path, what)
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path, page_checksum_verification=True)
     except Exception as error:  # pyarrow raises many kinds for damaged files
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
     if missing := [name for name in columns if name not in frame.columns]:

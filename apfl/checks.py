@@ -5,60 +5,155 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    import yaml
+
+MOST_VALUES = 1_000_000
+"""More values than any study has: aliases can make a small file mean more than fits into memory."""
+DEEPEST = 40
+LARGEST = 2**63 - 1
 
 
 def read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The path (empty for a dictionary) and the values of a study in YAML, in JSON (``.json``) or in a dictionary.
 
-    Keys are texts and values plain and finite; a `UserError` names the field where they are not.
+    Keys are texts and values plain and finite, and no key is there twice; a `UserError` names the field or the line
+    where that is not so.
     """
     if isinstance(source, Mapping):
-        _check_plain(source, "")
+        _check_plain(source)
         return "", json.loads(json.dumps(source))
     path = Path(source)
-    if not path.is_file():
-        raise UserError(f"study {path}: no such file; name one of config/*.yaml")
     values = _parsed(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no keys; a study has at least name, seeds, data and methods")
-    _check_plain(values, "", f"{path}: ")
+    _check_plain(values, f"{path}: ")
     return str(path), values
 
 
 def _parsed(path: Path) -> Any:
-    import yaml
-
     try:
+        if not path.is_file():
+            raise UserError(f"study {path}: no such file; name one of config/*.yaml")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"study {path}: cannot be read ({error.strerror}); correct the path or its rights") from None
+    kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
         # JSON writes 1e-05, which YAML takes for a text.
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
+        return _parsed_json(text, str(path)) if kind == "JSON" else _parsed_yaml(text, str(path))
+    except UserError:
+        raise
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep; correct the file") from None
+    except Exception as error:  # the parsers raise many kinds for what they cannot make a value of
         raise UserError(f"{path}: not {kind} ({' '.join(str(error).split())[:150]}); correct the file") from None
 
 
-def _check_plain(value: Any, field: str, where: str = "") -> None:
-    """That ``value`` is made of what JSON has: texts as keys, no dates, no infinity, nothing that is not a number."""
+def _parsed_json(text: str, where: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := _twice(key for key, _ in pairs):
+            raise UserError(f"{where}: key {twice!r} is there twice; remove one of them")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _parsed_yaml(text: str, where: str) -> Any:
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _weight(node, where, {}) > MOST_VALUES:
+            raise UserError(f"{where}: its aliases (*) stand for more than {MOST_VALUES:,} values; write them out")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
+    """How many values a node stands for with all aliases written out; a `UserError` for a key that is there twice, or
+    an alias inside of what it stands for."""
+    if id(node) in known:
+        if not known[id(node)]:
+            line = node.start_mark.line + 1
+            raise UserError(f"{where}: line {line}: holds an alias (*) of itself; write out what you mean")
+        return known[id(node)]
+    known[id(node)] = 0
+    total = 1
+    if node.id == "mapping":
+        seen: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            if key.id == "scalar" and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    line = key.start_mark.line + 1
+                    raise UserError(f"{where}: line {line}: key {key.value!r} is there twice; remove one of them")
+                seen.add((key.tag, key.value))
+            total += _weight(key, where, known) + _weight(value, where, known)
+    elif node.id == "sequence":
+        total += sum(_weight(item, where, known) for item in node.value)
+    known[id(node)] = total
+    return total
+
+
+def _twice(keys: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    return next((key for key in keys if key in seen or seen.add(key)), None)
+
+
+def _check_plain(values: Mapping[Any, Any], where: str = "") -> None:
+    """That a study is made of what JSON has: texts as keys, no dates, no infinity, nothing that is not a number."""
+    for number, (field, value) in enumerate(_walk(values, ())):
+        name = ".".join(map(str, field)) or "study"
+        if number > MOST_VALUES or len(field) > DEEPEST:
+            raise UserError(f"{where}{name[:80]}: too many values or nested too deep; correct the study")
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    raise UserError(f"{where}{name}: key {key!r} is no text; put it in quotes")
+                _check_text(key, f"{where}{name}: key")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}{name} {value}: is not finite; give a finite number")
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            raise UserError(f"{where}{name}: a whole number of {len(f'{value:x}') * 4} bits; give a smaller one")
+        elif isinstance(value, str):
+            _check_text(value, f"{where}{name}")
+        elif not isinstance(value, int | float | list | tuple | None):
+            raise UserError(f"{where}{name} {value}: is neither text nor number; put it in quotes")
+
+
+def _walk(value: Any, field: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every value with its field, the outer ones first."""
+    yield field, value
+    pairs: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise UserError(f"{where}{field or 'study'}: key {key!r} is no text; put it in quotes")
-            _check_plain(item, f"{field}.{key}" if field else key, where)
+        pairs = value.items()
     elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            _check_plain(item, f"{field}.{number}", where)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where}{field} {value}: is not finite; give a finite number")
-    elif not isinstance(value, str | int | float | None):
-        raise UserError(f"{where}{field} {value}: is neither text nor number; put it in quotes")
+        pairs = enumerate(value)
+    for key, item in pairs:
+        yield from _walk(item, (*field, key))
+
+
+def _check_text(text: str, where: str) -> None:
+    """A `UserError` for characters that belong to no name: control characters other than the end of a line and a tab,
+    and halves of characters."""
+    if text.isascii() and text.isprintable():
+        return
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise UserError(f"{where} {text[:60]!r}: holds the character {character!r}; remove it")
 
 
 def explain(error: Any) -> str:
