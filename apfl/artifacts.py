@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-PACKAGES = ("numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake")
 MOST_BYTES = 16 << 30
 """More than any artefact holds: a small file can unpack to more than fits into memory."""
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+PACKAGES = ("numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake")
 
 
 @contextmanager
@@ -97,14 +97,6 @@ def require_file(path: str | os.PathLike, what: str) -> Path:
     return path
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys."""
-    write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
 def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
     """A `UserError` unless ``path`` can be made: a folder, or with a ``suffix`` a file of that kind.
 
@@ -124,6 +116,14 @@ def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
         raise UserError(f"--out {path}: cannot be written ({error.strerror}); choose another output folder") from None
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys."""
+    write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
@@ -171,14 +171,6 @@ def read_npz(path: str | os.PathLike, what: str, required: tuple[str, ...] = ())
     return arrays
 
 
-def write_tensors(
-    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
-) -> None:
-    """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata."""
-    from safetensors.torch import save_file
-
-    with atomic_path(path) as temporary:
-        flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """One array of an npz; its header must say how long it is before memory is taken for it."""
     with archive.open(name) as member:
@@ -194,6 +186,14 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
+def write_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
+) -> None:
+    """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata."""
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         text = canonical_json(dict(header or {}))
         save_file(flat, temporary, metadata={"header": text, "sha256": _checksum(flat, text)})
 
@@ -218,14 +218,6 @@ def read_tensors(
             raise ValueError("not what was written to it")
     except Exception as error:  # safetensors raises its own error type, json raises ValueError
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and run again") from None
-
-
-def write_parquet(path: str | os.PathLike, frame: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
-
-
-def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     return {name: tensor.to(device) for name, tensor in tensors.items()}, header
 
 
@@ -238,6 +230,14 @@ def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
         total.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def write_parquet(path: str | os.PathLike, frame: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     import pandas as pd
 
     path = require_file(path, what)
