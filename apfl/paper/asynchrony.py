@@ -13,6 +13,7 @@ import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
 from apfl.paper.metrics import Metrics, cell_values, estimate
+from apfl.paper.places import place_of_row
 from apfl.paper.tables import COLUMNS_IN_A_PANEL, Entry, Group, Line, Panel, Section, Table, bold_best, measured
 from apfl.paper.virtual import (
     ROLE,
@@ -89,7 +90,7 @@ def _facts(cell: Cell, test: str) -> dict[str, Any]:
     }
 
 
-def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of one data set at one level, together."""
     places: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
@@ -98,7 +99,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[dict[str, Any]]:
-    for here in _groups(cells):
+    for here in groups(cells):
         for test in TESTS:
             times = {cell.title: time_to_target(cell, here[0], share, metrics, test) for cell in here}
             for cell in here:
@@ -126,7 +127,7 @@ def _compared(cell: Cell, here: Sequence[Cell]) -> Cell | None:
 
 
 def _accuracies(cells: Sequence[Cell], metrics: Metrics) -> Iterator[dict[str, Any]]:
-    for here in _groups(cells):
+    for here in groups(cells):
         for test in TESTS:
             for cell in here:
                 value = estimate(cell_values(metrics, cell, test, ROLE))
@@ -164,28 +165,28 @@ def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Panel:
 def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Line]:
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: _time(row) for _, row in part.iterrows()}
-        yield Line(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min))
+        yield Line(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min), test)
         ratios = {row["column"]: _speedup(row) for _, row in part.iterrows()}
-        yield Line(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown))
+        yield Line(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown), test)
 
 
 def _time(row: pd.Series) -> Entry:
     missed = row["seeds"] - row["seeds_reached"]
     if row["status"] == "not reached" and row["seeds_reached"]:
-        return Entry(f"not reached in {missed} of {row['seeds']} seeds")
+        return Entry(f"not reached in {missed} of {row['seeds']} seeds", place=place_of_row(row))
     return measured(row, "time")
 
 
 def _speedup(row: pd.Series) -> Entry:
     if not row["compared_with"]:
         return Entry("reference")
-    return Entry("–") if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
+    return Entry("–", place=place_of_row(row)) if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
 
 
 def _accuracy_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Line]:
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        yield Line(TEST_LABELS[test], bold_best(entries, shown))
+        yield Line(TEST_LABELS[test], bold_best(entries, shown), test)
 
 
 LEVEL_LABELS = {"convergence": "heterogeneity", "dropout": "dropout rate"}

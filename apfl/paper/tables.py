@@ -15,6 +15,7 @@ import pandas as pd
 
 from apfl.paper import published, tidy
 from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
+from apfl.paper.places import Place, place_of_row
 
 if TYPE_CHECKING:
     from apfl.paper.metrics import Metrics
@@ -51,19 +52,24 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a table; ``number`` tells accuracies from remarks such as "not run"."""
+    """What stands in one place of a table; ``number`` tells accuracies from remarks such as "not run".
+
+    ``place`` says which cell and test of the study it shows (`apfl.paper.places`); empty where it shows none.
+    """
 
     text: str
     number: bool = False
     bold: bool = False
+    place: Place = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a group: the published numbers, or those reproduced on one test."""
+    """One line of a group: the published numbers, or those reproduced on one ``test``."""
 
     name: str
     entries: tuple[Entry, ...]
+    test: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,13 +183,13 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Line, ...]:
         return (*lines, Line("reproduced", tuple(Entry("not run") for _ in columns)))
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        lines.append(Line(TEST_LABELS[test], bold_best(entries, columns)))
+        lines.append(Line(TEST_LABELS[test], bold_best(entries, columns), test))
     return tuple(lines)
 
 
 def measured(row: pd.Series, what: str = "reproduced") -> Entry:
     """Mean and standard deviation of a tidy row, or its status, with the seeds that there are if some are missing."""
-    entry = _entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"])
+    entry = replace(_entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), place=place_of_row(row))
     few = 0 < row["seeds"] < row["seeds_planned"]
     return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
 
