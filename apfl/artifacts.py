@@ -13,11 +13,10 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apfl.errors import UserError
+from apfl.locks import open_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,23 +43,31 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, temporary = open_part(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another output folder") from None
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        _sync(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        with suppress(OSError):  # so that a power cut keeps the order in which files were written, where folders can
+            _sync(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @cache
@@ -189,13 +197,21 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def write_tensors(
     path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata."""
+    """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata, with a checksum.
+
+    Metadata of more than one key would be written in any order, so that equal files had other bytes.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        text = canonical_json(dict(header or {}))
-        save_file(flat, temporary, metadata={"header": text, "sha256": _checksum(flat, text)})
+        fields = dict(header or {})
+        fields["sha256"] = _checksum(flat, fields)
+        try:
+            save_file(flat, temporary, metadata={"header": canonical_json(fields)})
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(_first_line(error)) from None
 
 
 def read_tensors(
@@ -210,22 +226,20 @@ def read_tensors(
     path = require_file(path, what)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            text = metadata.get("header", "{}")
-            header = json.loads(text)
+            header = json.loads((file.metadata() or {}).get("header", "{}"))
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        if not isinstance(header, dict) or ("sha256" in metadata and metadata["sha256"] != _checksum(tensors, text)):
+        if not isinstance(header, dict) or ("sha256" in header and header.pop("sha256") != _checksum(tensors, header)):
             raise ValueError("not what was written to it")
     except Exception as error:  # safetensors raises its own error type, json raises ValueError
         raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and run again") from None
     return {name: tensor.to(device) for name, tensor in tensors.items()}, header
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor], header: str) -> str:
+def _checksum(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> str:
     """The SHA-256 of tensors, their names, types and shapes, and of the header."""
     import torch
 
-    total = hashlib.sha256(header.encode())
+    total = hashlib.sha256(canonical_json(header).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy())

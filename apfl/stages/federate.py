@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from apfl.artifacts import (
     provenance,
     read_json,
     read_tensors,
-    write_json,
     write_parquet,
     write_tensors,
 )
@@ -26,8 +26,9 @@ from apfl.clock import Schedule, Timeline, plan
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import BaseModels, Method, Problem, Round, load_method, run
+from apfl.locks import alone_in
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
-from apfl.stages.record import Stopwatch, identity, run_record
+from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -112,10 +113,15 @@ def asked(record: Mapping[str, Any]) -> str:
 def read_checkpoint(
     path: Path, record: Mapping[str, Any], device: str
 ) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
-    """The round to go on from, the states kept so far and the header; None if there is none, or other code made it."""
+    """The round to go on from, the states kept so far and the header; None if there is none, if other code made it, or
+    if it is damaged."""
     if not path.exists():
         return None
-    tensors, header = read_tensors(path, "checkpoint", device)
+    try:
+        tensors, header = read_tensors(path, "checkpoint", device)
+    except UserError as error:
+        print(f"{error}: starting again")
+        return None
     if header.get("asked") != asked(record):
         raise UserError(f"checkpoint {path}: of another configuration; remove it to start again, or restore that one")
     if header.get("code") != record["code"]:
@@ -155,7 +161,8 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     method = load_method(specification["module"], specification.get("parameters"))
     record = run_record("federate", specification, inputs)
     if finished(out, record):
-        print(f"{out}: finished already, nothing to do")
+        with suppress(OSError):  # left by a process that was killed just before it would have removed it
+            (out / CHECKPOINT).unlink()
         return record
     if not isinstance(method, Method):
         raise UserError(f"method {specification['module']!r}: is derived from another one; use `apfl personalize`")
@@ -164,12 +171,21 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         if getattr(problem, need) is None:
             raise UserError(f"method {specification['module']!r}: needs --{need}; give its path")
     schedule, timeline = scheduled(specification, method, problem)
-    checkpoint = out / CHECKPOINT
-    watch = Stopwatch()
+    with alone_in(out):
+        if not finished(out, record):  # by the process that was waited for
+            _carry_out(method, problem, schedule, timeline, record, out)
+    return record
+
+
+def _carry_out(
+    method: Method, problem: Problem, schedule: Schedule | None, timeline: Timeline | None, record: dict[str, Any],
+    out: Path,
+) -> None:  # fmt: skip
+    """Train from the start or from the last checkpoint, and write the run; ``record`` is completed."""
+    specification, checkpoint, watch, status = record["specification"], out / CHECKPOINT, Stopwatch(), "finished"
     restored = read_checkpoint(checkpoint, record, str(problem.engine.device))
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier = header["rows"], header["seconds"]
-    status = "finished"
     try:
         rounds = run(method, problem, start)
         if schedule:
@@ -184,15 +200,15 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
         print(
             f"{specification['method']}: {error}; lower training.learning_rate or change the method's hyper-parameters"
         )
-    write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
-    write_tensors(out / "state.safetensors", saved, {"specification": digest(specification)})
-    record |= {"payload": payload(method, method.init(problem))}
-    if schedule:
-        record |= {"timeline": timeline_record(timeline)}
-    record |= {"status": status, "seconds": round(earlier + watch.seconds, 3), **watch.usage(problem), **provenance()}
-    write_json(out / "run.json", record)
+    with recorded(out, record, "metrics.parquet", "state.safetensors"):
+        write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
+        write_tensors(out / "state.safetensors", saved, {"specification": digest(specification)})
+        record |= {"payload": payload(method, method.init(problem))}
+        if schedule:
+            record |= {"timeline": timeline_record(timeline)}
+        record |= {"status": status, "seconds": round(earlier + watch.seconds, 3)}
+        record |= {**watch.usage(problem), **provenance()}
     checkpoint.unlink(missing_ok=True)
-    return record
 
 
 def scheduled(

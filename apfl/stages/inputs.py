@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from apfl.artifacts import canonical_json, read_json
+from apfl.artifacts import canonical_json, read_json, sha256_file
 from apfl.data.dataset import Dataset, load_dataset
 from apfl.data.partition import check_match, load_partition
 from apfl.errors import UserError
@@ -116,11 +116,23 @@ def _proxy(path: Path, channels: int, engine: Engine) -> Images:
 
 
 def finished(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether ``folder`` already holds this very run, made by this very code from these very inputs."""
+    """Whether ``folder`` already holds this very run, whole, made by this very code from these very inputs; says so."""
     path = folder / "run.json"
     if not path.is_file():
         return False
-    there = read_json(path, "run record")
-    return all(
-        canonical_json(there.get(name)) == canonical_json(record[name]) for name in ("specification", "inputs", "code")
-    )
+    try:
+        there = read_json(path, "run record")
+    except UserError as error:
+        print(f"{error}; running again")
+        return False
+    if not isinstance(there, dict) or any(
+        canonical_json(there.get(name)) != canonical_json(record[name]) for name in ("specification", "inputs", "code")
+    ):
+        return False
+    outputs = there.get("outputs")
+    for name, sha256 in outputs.items() if isinstance(outputs, dict) else [("outputs", "")]:
+        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+            print(f"{folder / name}: missing, or not as {path.name} says; running again")
+            return False
+    print(f"{folder}: finished already, nothing to do")
+    return True

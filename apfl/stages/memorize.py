@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apfl.artifacts import digest, provenance, read_json, read_tensors, write_json, write_tensors
+from torch import Tensor
+
+from apfl.artifacts import digest, provenance, read_json, read_tensors, write_tensors
 from apfl.errors import UserError
 from apfl.evaluation import outcomes, pooled_indices
 from apfl.federation import BaseModels, Problem
+from apfl.locks import alone_in
 from apfl.memorization import (
     GeneratorConfig,
     Memory,
@@ -22,8 +25,10 @@ from apfl.memorization import (
 from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
 from apfl.stages.pictures import no_samples, sample_grid
-from apfl.stages.record import Stopwatch, run_record
+from apfl.stages.record import Stopwatch, recorded, run_record
 from apfl.training import Diverged
+
+FILES = ("generator.safetensors", "samples.png")
 
 
 def ceiling(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
@@ -48,16 +53,25 @@ def memorize_run(
     check_specification(specification, "semantics", "rounds")
     record = run_record("memorize", specification, inputs, run=base / "state.safetensors")
     if finished(out, record):
-        print(f"{out}: finished already, nothing to do")
         return record
     config = configure(GeneratorConfig, specification.get("parameters", {}), "generator")
     problem = load_problem(specification, inputs, device)
     if problem.semantics is None:
         raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
-    watch = Stopwatch()
-    rounds = tuple(specification["rounds"])
+    with alone_in(out):
+        if not finished(out, record):  # by the process that was waited for
+            _carry_out(config, problem, base, inputs.data, record, out)
+    return record
+
+
+def _carry_out(
+    config: GeneratorConfig, problem: Problem, base: Path, data: Path, record: dict[str, Any], out: Path
+) -> None:
+    """Train and write the generators; ``record`` is completed."""
+    watch, rounds = Stopwatch(), tuple(record["specification"]["rounds"])
     if base_diverged(base):
-        return _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
+        _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
+        return
     tensors, histories, ceilings = {}, {}, {}
     try:
         for number, models in load_base(base, rounds, problem.engine.device).items():
@@ -77,30 +91,31 @@ def memorize_run(
             ceilings[str(number)] = ceiling(problem, models, config)
             tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     except Diverged as error:
-        return _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
+        _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
+        return
     tensors["embeddings"] = problem.semantics
-    write_tensors(
-        out / "generator.safetensors", tensors, {"config": config.__dict__, "specification": digest(specification)}
-    )
-    sample_grid(out / "samples.png", problem, memory, inputs.data)
-    record |= {"status": "finished", "history": histories, "ceiling": ceilings, "seconds": round(watch.seconds, 3)}
-    record |= {**watch.usage(problem), **provenance()}
-    write_json(out / "run.json", record)
-    return record
+    with recorded(out, record, *FILES):
+        _write_generator(out, record, config, tensors)
+        sample_grid(out / "samples.png", problem, memory, data)
+        record |= {"status": "finished", "history": histories, "ceiling": ceilings, "seconds": round(watch.seconds, 3)}
+        record |= {**watch.usage(problem), **provenance()}
+
+
+def _write_generator(out: Path, record: Mapping[str, Any], config: GeneratorConfig, tensors: dict[str, Tensor]) -> None:
+    header = {"config": config.__dict__, "specification": digest(record["specification"])}
+    write_tensors(out / "generator.safetensors", tensors, header)
 
 
 def _diverged(
     record: dict[str, Any], out: Path, problem: Problem, watch: Stopwatch, config: GeneratorConfig, why: str
-) -> dict[str, Any]:
+) -> None:
     """Say that there is no generator, in files that the next stage reads."""
     print(why)
-    header = {"config": config.__dict__, "specification": digest(record["specification"])}
-    write_tensors(out / "generator.safetensors", {}, header)
-    no_samples(out / "samples.png", why)
-    record |= {"status": "diverged", "history": {}, "ceiling": {}, "seconds": round(watch.seconds, 3)}
-    record |= {**watch.usage(problem), **provenance()}
-    write_json(out / "run.json", record)
-    return record
+    with recorded(out, record, *FILES):
+        _write_generator(out, record, config, {})
+        no_samples(out / "samples.png", why)
+        record |= {"status": "diverged", "history": {}, "ceiling": {}, "seconds": round(watch.seconds, 3)}
+        record |= {**watch.usage(problem), **provenance()}
 
 
 def load_memory(folder: Path, number: int, problem: Problem) -> Memory:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apfl.artifacts import provenance, write_json, write_parquet
+from apfl.artifacts import provenance, write_parquet
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import Derived, load_method
+from apfl.federation import Derived, Problem, load_method
+from apfl.locks import alone_in
 from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, finished, load_problem
 from apfl.stages.memorize import load_ceiling, load_memory
-from apfl.stages.record import Stopwatch, identity, run_record
+from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
 
@@ -32,7 +33,6 @@ def personalize_run(
     made = None if generator is None else generator / "generator.safetensors"
     record = run_record("personalize", specification, inputs, run=base / "state.safetensors", generator=made)
     if finished(out, record):
-        print(f"{out}: finished already, nothing to do")
         return record
     if not isinstance(method, Derived):
         raise UserError(f"method {specification['module']!r}: is a federated method; use `apfl federate`")
@@ -41,6 +41,17 @@ def personalize_run(
             f"method {specification['module']!r}: needs --generator; give the folder that `apfl memorize` made"
         )
     problem = load_problem(specification, inputs, device)
+    with alone_in(out):
+        if not finished(out, record):  # by the process that was waited for
+            _carry_out(method, problem, base, generator, record, out)
+    return record
+
+
+def _carry_out(
+    method: Derived, problem: Problem, base: Path, generator: Path | None, record: dict[str, Any], out: Path
+) -> None:
+    """Personalize, evaluate and write the run; ``record`` is completed."""
+    specification = record["specification"]
     watch, rows, status = Stopwatch(), [], "finished"
     try:
         if any(base_diverged(folder) for folder in (base, generator) if folder is not None):
@@ -58,9 +69,8 @@ def personalize_run(
         print(
             f"{specification['method']}: {error}; lower training.learning_rate or change the method's hyper-parameters"
         )
-    write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
-    if generator is not None:
-        record["ceiling"] = load_ceiling(generator)
-    record |= {"status": status, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
-    write_json(out / "run.json", record)
-    return record
+    with recorded(out, record, "metrics.parquet"):
+        write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
+        if generator is not None:
+            record["ceiling"] = load_ceiling(generator)
+        record |= {"status": status, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from apfl.artifacts import require_file, sha256_file
+from apfl.artifacts import read_json, require_file, sha256_file, write_json
+from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.registry import code_digest
 from apfl.stages.inputs import Inputs
@@ -32,7 +34,32 @@ def run_record(stage: str, specification: Mapping[str, Any], inputs: Inputs, **f
         modules.append(f"baselines.{specification['module']}")
     read = {name: path for name, path in {**vars(inputs), **files}.items() if path is not None}
     hashes = {name: sha256_file(require_file(path, name)) for name, path in read.items()}
+    for name, path in files.items():
+        if path is not None:
+            _check_whole(path, hashes[name])
     return {"stage": stage, "specification": dict(specification), "inputs": hashes, "code": code_digest(*modules)}
+
+
+def _check_whole(path: Path, sha256: str) -> None:
+    """A `UserError` unless the file is the one that the run.json beside it speaks of."""
+    beside = path.with_name("run.json")
+    recorded = read_json(beside, "run record") if beside.is_file() else {}
+    if recorded.get("outputs", {}).get(path.name, sha256) != sha256:
+        raise UserError(f"{path}: not the file that {beside} speaks of; remove both and make that run again")
+
+
+@contextmanager
+def recorded(out: Path, record: dict[str, Any], *names: str) -> Iterator[None]:
+    """Write the files ``names`` of a run within this context; afterwards ``run.json``, with their SHA-256, is written.
+
+    Until then there is no ``run.json``, not even that of an earlier run, so new files and old ones are never taken for
+    one run.
+    """
+    path = out / "run.json"
+    path.unlink(missing_ok=True)
+    yield
+    record["outputs"] = {name: sha256_file(out / name) for name in names}
+    write_json(path, record)
 
 
 class Stopwatch:
