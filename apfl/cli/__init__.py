@@ -5,6 +5,9 @@ Mistakes of the user end in one line on standard error and exit status 2, never 
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
 
 import typer
@@ -28,11 +31,25 @@ def _register() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a `UserError` becomes one line on standard error and exit status 2."""
+    """Run the command line; a `UserError` becomes one line on standard error and exit status 2.
+
+    So does a full disk, on which standard output may be as well. SIGTERM ends the process as an exception would, so
+    that no half-written file stays; its status is 143, as if nobody had caught it.
+    """
     _register()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app(args=arguments, prog_name="apfl")
     except UserError as error:
-        message = " ".join(str(error).split())
-        print(f"apfl: error: {message}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What standard output still holds cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"cannot write: {error.strerror}; free some space and run again")
+
+
+def _fail(error: object) -> None:
+    print(f"apfl: error: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(2) from None
