@@ -35,19 +35,26 @@ class Dataset:
     source: dict[str, Any]
 
     def __post_init__(self) -> None:
-        shape, kind, size = self.images.shape, self.images.dtype, len(self.labels)
-        faults = {
-            "holds no image": size == 0,
-            f"images are {kind} {[*shape]}, not uint8 [{size}, 1 or 3, {SIZE}, {SIZE}]": kind != np.uint8
-            or shape not in ((size, 1, SIZE, SIZE), (size, 3, SIZE, SIZE)),
-            f"labels are {self.labels.dtype}, not int64": self.labels.dtype != np.int64,
-            f"has labels outside 0 to {self.classes - 1}": size
-            and not 0 <= self.labels.min() <= self.labels.max() < self.classes,
-        }
-        for fault, found in faults.items():
-            if found:
-                raise UserError(f"data set {self.name}: {fault}; correct its source and make it again")
+        if fault := self._fault():
+            raise UserError(f"data set {self.name}: {fault}; correct its source and make it again")
         check_name(self.name, self.classes)
+
+    def _fault(self) -> str | None:
+        shape, kind, labels = self.images.shape, self.images.dtype, self.labels
+        if labels.dtype != np.int64 or labels.ndim != 1:
+            return f"labels are {labels.dtype} {[*labels.shape]}, not int64 [N]"
+        if not len(labels):
+            return "holds no image"
+        if kind != np.uint8 or shape not in ((len(labels), 1, SIZE, SIZE), (len(labels), 3, SIZE, SIZE)):
+            return f"images are {kind} {[*shape]}, not uint8 [{len(labels)}, 1 or 3, {SIZE}, {SIZE}]"
+        if not 0 <= labels.min() <= labels.max() < self.classes:
+            outside = labels[(labels < 0) | (labels >= self.classes)][0]
+            return f"has labels outside 0 to {self.classes - 1}, such as {outside}"
+        if bad := [name for name in self.class_names if not isinstance(name, str) or not name.strip()]:
+            return f"has the class name {bad[0]!r}, which is no text"
+        if twice := [name for name in self.class_names if self.class_names.count(name) > 1]:
+            return f"has two classes called {twice[0]!r}"
+        return None
 
     @property
     def classes(self) -> int:
@@ -89,7 +96,10 @@ def load_dataset(path: str | os.PathLike) -> Dataset:
     arrays = read_npz(path, "data set", ("images", "labels", "class_names", "name", "source"))
     try:
         source = json.loads(str(arrays["source"]))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"data set {path}: its source is not JSON; make it again") from None
     names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
-    return Dataset(str(arrays["name"]), arrays["images"], arrays["labels"], names, source)
+    try:
+        return Dataset(str(arrays["name"]), arrays["images"], arrays["labels"], names, source)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

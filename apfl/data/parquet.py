@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 
 from apfl.artifacts import sha256_file
@@ -18,6 +19,10 @@ from apfl.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+FAULTS = (OSError, ValueError, pyarrow.ArrowException, MemoryError)
+"""What the reader raises for damaged files."""
 
 
 def parquet(name: str, folder: Path | None) -> Raw:
@@ -59,13 +64,17 @@ class _Part:
         """A column, or one field of it (``img.bytes``), of one row group."""
         try:
             return self.file.read_row_group(group, columns=[column])
-        except (OSError, ValueError) as error:
+        except FAULTS as error:
             message = f"row group {group} is damaged ({first_line(error)}); get the file again"
             raise UserError(f"{self.path}: {message}") from None
 
     def labels(self) -> np.ndarray:
         """int64 [rows]."""
         groups = [self.read(group, self.label)[self.label] for group in range(self.file.num_row_groups)]
+        if (rows := sum(map(len, groups))) != self.file.metadata.num_rows:
+            raise UserError(
+                f"{self.path}: has {rows} labels for {self.file.metadata.num_rows} rows; get the file again"
+            )
         whole = pyarrow.types.is_integer(self.file.schema_arrow.field(self.label).type)
         if not whole or any(group.null_count for group in groups):
             raise UserError(f"{self.path}: column {self.label} is not a whole number in every row; correct the file")
@@ -75,7 +84,7 @@ class _Part:
 def _open(path: Path) -> _Part:
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
+    except FAULTS as error:
         raise UserError(f"{path}: no complete Parquet file ({first_line(error)}); get it again") from None
     there = file.schema_arrow.names
     image, label = (
@@ -84,6 +93,8 @@ def _open(path: Path) -> _Part:
     if image is None or label is None:
         missing = "img or image" if image is None else "label or fine_label"
         raise UserError(f"{path}: has no column {missing} (it has {', '.join(there)}); rename it")
+    if twice := [name for name in (image, label) if there.count(name) > 1]:
+        raise UserError(f"{path}: has {there.count(twice[0])} columns {twice[0]}; rename all but one")
     kind = file.schema_arrow.field(image).type
     if not (pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
         raise UserError(f"{path}: column {image} is no struct with bytes; store encoded images there")
@@ -103,9 +114,14 @@ def _names_in_metadata(part: _Part) -> tuple[str, ...]:
     try:
         value = json.loads((part.file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         names = value["info"]["features"][part.label]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
-    return tuple(names.values() if isinstance(names, dict) else names)
+    names = list(names.values()) if isinstance(names, dict) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"{part.path}: its class names (key huggingface) are {names!r:.80}, no list of texts; correct them"
+        )
+    return tuple(names)
 
 
 def _names_in_paths(parts: list[_Part], labels: list[np.ndarray]) -> tuple[str, ...]:
@@ -114,7 +130,10 @@ def _names_in_paths(parts: list[_Part], labels: list[np.ndarray]) -> tuple[str, 
     for part, own in zip(parts, labels, strict=True):
         if part.file.schema_arrow.field(part.image).type.get_field_index("path") >= 0:
             groups = [part.read(group, f"{part.image}.path")[part.image] for group in range(part.file.num_row_groups)]
-            folders = [Path(row["path"] or "").parent.name for group in groups for row in group.to_pylist()]
+            rows = [row for group in groups for row in group.to_pylist()]
+            folders = [Path(str((row or {}).get("path") or "")).parent.name for row in rows]
+            if len(folders) != len(own):
+                raise UserError(f"{part.path}: has {len(folders)} images for {len(own)} labels; get the file again")
             pairs |= set(zip(own.tolist(), folders, strict=True))
     named = sorted(pairs)
     if not named or [label for label, _ in named] != list(range(len(named))) or "" in dict(named).values():
@@ -131,7 +150,11 @@ def _images(parts: list[_Part], positions: np.ndarray) -> Iterator[Image.Image]:
             stop = start + part.file.metadata.row_group(group).num_rows
             rows = positions[np.searchsorted(positions, start) : np.searchsorted(positions, stop)] - start
             if len(rows):
-                encoded = part.read(group, f"{part.image}.bytes")[part.image].combine_chunks().field("bytes")
+                column = part.read(group, f"{part.image}.bytes")[part.image]
+                if len(column) != stop - start:
+                    message = f"row group {group} has {len(column)} images for {stop - start} rows; get the file again"
+                    raise UserError(f"{part.path}: {message}")
                 for row in rows.tolist():
-                    yield decode(encoded[row].as_py(), f"{part.path}: row {row} of row group {group}")
+                    value = column[row].as_py() or {}
+                    yield decode(value.get("bytes"), f"{part.path}: row {row} of row group {group}")
             start = stop

@@ -128,12 +128,21 @@ def labels_digest(dataset: Dataset) -> str:
 
 
 def check_match(dataset: Dataset, partition: Partition) -> None:
-    """A `UserError` unless the partition was made from these images."""
+    """A `UserError` unless the partition was made from these images, and says of them what is so."""
     made_from = partition.specification["dataset"], partition.specification["labels"]
     if made_from != (dataset.name, labels_digest(dataset)):
         raise UserError(
             f"partition {partition.specification['setting']}: made from {made_from[0]} ({len(partition.client)} images)"
             f" but not from this data set {dataset.name} ({len(dataset)} images); make the partition again"
+        )
+    used = partition.client[partition.is_train]
+    fits = partition.client.shape == dataset.labels.shape and partition.counts.shape[1] == dataset.classes
+    if not fits or not np.array_equal(
+        partition.counts, count(dataset.labels[partition.is_train], used, partition.clients, dataset.classes)
+    ):
+        raise UserError(
+            f"partition {partition.specification['setting']}: its counts are not those of its {len(partition.client)}"
+            f" images among the {len(dataset)} of {dataset.name}; make the partition again"
         )
 
 
@@ -149,6 +158,30 @@ def load_partition(path: str | os.PathLike) -> Partition:
     arrays = read_npz(path, "partition", names)
     try:
         specification = json.loads(str(arrays.pop("specification")))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"partition {path}: its specification is not JSON; make it again") from None
-    return Partition(**{name: arrays[name] for name in names[:-1]}, specification=specification)
+    partition = Partition(**{name: arrays[name] for name in names[:-1]}, specification=specification)
+    if fault := _fault(partition):
+        raise UserError(f"partition {path}: {fault}; make it again")
+    return partition
+
+
+def _fault(partition: Partition) -> str | None:
+    """What is wrong with arrays that came from a file, whatever data set they are of."""
+    images, clients, classes = len(np.atleast_1d(partition.client)), partition.dropout.size, partition.unseen.size
+    wanted = {"client": (np.int64, (images,)), "is_train": (bool, (images,)), "counts": (np.int64, (clients, classes)),
+              "dropout": (bool, (clients,)), "unseen": (bool, (classes,))}  # fmt: skip
+    for name, (kind, shape) in wanted.items():
+        array = getattr(partition, name)
+        if array.dtype != kind or array.shape != shape:
+            return f"{name} is {array.dtype} {[*array.shape]}, not {np.dtype(kind)} {[*shape]}"
+    if len(outside := partition.client[(partition.client < -1) | (partition.client >= clients)]):
+        return f"client {outside[0]} is not one of its {clients}"
+    if (partition.is_train & (partition.client < 0)).any():
+        return "some of its training images belong to no client"
+    if partition.dropout.all() or not partition.counts[~partition.dropout].sum():
+        return "no client that does not drop out has a training image"
+    given = partition.specification if isinstance(partition.specification, dict) else {}
+    if absent := [key for key in ("dataset", "labels", "setting", "seed") if key not in given]:
+        return f"its specification has no {absent[0]!r}"
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from apfl.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What is decoded: not the formats for which other programs are called."""
+LARGEST_SIDE = 8000
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,17 @@ class Raw:
 
 
 def decode(encoded: bytes | None, where: str) -> Image.Image:
-    """The image in the bytes of a PNG, JPEG, WebP ... file; if there is none, a `UserError` that says ``where``."""
+    """The RGB image in the bytes of a PNG, JPEG, WebP ... file; if there is none, a `UserError` that says ``where``."""
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(encoded or b""))
-        image.load()
+        with warnings.catch_warnings(action="ignore"):
+            image = Image.open(io.BytesIO(encoded or b""), formats=FORMATS)
+            # A few bytes may claim to be a picture of any size.
+            if max(image.size) > LARGEST_SIDE:
+                raise ValueError(f"{image.width} x {image.height} pixels; a side has at most {LARGEST_SIDE}")
+            image.load()
+            image = image.convert("RGB")
     except Exception as error:  # decoders raise many kinds for damaged bytes
         raise UserError(
             f"{where}: not an image that can be decoded ({first_line(error)}); get the file again"

@@ -106,13 +106,17 @@ def image_folder(name: str, folder: Path | None) -> Raw:
     folder = required(name, folder)
     splits = [folder / split for split in ("train", "test") if (folder / split).is_dir()]
     parts = splits or [folder] if folder.is_dir() else []
-    found = {child.name for part in parts for child in part.iterdir() if child.is_dir() and child.name[0] != "."}
-    names = tuple(sorted(found, key=int if all(child.isdecimal() for child in found) else None))
+    found = sorted(
+        {child.name for part in parts for child in part.iterdir() if child.is_dir() and child.name[0] != "."}
+    )
+    names = tuple(sorted(found, key=int) if all(child.isdecimal() for child in found) else found)
     paths: list[Path] = []
     labels: list[int] = []
     for part in parts:
         for label, child in enumerate(names):
-            images = sorted(path for path in (part / child).glob("*") if path.suffix.lower() in SUFFIXES)
+            images = sorted(
+                path for path in (part / child).glob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+            )
             paths += images
             labels += [label] * len(images)
     if not paths:

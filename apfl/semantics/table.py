@@ -87,20 +87,23 @@ def load_table(path: str | os.PathLike) -> Semantics:
             raise UserError(f"{path}: has {len(found)} {what} for {len(embedding)} embeddings; correct the table")
     try:
         source = json.loads(str(arrays["source"])) if "source" in arrays else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         source = {}
+    source = source if isinstance(source, dict) else {}
     return Semantics(embedding, names, texts, source)
 
 
 def checked(embedding: np.ndarray, where: str) -> np.ndarray:
     """float32 [n, d]; `UserError` unless the array is a table of finite numbers."""
-    if embedding.ndim != 2 or not embedding.size or not np.issubdtype(embedding.dtype, np.number):
+    if embedding.ndim != 2 or not embedding.size or embedding.dtype.kind not in "iuf":
         shape = f"{embedding.dtype} {[*embedding.shape]}"
         raise UserError(f"{where}: embedding is {shape}, not numbers [classes, dimension]; correct the table")
+    with np.errstate(over="ignore"):
+        embedding = embedding.astype(np.float32)
     rows = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
     if len(rows):
         raise UserError(f"{where}: row {rows[0]} of the embedding has numbers that are not finite; correct the table")
-    return embedding.astype(np.float32)
+    return embedding
 
 
 def match(table: Semantics, class_names: Sequence[str], where: str) -> Semantics:
