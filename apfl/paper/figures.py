@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.artifacts import atomic_path, write_text
-from apfl.paper import courses, published, tidy, virtual
+from apfl.paper import courses, multiverse, published, tidy, virtual
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.metrics import Metrics, cell_values, curve, estimate
 from apfl.paper.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
     from apfl.study import Cell
 
-NAMES = ("figure4", "figure5", "figure_time", *courses.DRAWN)
+NAMES = ("figure4", "figure5", "figure_time", *courses.DRAWN, multiverse.NAME)
 HEADINGS = {
     "figure_time": "Accuracy along time and bytes",
     "figure_staleness": "Staleness",
     "figure_timeline": "Who trained when",
+    multiverse.NAME: multiverse.HEADING,
 }
 """What figures are called that the paper does not number."""
 TESTS = {"": "pooled", "_own": "own"}
@@ -48,6 +49,7 @@ CAPTIONS = {
     "figure_timeline": "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
     "cycle of download, training and upload, with the staleness of its upload; a mark where the server merges; dotted "
     "lines where another round's worth of uploads has arrived.",
+    multiverse.NAME: multiverse.CAPTION,
 }
 DATASETS = {"figure4": published.DATASETS, "figure5": ("cifar10", "emnist"), "figure_time": ()}
 AXES = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
@@ -310,6 +312,10 @@ def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[
     if name in courses.DRAWN:
         figure, points = courses.DRAWN[name](cells)
         return (Picture("", "", figure),), points
+    if name == multiverse.NAME:
+        curves = {test: multiverse.points(cells, metrics, test) for test in TESTS.values()}
+        drawn = (Picture(suffix, TEST_LABELS[test], multiverse.draw(curves[test])) for suffix, test in TESTS.items())
+        return tuple(drawn), pd.concat(curves.values(), ignore_index=True)
     panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
     drawn = (Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test)) for suffix, test in TESTS.items())
     return tuple(drawn), tidy_points(panels)
