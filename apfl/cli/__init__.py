@@ -22,12 +22,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+JOBS = (
+    "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tables", "figures", "report",
+)  # fmt: skip
+"""The commands that rules call: their output is a log."""
+
 
 def _register() -> None:
     from apfl.cli import data, federate, paper, study
 
     for module in (data, federate, paper, study):
         module.register(app)
+    app.callback()(_begin)
+
+
+def _begin(context: typer.Context) -> None:
+    """Benchmark suite for asynchronous personalized federated learning through global memorization."""
+    from apfl.joblog import begin
+
+    if context.invoked_subcommand in JOBS:
+        begin(context.invoked_subcommand)
 
 
 def main(arguments: list[str] | None = None) -> None:

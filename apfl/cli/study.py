@@ -1,4 +1,5 @@
-"""``apfl methods``, ``apfl plan`` and ``apfl check``: what there is, what a study would run, and whether it can."""
+"""``apfl methods``, ``plan``, ``check`` and ``status``: what there is, what a study would run, whether it can, and how
+far it is."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ What `apfl methods --markdown` prints: the cards of the files in `baselines/`, w
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (methods, plan, check):
+    for command in (methods, plan, check, status):
         app.command()(command)
 
 
@@ -68,6 +69,27 @@ def check(study: StudyFile) -> None:
     loaded = load_study(study)
     try_out(loaded)
     print(_summary(study, loaded, runs(loaded), artefacts(loaded)))
+
+
+def status(
+    study: StudyFile,
+    results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
+    json: Annotated[bool, typer.Option("--json", help="Print every job and the estimate for scripts.")] = False,
+) -> None:
+    """Show what is done, running, failed and waiting, how much is left, and the last error of each failed job.
+
+    Reads files alone, so it works beside a running workflow and without one. results/NAME/study.json is a study too,
+    with all that the command line of the workflow changed.
+    """
+    from apfl.status import jobs, left, planned
+    from apfl.statuspage import as_json, show
+
+    loaded = planned(study)
+    found = jobs(loaded, results)
+    if json:
+        print(as_json(loaded.name, results, found, left(found)))
+    else:
+        show(loaded.name, results, found, left(found))
 
 
 def _summary(path: Path, study: Any, planned: list[Any], files: list[Any]) -> str:
