@@ -16,8 +16,10 @@ fine-tuning and AP-FL, derive from `Derived` instead.
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -245,11 +247,18 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
     try:
         kind = importlib.import_module(f"baselines.{module}").METHOD
     except ModuleNotFoundError as error:
-        if error.name != f"baselines.{module}":
-            raise
-        raise UserError(
-            f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are"
-        ) from None
+        if error.name == f"baselines.{module}":
+            raise UserError(
+                f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are"
+            ) from None
+        raise UserError(f"baselines/{module}.py: needs {error.name}, which is not installed; install it") from None
+    except Exception as error:  # whatever the code of a method does when it is imported
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(line.filename).name}, line {line.lineno}"
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"baselines/{module}.py: cannot be imported ({place}: {problem}); correct the file") from None
+    if not (isinstance(kind, type) and issubclass(kind, Method | Derived)):
+        raise UserError(f"baselines/{module}.py: METHOD {kind!r} is no class that derives from Method or Derived")
     try:
         return kind(**(parameters or {}))
     except TypeError as error:

@@ -8,7 +8,6 @@ says whether the code that a stage runs has changed in more than its comments.
 from __future__ import annotations
 
 import ast
-import copy
 import hashlib
 import inspect
 import re
@@ -23,6 +22,9 @@ from apfl.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 INFRASTRUCTURE = {"apfl.errors", "apfl.registry"}
 EXTERNAL = "external/"
+STAGES = ("federate", "personalize")
+MODELS = ("global", "local", "localized", "friend", "personalized")
+NEEDS = ("semantics", "proxy", "generator")
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -75,6 +77,13 @@ def card(module: str, root: Path = ROOT) -> Card:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
         known = ", ".join(_modules(root))
         raise UserError(f"method {module!r}: there is no baselines/{module}.py; add it, or choose from {known}")
+    try:
+        return _card(path, module, root)
+    except RecursionError:
+        raise UserError(f"baselines/{module}.py: its classes derive from one another in a circle; undo that") from None
+
+
+def _card(path: Path, module: str, root: Path) -> Card:
     tree = _parse(path)
     named = [node.value.id for node in tree.body if _target(node) == "METHOD" and isinstance(node.value, ast.Name)]
     if not named:
@@ -84,9 +93,9 @@ def card(module: str, root: Path = ROOT) -> Card:
         raise UserError(
             f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`"
         )
-    if facts["stage"] not in ("federate", "personalize"):
-        raise UserError(f"baselines/{module}.py: stage {facts['stage']!r} is neither 'federate' nor 'personalize'")
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
+    if fault := _card_fault(facts, fields, docstring):
+        raise UserError(f"baselines/{module}.py: {fault}")
     return Card(
         module=module,
         title=facts["title"],
@@ -100,6 +109,26 @@ def card(module: str, root: Path = ROOT) -> Card:
         additive=facts.get("additive", False),
         shares_global=facts.get("shares_global", True),
     )
+
+
+def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring: str) -> str | None:
+    """What is wrong with the class variables of a method, and what to do."""
+    if facts["stage"] not in STAGES:
+        return f"stage {facts['stage']!r} is neither 'federate' nor 'personalize'; correct it"
+    if facts["model"] not in MODELS:
+        return f"model {facts['model']!r}: unknown; choose one of {', '.join(MODELS)}"
+    if not isinstance(facts["title"], str) or not facts["title"].strip():
+        return f"title {facts['title']!r}: is no text; give the heading of the method's column"
+    needs = facts.get("needs", ())
+    if not isinstance(needs, tuple | list) or (unknown := [name for name in needs if name not in NEEDS]):
+        given = needs if not isinstance(needs, tuple | list) else unknown[0]
+        return f"needs {given!r}: give a tuple of names among {', '.join(NEEDS)}"
+    additive = facts.get("additive", False)
+    if not isinstance(additive, bool) and not (isinstance(additive, dict) and additive.keys() <= fields.keys()):
+        return f"additive {additive!r}: give True, False, or the hyper-parameters with which it is so"
+    if not docstring:
+        return "has no docstring; begin it with what the method does, its reference, and what was decided"
+    return None
 
 
 def _external_card(module: str, root: Path) -> Card:
@@ -116,6 +145,11 @@ def _external_card(module: str, root: Path) -> Card:
     }
     if missing := [key for key in ("TITLE", "MODEL") if key not in facts]:
         raise UserError(f"workflow/rules/{module}.py: has no {missing[0]}; add `{missing[0]} = ...` at its top")
+    if facts["MODEL"] not in MODELS or not isinstance(facts["TITLE"], str):
+        raise UserError(
+            f"workflow/rules/{module}.py: TITLE {facts['TITLE']!r}, MODEL {facts['MODEL']!r}: give a text, and one of "
+            f"{', '.join(MODELS)}"
+        )
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
     summary = " ".join(docstring.split("\n\n")[0].split())
     return Card(module, facts["TITLE"], "external", facts["MODEL"], "", (), {}, summary, docstring)
@@ -167,7 +201,10 @@ def _checked(fields: Mapping[str, Field], name: str, value: Any, where: str) -> 
     wanted = fields[name].type
     kind = TYPES[wanted]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where}: {name} is larger than any float; give a smaller number") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         yaml_text = kind is float and _looks_like_a_number(value)
         remedy = f"write {value.lower().replace('e', '.0e')}" if yaml_text else f"give a {wanted}"
@@ -215,13 +252,14 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
 
 def _field(path: Path, name: str, statement: ast.AnnAssign, doc: str) -> Field:
     kind = ast.unparse(statement.annotation)
+    where = f"baselines/{path.name}" if path.parent.name == "baselines" else path.name
     if kind not in TYPES:
-        raise UserError(f"{path.name}: hyper-parameter {name} has type {kind}; use int, float, str or bool")
+        raise UserError(f"{where}: hyper-parameter {name} has type {kind}; use int, float, str or bool")
     try:
         default = ast.literal_eval(statement.value)  # type: ignore[arg-type]
     except (ValueError, TypeError):
-        raise UserError(f"{path.name}: hyper-parameter {name} has no literal default; give it one") from None
-    return Field(kind, float(default) if kind == "float" else default, doc)
+        raise UserError(f"{where}: hyper-parameter {name} has no literal default; give it one") from None
+    return Field(kind, _checked({name: Field(kind, None)}, name, default, f"{where}: default"), doc)
 
 
 def _explanations(docstring: str) -> dict[str, str]:
@@ -259,10 +297,20 @@ def _imported_names(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _parse(path: Path) -> ast.Module:
+    """The tree of a file, shared: whoever changes it takes a new one from `_parsed`, which is quicker than a copy."""
+    return _parsed(path)
+
+
+def _parsed(path: Path) -> ast.Module:
+    where = f"{path.parent.name}/{path.name}"
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except SyntaxError as error:
-        raise UserError(f"{path.parent.name}/{path.name}: line {error.lineno}: {error.msg}; correct the file") from None
+        raise UserError(f"{where}: line {error.lineno}: {error.msg}; correct the file") from None
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}); correct the import, or add the file") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{where}: no Python in UTF-8 ({error}); correct the file") from None
 
 
 @cache
@@ -272,7 +320,7 @@ def _fingerprint(path: Path, root: Path) -> tuple[str, tuple[str, ...]]:
         raise UserError(f"{path}: no such module")
     tree = _parse(path)
     imported = tuple(sorted(set(_project_imports(tree, root))))
-    code = ast.dump(_WithoutDocstrings().visit(copy.deepcopy(tree)))
+    code = ast.dump(_WithoutDocstrings().visit(_parsed(path)))
     return hashlib.sha256(code.encode()).hexdigest(), imported
 
 

@@ -47,6 +47,7 @@ FILES = {
         METHOD = Parent
     """,
     "baselines/child.py": """
+        "A child."
         from dataclasses import dataclass
         from baselines.parent import Parent
         @dataclass(frozen=True)
@@ -57,6 +58,7 @@ FILES = {
         METHOD = Child
     """,
     "baselines/heavy.py": """
+        "A method for which something is not installed."
         import a_package_that_nobody_has
         from apfl.federation import Method
         class Heavy(Method):
