@@ -19,6 +19,7 @@ from torch import Tensor
 from apfl.errors import UserError
 from apfl.federation import BaseModels, Problem
 from apfl.nets import Model, Params, SemanticGenerator, seeded
+from apfl.optimizers import Adam
 from apfl.streams import torch_stream
 from apfl.training import Diverged, Engine
 
@@ -225,7 +226,8 @@ def memorize(
     """
     config, generator = memory.config, memory.generator
     teachers = [{name: value.detach() for name, value in teacher.items()} for teacher in teachers]
-    optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate)
+    parameters = list(generator.parameters())
+    optimizer = Adam(parameters, config.learning_rate)
     stream = torch_stream(seed, "memorize", round=round, device=engine.device)
     diversity = DIVERSITIES[config.diversity]
     generator.train()
@@ -234,15 +236,13 @@ def memorize(
         sums, steps = torch.zeros(2), 0
         for labels in epoch_labels(weights, config, stream):
             noise = torch.randn(len(labels), config.noise_dimension, generator=stream, device=engine.device)
-            optimizer.zero_grad(set_to_none=True)
             with engine.autocast():
                 images = generator(noise, memory.embeddings[labels])
                 classification = teacher_loss(model, teachers, weights, images, labels)
             groups = (-1, config.group)
             spread = diversity(images.view(*groups, *images.shape[1:]), noise.view(*groups, noise.shape[1]))
             loss = config.ce_weight * classification + (1 - config.ce_weight) * spread
-            loss.backward()
-            optimizer.step()
+            optimizer.step(torch.autograd.grad(loss, parameters))
             sums += torch.stack([classification.detach().cpu(), spread.detach().cpu()])
             steps += 1
         means = (sums / max(steps, 1)).tolist()

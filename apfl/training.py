@@ -9,7 +9,7 @@ linear term, MAML and the Moreau envelope other gradients.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from apfl.errors import UserError
 from apfl.nets import Model, Params
+from apfl.optimizers import SGD, Adam, Stepper
 from apfl.streams import torch_stream
 
 
@@ -119,11 +120,11 @@ class Optimizer:
     learning_rate: float = 2e-4
     momentum: float = 0.0
 
-    def build(self, tensors: list[Tensor]) -> torch.optim.Optimizer:
+    def build(self, tensors: Sequence[Tensor]) -> Stepper:
         if self.name == "adam":
-            return torch.optim.Adam(tensors, lr=self.learning_rate, fused=True)
+            return Adam(tensors, self.learning_rate)
         if self.name == "sgd":
-            return torch.optim.SGD(tensors, lr=self.learning_rate, momentum=self.momentum, fused=True)
+            return SGD(tensors, self.learning_rate, self.momentum)
         raise UserError(f"training.optimizer {self.name!r}: unknown; choose adam or sgd")
 
 
@@ -368,9 +369,7 @@ def _run_phase(
                 loss, direction = _exact(objective, model, params, trainable, step)
             else:
                 loss, direction = objective(model, params, trainable, step)
-        for name, value in trainable.items():
-            value.grad = direction[name]
-        optimizer.step()
+        optimizer.step([direction[name] for name in trainable])
         if phase.drift is not None:
             with torch.no_grad():
                 for name, value in trainable.items():
@@ -379,5 +378,4 @@ def _run_phase(
         seen += sum(len(row) for row in rows)
     for value in params.values():
         value.requires_grad_(False)
-        value.grad = None
     return (total / max(steps, 1)).item(), steps, seen

@@ -30,6 +30,7 @@ clients about as much as 35,000 images of local training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,6 +41,7 @@ from torch import Tensor
 from apfl.errors import require
 from apfl.federation import Problem, State, weighted_mean
 from apfl.nets import Model, Params
+from apfl.optimizers import Adam
 from apfl.streams import torch_stream
 from apfl.training import Result, Work, batches, channels_last
 from baselines.fedavg import FedAvg
@@ -124,18 +126,18 @@ class FedDF(FedAvg):
         validation = torch.cat([self.split(problem, client)[1] for client in problem.participants])
         teachers = [channels_last(teacher) for teacher in teachers]
         student = {name: value.requires_grad_() for name, value in channels_last(start).items()}
-        optimizer = torch.optim.Adam(student.values(), self.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
+        optimizer = Adam(list(student.values()), self.learning_rate)
         best, best_accuracy, best_step = student, -1.0, 0
         stream = torch_stream(problem.seed, "feddf-proxy", round=round)
         everything = torch.arange(len(problem.proxy.labels), device=problem.engine.device)
         phase = problem.phase(batch_size=self.batch_size, steps=self.steps)
         for step, rows in enumerate(batches(phase, everything, stream), start=1):
             with problem.engine.autocast():
-                self.point(problem.model, student, teachers, problem.proxy.batch(rows).images)
-            torch.nn.utils.clip_grad_norm_(student.values(), LARGEST_GRADIENT_NORM)
-            optimizer.step()
-            schedule.step()
+                gradients = self.gradients(problem.model, student, teachers, problem.proxy.batch(rows).images)
+            norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
+            scale = (LARGEST_GRADIENT_NORM / (norm + 1e-6)).clamp(max=1.0)
+            optimizer.learning_rate = self.learning_rate * (1 + math.cos(math.pi * (step - 1) / self.steps)) / 2
+            optimizer.step([gradient * scale for gradient in gradients])
             if len(validation) and (step % self.evaluate_every == 0 or step == self.steps):
                 accuracy = self.accuracy(problem, student, validation)
                 if accuracy > best_accuracy:
@@ -146,8 +148,10 @@ class FedDF(FedAvg):
             return start
         return {name: value.detach() for name, value in best.items()}
 
-    def point(self, model: Model, student: Params, teachers: Sequence[Params], images: Tensor) -> None:
-        """Set the student's ``grad`` to the gradient of the forward KL divergence, averaged over the images.
+    def gradients(
+        self, model: Model, student: Params, teachers: Sequence[Params], images: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The gradient of the forward KL divergence, averaged over the images, for each of the student's parameters.
 
         Its gradient with respect to the student's logits is written out, so that it is exactly zero where student and
         teachers agree: of the rounding that automatic differentiation leaves, Adam would make whole steps.
@@ -156,11 +160,7 @@ class FedDF(FedAvg):
             target = self.target(torch.stack([model(teacher, images).float() for teacher in teachers]))
         logits = model(student, images).float()
         slope = ((logits.detach() / self.temperature).softmax(1) - target) / (self.temperature * len(images))
-        gradients = torch.autograd.grad(
-            logits, list(student.values()), slope, allow_unused=True, materialize_grads=True
-        )
-        for value, gradient in zip(student.values(), gradients, strict=True):
-            value.grad = gradient
+        return torch.autograd.grad(logits, list(student.values()), slope, allow_unused=True, materialize_grads=True)
 
     def target(self, logits: Tensor) -> Tensor:
         """The probabilities [B, classes] that the student should learn, of the teachers' logits [K, B, classes]."""

@@ -40,6 +40,7 @@ from apfl.errors import require
 from apfl.federation import Problem, State
 from apfl.memorization import class_weights, teacher_loss
 from apfl.nets import Model, Params, seeded
+from apfl.optimizers import Adam
 from apfl.streams import torch_stream
 from apfl.training import Gradient, Result, Step, Work
 from baselines.fedavg import FedAvg
@@ -180,24 +181,19 @@ class FedGen(FedAvg):
         """The generator's part of the state after its steps of this round; ``weights`` [teachers, classes] are
         w_k(y)."""
         generator = self.generator(problem, state).train()
-        optimizer = torch.optim.Adam(
-            generator.parameters(), self.learning_rate * self.decay ** (round - 1), weight_decay=self.weight_decay
-        )
-        for name, parameter in generator.named_parameters():
-            optimizer.state[parameter] = {key: value.clone() for key, value in state["optimizer"][name].items()}
+        names, parameters = zip(*generator.named_parameters(), strict=True)
+        moments = [{key: value.clone() for key, value in state["optimizer"][name].items()} for name in names]
+        rate = self.learning_rate * self.decay ** (round - 1)
+        optimizer = Adam(parameters, rate, self.weight_decay, moments)
         stream = torch_stream(problem.seed, "fedgen-generator", round=round, device=problem.engine.device)
         held = weights.sum(0).nonzero().flatten()
         count = max(2, problem.training.batch_size)  # batch statistics need two
         for _ in range(self.generator_steps):
             labels, noise = uniform_labels(held, count, stream), generator.noise(count, stream)
-            optimizer.zero_grad(set_to_none=True)
-            self.generator_loss(problem.model, teachers, weights, generator(labels, noise), labels, noise).backward()
-            optimizer.step()
-        moments = {
-            name: {key: value.detach().clone() for key, value in optimizer.state[parameter].items()}
-            for name, parameter in generator.named_parameters()
-        }
-        return {"generator": _copies(generator), "optimizer": moments}
+            latents = generator(labels, noise)
+            loss = self.generator_loss(problem.model, teachers, weights, latents, labels, noise)
+            optimizer.step(torch.autograd.grad(loss, parameters))
+        return {"generator": _copies(generator), "optimizer": dict(zip(names, optimizer.state, strict=True))}
 
     def generator_loss(
         self, model: Model, teachers: Sequence[Params], weights: Tensor, latents: Tensor, labels: Tensor, noise: Tensor
