@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+UsageError: Any = typer.BadParameter.__base__
+"""What the parser raises, whichever package it comes from."""
 JOBS = (
     "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tables", "figures", "report",
 )  # fmt: skip
@@ -31,9 +34,10 @@ JOBS = (
 def _register() -> None:
     from apfl.cli import data, federate, paper, study
 
-    for module in (data, federate, paper, study):
-        module.register(app)
-    app.callback()(_begin)
+    if not app.registered_commands:
+        for module in (data, federate, paper, study):
+            module.register(app)
+        app.callback()(_begin)
 
 
 def _begin(context: typer.Context) -> None:
@@ -47,21 +51,38 @@ def _begin(context: typer.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a `UserError` becomes one line on standard error and exit status 2.
 
-    So does a full disk, on which standard output may be as well. SIGTERM ends the process as an exception would, so
-    that no half-written file stays; its status is 143, as if nobody had caught it.
+    So do a command or an option that there is not, a file that cannot be read or written, and a full disk, on
+    which standard output may be as well. SIGTERM ends the process as an exception would, so that no half-written file
+    stays; its status is 143, as if nobody had caught it.
     """
     _register()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        app(args=arguments, prog_name="apfl")
+        status = app(args=arguments, prog_name="apfl", standalone_mode=False)
     except UserError as error:
         _fail(error)
+    except UsageError as error:
+        _fail(_wrong_call(error, bool(sys.argv[1:] if arguments is None else arguments)))
+    except typer.Abort:
+        raise SystemExit(1) from None
     except OSError as error:
+        if error.filename is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{error.filename}: {error.strerror}; correct the path or its rights")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # What standard output still holds cannot be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(f"cannot write: {error.strerror}; free some space and run again")
+    raise SystemExit(status or 0)
+
+
+def _wrong_call(error: Any, some: bool) -> str:
+    """What is wrong with the words after ``apfl``, and which help to read; without any word, the help itself."""
+    command = error.ctx.command_path if error.ctx else "apfl"
+    if not some:
+        print(error.ctx.get_help(), file=sys.stderr)
+        raise SystemExit(2) from None
+    return f"{error.format_message().rstrip('.')}; `{command} --help` lists what there is"
 
 
 def _fail(error: object) -> None:

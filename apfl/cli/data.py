@@ -31,12 +31,14 @@ def data(
     seed: Seed = 0,
 ) -> None:
     """Write a data set: 32x32 images, train and test pooled."""
+    from apfl.artifacts import require_output
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
     from apfl.data.pictures import sample_picture
     from apfl.data.sources import SOURCES
 
     check_name(name)
+    require_output(out, ".npz")
     if source not in SOURCES:
         raise UserError(f"source {source!r}: unknown; use one of {', '.join(SOURCES)}")
     folder = path if path is not None else root / name if root is not None else None
@@ -52,11 +54,13 @@ def partition(
     seed: Seed = 0,
 ) -> None:
     """Share the images of a data set among clients."""
+    from apfl.artifacts import require_output
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import make_partition, save_partition
     from apfl.data.pictures import partition_picture
     from apfl.data.setting import parse_setting
 
+    require_output(out, ".npz")
     wanted = parse_setting(setting)
     dataset = load_dataset(data)
     made = make_partition(dataset, wanted, seed)
@@ -79,10 +83,12 @@ def semantics(
     seed: Seed = 0,
 ) -> None:
     """Write semantic embeddings of the class names of a data set."""
+    from apfl.artifacts import require_output
     from apfl.data.dataset import load_dataset
     from apfl.semantics.sources import embed
     from apfl.semantics.table import Semantics, save_semantics
 
+    require_output(out, ".npz")
     dataset = load_dataset(data)
     given = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
     options = {key: value for key, value in given.items() if value}

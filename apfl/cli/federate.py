@@ -35,11 +35,15 @@ def initial(
     spec: Spec, data: Data, out: Annotated[Path, typer.Option(help="File for the parameters (safetensors).")]
 ) -> None:  # fmt: skip
     """Write the initial model that all methods of a seed share, for foreign methods."""
-    from apfl.artifacts import write_tensors
+    from apfl.artifacts import require_output, write_tensors
     from apfl.data.dataset import load_dataset
     from apfl.nets import initial_parameters
+    from apfl.stages.inputs import check_values
 
-    given, dataset = _specification(spec), load_dataset(data)
+    given = _specification(spec)
+    check_values(given)
+    require_output(out, ".safetensors")
+    dataset = load_dataset(data)
     network = given.get("network", {"name": "cnn"})
     write_tensors(out, initial_parameters(network, dataset.channels, dataset.classes, given.get("seed", 0)), given)
 
@@ -49,11 +53,13 @@ def federate(
     device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train a federated method and record the accuracies of its models."""
+    from apfl.artifacts import require_output
     from apfl.stages.federate import federate as stage
     from apfl.stages.inputs import Inputs
     from apfl.tuning import tune_process
 
     tune_process()
+    require_output(out)
     stage(_specification(spec), Inputs(data, partition, semantics, proxy), out, device)
 
 
@@ -67,11 +73,13 @@ def memorize(
     device: Device = "auto",
 ) -> None:
     """Train AP-FL's semantic generator on the models of a federated run."""
+    from apfl.artifacts import require_output
     from apfl.stages.inputs import Inputs
     from apfl.stages.memorize import memorize_run
     from apfl.tuning import tune_process
 
     tune_process()
+    require_output(out)
     memorize_run(_specification(spec), Inputs(data, partition, semantics), base, out, device)
 
 
@@ -80,21 +88,23 @@ def personalize(
     device: Device = "auto",
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
+    from apfl.artifacts import require_output
     from apfl.stages.inputs import Inputs
     from apfl.stages.personalize import personalize_run
     from apfl.tuning import tune_process
 
     tune_process()
+    require_output(out)
     personalize_run(_specification(spec), Inputs(data, partition), base, generator, out, device)
 
 
 def _specification(text: str) -> dict[str, Any]:
     from apfl.artifacts import require_file
 
-    source = require_file(text[1:], "specification").read_text() if text.startswith("@") else text
     try:
-        value = json.loads(source)
-    except ValueError as error:
+        path = text.removeprefix("@")
+        value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"--spec: not JSON ({error}); `apfl plan --json` prints the specifications of a study"
         ) from None

@@ -25,9 +25,9 @@ from apfl.asynchronous import AsyncRound, check_schedule, payload, run_clock, st
 from apfl.clock import Schedule, Timeline, plan
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import BaseModels, Method, Problem, Round, load_method, run
+from apfl.federation import BaseModels, Method, Problem, Round, run
 from apfl.locks import alone_in
-from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
+from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem, method_of
 from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
@@ -158,7 +158,7 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
     """
     check_specification(specification, "method", "module")
-    method = load_method(specification["module"], specification.get("parameters"))
+    method = method_of(specification)
     record = run_record("federate", specification, inputs)
     if finished(out, record):
         with suppress(OSError):  # left by a process that was killed just before it would have removed it

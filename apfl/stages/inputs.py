@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from apfl.artifacts import canonical_json, read_json, sha256_file
 from apfl.data.dataset import Dataset, load_dataset
 from apfl.data.partition import check_match, load_partition
 from apfl.errors import UserError
-from apfl.federation import Problem
+from apfl.federation import Problem, load_method
 from apfl.nets import Model, build_network, initial_parameters
+from apfl.registry import card
+from apfl.registry import check_values as check_parameters
 from apfl.semantics.table import load_semantics, standardize
 from apfl.training import Engine, Images, TrainingConfig
 
@@ -30,12 +33,48 @@ class Inputs:
     proxy: Path | None = None
 
 
+WHOLE, TEXT, OBJECT, ROUNDS = "a whole number from 0", "a text", "an object", "a list of whole numbers from 0"
+SPECIFICATION: Mapping[str, str] = {
+    "dataset": TEXT, "setting": TEXT, "seed": WHOLE, "network": OBJECT, "training": OBJECT, "method": TEXT,
+    "module": TEXT, "parameters": OBJECT, "schedule": OBJECT, "semantics": TEXT, "reading": TEXT, "rounds": ROUNDS,
+    "base": TEXT, "generator": TEXT,
+}  # fmt: skip
+"""The keys of a run's specification, and what their values are."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+IS: Mapping[str, Callable[[Any], bool]] = {
+    WHOLE: _is_whole,
+    TEXT: lambda value: isinstance(value, str),
+    OBJECT: lambda value: isinstance(value, Mapping),
+    ROUNDS: lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_whole, value)),
+}
+TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf,
+    "bool": lambda value: isinstance(value, bool),
+    "str": IS[TEXT],
+    "tuple[int, ...]": lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
+}
+"""What a field of a configuration takes, by its annotation."""
+
+
 def configure(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    """A configuration dataclass from a section of the specification; unknown or missing keys are a `UserError`."""
+    """A configuration dataclass from a section of the specification; unknown or missing keys, and values of another
+    type, are a `UserError`."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{section} {values!r:.80}: is no object; {section} has {', '.join(fields)}")
     if unknown := sorted(set(values) - set(fields)):
         raise UserError(f"{section}.{unknown[0]}: unknown; {section} has {', '.join(fields)}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        wanted, *others = str(fields[name].type).split(" | ")
+        if not (TYPES.get(wanted, lambda value: True)(value) or (value is None and "None" in others)):
+            raise UserError(f"{section}.{name} {value!r:.80}: is not of type {fields[name].type}; correct it")
     try:
         return kind(**values)
     except TypeError as error:
@@ -63,10 +102,36 @@ def _sum_of_squares(column: torch.Tensor) -> torch.Tensor:
 
 
 def check_specification(specification: Mapping[str, Any], *more: str) -> None:
-    """A `UserError` if the specification lacks one of the keys that every stage reads, or one of ``more``."""
+    """A `UserError` if the specification lacks one of the keys that every stage reads, or one of ``more``, or has
+    keys or values that mean nothing."""
+    check_values(specification)
     for key in ("dataset", "setting", "seed", "training", *more):
         if key not in specification:
             raise UserError(f"spec.{key}: missing; `apfl plan --json` prints the specifications of a study")
+
+
+def check_values(specification: Mapping[str, Any]) -> None:
+    """A `UserError` for a key that no specification has, or a value of another kind than it has there."""
+    for key, value in specification.items():
+        if key not in SPECIFICATION:
+            raise UserError(f"spec.{key}: unknown; a specification has {', '.join(SPECIFICATION)}")
+        if not IS[SPECIFICATION[key]](value):
+            raise UserError(
+                f"spec.{key} {value!r:.80}: is not {SPECIFICATION[key]}; `apfl plan --json` prints examples"
+            )
+    if not isinstance(specification.get("network", {}).get("name", ""), str):
+        raise UserError(f"spec.network.name {specification['network']['name']!r:.80}: is no text; name a network")
+    try:
+        canonical_json(specification)
+    except ValueError:
+        raise UserError("spec: holds a number that is not finite; give a finite one") from None
+
+
+def method_of(specification: Mapping[str, Any]) -> Any:
+    """The method that a specification names, with its hyper-parameters."""
+    module, parameters = specification["module"], specification.get("parameters", {})
+    parameters = check_parameters(card(module).fields, parameters, "spec.parameters")
+    return load_method(module, parameters)
 
 
 def load_problem(
@@ -78,6 +143,12 @@ def load_problem(
     seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
     dataset, partition = load_dataset(inputs.data), load_partition(inputs.partition)
     check_match(dataset, partition)
+    for key, path, there in (
+        ("dataset", inputs.data, dataset.name),
+        ("setting", inputs.partition, partition.specification["setting"]),
+    ):
+        if specification[key] != there:
+            raise UserError(f"spec.{key} {specification[key]!r}: {path} is of {there!r}; give the files of one of them")
     train = tuple(torch.from_numpy(partition.train(client)) for client in range(partition.clients))
     test = tuple(torch.from_numpy(partition.test(client)) for client in range(partition.clients))
     heard = [part for part, dropped in zip(train, partition.dropout, strict=True) if not dropped]

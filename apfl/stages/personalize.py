@@ -10,10 +10,10 @@ from typing import Any
 from apfl.artifacts import provenance, write_parquet
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import Derived, Problem, load_method
+from apfl.federation import Derived, Problem
 from apfl.locks import alone_in
 from apfl.stages.federate import base_diverged, load_base
-from apfl.stages.inputs import Inputs, check_specification, finished, load_problem
+from apfl.stages.inputs import Inputs, check_specification, finished, load_problem, method_of
 from apfl.stages.memorize import load_ceiling, load_memory
 from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
@@ -29,7 +29,7 @@ def personalize_run(
 ) -> dict[str, Any]:
     """Personalize each of the named rounds, evaluate, and write ``metrics.parquet`` and ``run.json``."""
     check_specification(specification, "method", "module", "rounds")
-    method = load_method(specification["module"], specification.get("parameters"))
+    method = method_of(specification)
     made = None if generator is None else generator / "generator.safetensors"
     record = run_record("personalize", specification, inputs, run=base / "state.safetensors", generator=made)
     if finished(out, record):
