@@ -129,7 +129,7 @@ def _check_plain(values: Mapping[Any, Any], where: str = "") -> None:
         elif isinstance(value, int) and abs(value) > LARGEST:
             raise UserError(f"{where}{name}: a whole number of {len(f'{value:x}') * 4} bits; give a smaller one")
         elif isinstance(value, str):
-            _check_text(value, f"{where}{name}")
+            _check_text(value, f"{where}{name}", "\n\t" if field == ("description",) else "")
         elif not isinstance(value, int | float | list | tuple | None):
             raise UserError(f"{where}{name} {value}: is neither text nor number; put it in quotes")
 
@@ -146,13 +146,13 @@ def _walk(value: Any, field: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...],
         yield from _walk(item, (*field, key))
 
 
-def _check_text(text: str, where: str) -> None:
-    """A `UserError` for characters that belong to no name: control characters other than the end of a line and a tab,
-    and halves of characters."""
+def _check_text(text: str, where: str, allowed: str = "") -> None:
+    """A `UserError` for characters that belong to no name: control characters, among them the end of a line, which the
+    schema's patterns let pass at the end of a text, and halves of characters."""
     if text.isascii() and text.isprintable():
         return
     for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in allowed:
             raise UserError(f"{where} {text[:60]!r}: holds the character {character!r}; remove it")
 
 

@@ -45,7 +45,7 @@ rule partition:
     params:
         code=code("apfl.data.partition"),
     shell:
-        "python -m apfl partition --data {input.data:q} --setting {wildcards.setting} --seed {wildcards.seed}"
+        "python -m apfl partition --data {input.data:q} --setting {wildcards.setting:q} --seed {wildcards.seed}"
         " --out {output.partition:q} > {log:q} 2>&1"
 
 
