@@ -16,7 +16,7 @@ from torch import Tensor
 from apfl.artifacts import (
     digest,
     provenance,
-    read_json,
+    read_record,
     read_tensors,
     write_parquet,
     write_tensors,
@@ -27,6 +27,7 @@ from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import BaseModels, Method, Problem, Round, run
 from apfl.locks import alone_in
+from apfl.nets import Params
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem, method_of
 from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
@@ -72,26 +73,50 @@ def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tens
 
 def base_diverged(folder: Path) -> bool:
     """Whether the run in ``folder``, or what it started from, diverged: nothing can be made of it then."""
-    return read_json(folder / "run.json", "run record").get("status") == "diverged"
+    return read_record(folder / "run.json").get("status") == "diverged"
 
 
-def load_base(folder: Path, rounds: tuple[int, ...], device: torch.device) -> dict[int, BaseModels]:
-    """The models that a federated run kept of these rounds."""
+def load_base(
+    folder: Path, rounds: tuple[int, ...], device: torch.device, like: Params | None = None
+) -> dict[int, BaseModels]:
+    """The models that a federated run kept of these rounds; a `UserError` if they are not ``like`` the network's."""
     path = folder / "state.safetensors"
     tensors, _ = read_tensors(path, "run state", str(device))
-    tree = unflatten(tensors)
     bases = {}
+    try:
+        tree = unflatten(tensors)
+    except (AttributeError, TypeError):
+        raise UserError(f"{path}: holds no models by round; make the run again") from None
     for number in rounds:
         saved = tree.get(f"round{number}")
-        if saved is None:
+        if not isinstance(saved, dict):
             kept = ", ".join(sorted(name.removeprefix("round") for name in tree)) or "none"
             raise UserError(f"rounds {number}: not kept in {path} (it has {kept}); name it in training.save_rounds")
         if "global" not in saved:
             raise UserError(f"base {folder}: its method has no global model to start from; choose another base")
-        local = {int(client): params for client, params in saved.get("local", {}).items()}
-        staleness = {int(client): int(tau) for client, tau in saved.get("staleness", {}).items()}
+        try:
+            local = _number_keys(saved.get("local", {}))
+            staleness = {int(client): int(tau) for client, tau in saved.get("staleness", {}).items()}
+        except (AttributeError, TypeError, ValueError):
+            raise UserError(f"{path}: its models of round {number} are not by client; make the run again") from None
+        for params in (saved["global"], *local.values()) if like is not None else ():
+            _check_network(params, like, path)
         bases[number] = BaseModels(saved["global"], local, staleness)
     return bases
+
+
+def _check_network(params: Params, like: Params, path: Path) -> None:
+    # What is no parameter at all, such as a branch where a leaf should be, has no shape.
+    shapes = [
+        {name: [*getattr(value, "shape", "?")] for name, value in one.items()} if isinstance(one, dict) else {}
+        for one in (params, like)
+    ]
+    if shapes[0] != shapes[1]:
+        name = min(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+        there, here = (one.get(name, "absent") for one in shapes)
+        raise UserError(
+            f"{path}: is of another network: {name} is {there} there and {here} in this one; give that network"
+        )
 
 
 def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -127,6 +152,14 @@ def read_checkpoint(
     if header.get("code") != record["code"]:
         print(f"{path}: made by other code; starting again")
         return None
+    try:
+        return _restored(tensors, header)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        print(f"checkpoint {path}: is not what a run leaves: starting again")
+        return None
+
+
+def _restored(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> tuple[Round, dict[str, Tensor], dict[str, Any]]:
     tree = unflatten(tensors)
     now = Round(header["round"], tree.get("state", {}), _number_keys(tree.get("latest", {})))
     if "version" in header:

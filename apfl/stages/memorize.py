@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from apfl.artifacts import digest, provenance, read_json, read_tensors, write_tensors
+from apfl.artifacts import digest, provenance, read_record, read_tensors, write_tensors
 from apfl.errors import UserError
 from apfl.evaluation import outcomes, pooled_indices
 from apfl.federation import BaseModels, Problem
@@ -74,7 +74,7 @@ def _carry_out(
         return
     tensors, histories, ceilings = {}, {}, {}
     try:
-        for number, models in load_base(base, rounds, problem.engine.device).items():
+        for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
             memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
             teachers, weights = teachers_of(problem, models, config)
             done = memorize(
@@ -126,16 +126,22 @@ def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if not state:
         raise UserError(f"generator {path}: has nothing of round {number}; name that round when it is trained")
+    if "config" not in header or "embeddings" not in tensors:
+        raise UserError(f"generator {path}: lacks its configuration or its embeddings; train it again")
     config = configure(GeneratorConfig, header["config"], "generator")
     memory = build_memory(config, tensors["embeddings"], problem.images.pixels.shape[-1], problem.seed)
-    memory.generator.load_state_dict(state)
+    try:
+        memory.generator.load_state_dict(state)
+    except RuntimeError as error:
+        fault = " ".join(str(error).split())[:150]
+        raise UserError(f"generator {path}: is not of its own configuration ({fault}); train it again") from None
     memory.generator.eval()
     return memory
 
 
 def load_ceiling(folder: Path) -> dict[str, Any]:
     """The ceilings that a `memorize_run` recorded, by round."""
-    return read_json(folder / "run.json", "run record")["ceiling"]
+    return read_record(folder / "run.json").get("ceiling", {})
 
 
 def _printer(number: int, config: GeneratorConfig):

@@ -56,7 +56,8 @@ def _carry_out(
     try:
         if any(base_diverged(folder) for folder in (base, generator) if folder is not None):
             raise Diverged(specification["rounds"][-1], "what it starts from")
-        for number, models in load_base(base, tuple(specification["rounds"]), problem.engine.device).items():
+        rounds = tuple(specification["rounds"])
+        for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
             memory = None if generator is None else load_memory(generator, number, problem)
             here = evaluate(problem, method.personalize(problem, models, number, memory), number)
             for row in here:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from apfl.artifacts import read_json, require_file, sha256_file, write_json
+from apfl.artifacts import read_record, require_file, sha256_file, write_json
 from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.registry import code_digest
@@ -36,16 +36,23 @@ def run_record(stage: str, specification: Mapping[str, Any], inputs: Inputs, **f
     hashes = {name: sha256_file(require_file(path, name)) for name, path in read.items()}
     for name, path in files.items():
         if path is not None:
-            _check_whole(path, hashes[name])
+            _check_origin(path, name, hashes, read)
     return {"stage": stage, "specification": dict(specification), "inputs": hashes, "code": code_digest(*modules)}
 
 
-def _check_whole(path: Path, sha256: str) -> None:
-    """A `UserError` unless the file is the one that the run.json beside it speaks of."""
+def _check_origin(path: Path, name: str, hashes: Mapping[str, str], read: Mapping[str, Path]) -> None:
+    """A `UserError` unless the file is the one that the run.json beside it speaks of, and was made from the same data,
+    partition and run as this one is to be."""
     beside = path.with_name("run.json")
-    recorded = read_json(beside, "run record") if beside.is_file() else {}
-    if recorded.get("outputs", {}).get(path.name, sha256) != sha256:
+    recorded = read_record(beside)
+    made, inputs = (part if isinstance(part := recorded.get(key), dict) else {} for key in ("outputs", "inputs"))
+    if made.get(path.name, hashes[name]) != hashes[name]:
         raise UserError(f"{path}: not the file that {beside} speaks of; remove both and make that run again")
+    for other in ("data", "partition", "run"):
+        if other != name and other in hashes and inputs.get(other, hashes[other]) != hashes[other]:
+            raise UserError(
+                f"{path}: was made from another {other} than {read[other]}; make it again, or give that one"
+            )
 
 
 @contextmanager
