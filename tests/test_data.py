@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import struct
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,19 +154,24 @@ def test_torchvision_parts_are_pooled_train_first():
     assert dataset.images[:, 0, 0, 0].tolist() == [9, 9, 7]
 
 
-def test_emnist_letters_from_torchvision_stand_upright_and_are_labelled_from_zero(tmp_path):
-    """Drives torchvision's own reader on a tiny download that is already there."""
-    pytest.importorskip("torchvision")
+def test_emnist_letters_from_torchvision_stand_upright_and_are_labelled_from_zero(tmp_path, monkeypatch):
+    """Drives torchvision's own reader on a tiny archive that is already there."""
+    datasets = pytest.importorskip("torchvision.datasets")
     from apfl.data.sources import torchvision
 
     upright = np.zeros((26, 28, 28), np.uint8)
     upright[:, 20:, 2:5] = 255  # ink at the lower left
-    folder = tmp_path / "EMNIST" / "raw"
-    folder.mkdir(parents=True)
-    for part, labels in (("train", np.arange(1, 27, dtype=np.uint8)), ("test", np.arange(26, 0, -1, dtype=np.uint8))):
-        for what, array in (("images-idx3", upright.transpose(0, 2, 1)), ("labels-idx1", labels)):
-            head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            (folder / f"emnist-letters-{part}-{what}-ubyte").write_bytes(head + array.tobytes())
+    archive = tmp_path / "EMNIST" / "raw" / "gzip.zip"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as files:
+        numbers = np.arange(1, 27, dtype=np.uint8)
+        for part, labels in (("train", numbers), ("test", numbers[::-1])):
+            for what, array in (("images-idx3", upright.transpose(0, 2, 1)), ("labels-idx1", labels)):
+                head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+                packed = gzip.compress(head + array.tobytes())
+                files.writestr(f"gzip/emnist-letters-{part}-{what}-ubyte.gz", packed)
+    monkeypatch.setattr(datasets.EMNIST, "md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    torchvision("emnist", tmp_path)
     dataset = make_dataset("emnist", torchvision("emnist", tmp_path))
     assert dataset.class_names == tuple("abcdefghijklmnopqrstuvwxyz")
     assert dataset.labels.tolist() == [*range(26), *range(25, -1, -1)]

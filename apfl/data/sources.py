@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apfl.artifacts import sha256_file
+from apfl.data.downloads import check_extracted
 from apfl.data.raw import Raw, decode, first_line, from_array, neighbours, required, sha256
 from apfl.errors import UserError
 from apfl.optional import optional
@@ -56,7 +57,10 @@ def photos(name: str, folder: Path | None = None) -> Raw:
 
 
 def torchvision(name: str, folder: Path | None) -> Raw:
-    """CIFAR-10, CIFAR-100, EMNIST letters or Fashion-MNIST, downloaded to ``folder`` unless they are there."""
+    """CIFAR-10, CIFAR-100, EMNIST letters or Fashion-MNIST, downloaded to ``folder`` unless they are there.
+
+    What is read has the checksums that torchvision knows. CIFAR's files are pickles: no others of that kind are read.
+    """
     datasets = optional("torchvision.datasets", f"data set {name}")
 
     known = {
@@ -69,6 +73,7 @@ def torchvision(name: str, folder: Path | None) -> Raw:
         raise UserError(f"data set {name!r}: unknown to the source torchvision; use one of {', '.join(known)}")
     kind, options = known[name]
     folder = required(name, folder)
+    check_extracted(name, kind, folder)
     try:
         parts = [kind(str(folder), train=train, download=True, **options) for train in (True, False)]
     except Exception as error:  # a download or a damaged file raises one of many kinds
