@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
+import json
 import re
 from pathlib import Path
 
@@ -15,8 +19,11 @@ from apfl.cli import app, paper
 from apfl.config import load_study
 from apfl.errors import UserError
 from apfl.paper import published
-from apfl.paper.report import Section, duration, inline_svg, provenance_facts, render
-from apfl.study import cells
+from apfl.paper.cost import costs, duration, total
+from apfl.paper.gallery import draw
+from apfl.paper.provenance import embedded, essentials, provenance_facts
+from apfl.paper.report import Section, inline_svg, render
+from apfl.study import cells, runs
 
 STUDY = """
 name: tiny
@@ -61,7 +68,7 @@ def study(tmp_path, register):
     counts = np.zeros((10, 10), dtype=np.int64)
     for device in published.table1():
         counts[device.client, list(device.classes)] = 1
-    write_npz(results / first.runs[0], counts=counts, dropout=np.arange(10) == 8)
+    write_npz(results / first.runs[0], counts=counts, dropout=np.arange(10) == 8, unseen=np.arange(10) >= 8)
     return path
 
 
@@ -108,17 +115,145 @@ def test_figures_are_written_where_asked(study, tmp_path):
     assert (tmp_path / "here" / "figure4_own.svg").is_file()
 
 
+def report(study: Path) -> str:
+    """The text of the study's page."""
+    done = call(study, "report")
+    assert done.exit_code == 0, done.output
+    return (study.parent / "results" / "tiny" / "report.html").read_text()
+
+
+def data_of(page: str) -> dict:
+    """The JSON that the page carries."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+
+def buttons(page: str) -> list[tuple[int, str]]:
+    """The numbers that open something: which entry, and the text."""
+    found = re.findall(r'<button[^>]* data-entry="(\d+)">(.*?)</button>', page)
+    return [(int(entry), re.sub("<[^>]*>", "", text)) for entry, text in found]
+
+
 def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(study):
-    assert call(study, "report").exit_code == 0
-    page = (study.parent / "results" / "tiny" / "report.html").read_text()
-    assert re.findall(r'<section[^>]* id="([a-z0-9]+)"', page) == ["table1", "table2", "figure4", "provenance"]
-    assert page.count("<svg") == 2
+    page = report(study)
+    assert re.findall(r'<section[^>]* id="([a-z0-9]+)"', page) == [
+        "table1", "table2", "figure4", "partitions", "cost", "provenance",
+    ]  # fmt: skip
+    assert page.count('<svg role="img"') == 2
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert "A study of &#34;quotes&#34; &amp; &lt;angles&gt;." in page
-    assert not re.search(r'(src|href)="(?!#)', page)
+    assert not re.search(r'(src|href)="(?!#|data:image)', page)
     assert "4 of 4 finished" in page
     assert "4 min 04 s" in page
+
+
+def test_the_page_allows_its_own_script_and_nothing_else(study):
+    page = report(study)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_reproduced_number_opens_the_seeds_that_it_is_the_mean_of(study):
+    page = report(study)
+    data, shown = data_of(page), buttons(page)
+    assert len(shown) == 2 * 2  # methods and tests
+    for entry, text in shown:
+        facts, columns, seeds, paths = data["entries"][entry]
+        accuracy = 2 + data["values"][columns].index("accuracy (%)")
+        assert [seed[:2] for seed in seeds] == [[0, "ok"], [1, "ok"]]
+        assert text.split()[0] == f"{np.mean([seed[accuracy] for seed in seeds]):.2f}"
+        assert text.split()[2] == f"{np.std([seed[accuracy] for seed in seeds], ddof=1):.2f}"
+        names = dict(data["values"][fact] for fact in facts)
+        assert [data["runs"][path][0].split("/")[-2:] for path in paths] == [
+            [names["Method"].lower(), f"seed{seed}"] for seed in (0, 1)
+        ]
+
+
+def test_every_run_stands_in_the_page_with_what_made_it(study):
+    data = data_of(report(study))
+    assert [path for path, *_ in data["runs"]] == [run.path for run in runs(load_study(study))]
+    for path, names, numbers, _ in data["runs"]:
+        facts = dict(zip(data["values"][names], (data["values"][one] for one in numbers), strict=True))
+        record = json.loads((study.parent / "results" / path / "run.json").read_text())
+        assert facts == essentials(record)
+        assert facts["commit"] == "f00d" and facts["specification.module"] == path.split("/")[-2]
+
+
+def test_a_study_with_holes_gives_a_page_that_names_them_and_fills_none(study):
+    whole = report(study)
+    gone = cells(load_study(study), "table2")[0].runs[0]
+    (study.parent / "results" / gone / "run.json").unlink()
+    page = report(study)
+    assert "1 run is missing" in page and "1 run is missing" not in whole
+    text = html.unescape(page)
+    assert f"<code>snakemake --configfile {study}</code>" in text
+    assert f"<code>snakemake --configfile {study} results/tiny/tables/table2.csv</code>" in text
+    assert f"<li><code>{gone}</code></li>" in page
+    data = data_of(page)
+    lacking = [run for run in data["runs"] if not run[2]]
+    assert [path for path, *_ in lacking] == [gone]
+    partial = [entry for entry, text in buttons(page) if "(1/2)" in text]
+    assert len(partial) == 2
+    for entry in partial:
+        seeds = data["entries"][entry][2]
+        assert [seed[1] for seed in seeds] == ["not run", "ok"]
+        assert seeds[0][2:4] == [None, None]
+
+
+def test_a_study_of_which_nothing_has_been_run_has_a_page_too(study):
+    results = study.parent / "empty"
+    assert CliRunner().invoke(app, ["report", str(study), "--results", str(results)]).exit_code == 0
+    page = (results / "tiny" / "report.html").read_text()
+    assert "4 runs are missing" in page
+    assert {text for _, text in buttons(page)} == {"not run"}
+    assert page.count("has not been made") >= 2
+
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+def test_text_of_a_study_is_never_markup(study):
+    study.write_text(STUDY.replace("local: {}", f"local: {{title: '{HOSTILE}'}}"))
+    page = report(study)
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert any(HOSTILE in map(str, value) for value in data_of(page)["values"] if isinstance(value, list))
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "<!-- <script>", "]]>", "\u2028", "'&\"", "ü"])
+def test_embedded_data_ends_no_element_and_is_read_back(text):
+    made = embedded({"a": [text]})
+    assert not set("<>&") & set(made)
+    assert json.loads(made) == {"a": [text]}
+
+
+def test_the_area_of_a_circle_is_the_number_of_images():
+    counts = np.array([[400, 0], [100, 1]])
+    made = draw("title", counts, np.array([False, True]), np.array([False, True]))
+    assert [(one.client, one.label, one.count) for one in made.bubbles] == [(0, 0, 400), (1, 0, 100), (1, 1, 1)]
+    first, second, smallest = (one.radius for one in made.bubbles)
+    assert first / second == pytest.approx(2, rel=0.03)
+    assert smallest > 0.5, "one image can be seen"
+    assert [one.unseen for one in made.bubbles] == [False, False, True]
+    assert [(drops, images) for _, drops, _, images in made.clients] == [(False, 400), (True, 101)]
+    assert "501 in all" in made.description
+
+
+def test_costs_add_up_over_finished_runs_and_count_planned_ones(study):
+    loaded = load_study(study)
+    planned = runs(loaded)
+    record = {"peak_memory": 5, "device": "cpu", "precision": "bf16"}
+    records = {run.path: record | {"seconds": 10.0 + place} for place, run in enumerate(planned[:3])}
+    every = costs(loaded, planned, records)
+    assert [(one.method, one.finished, one.planned) for one in every] == [("Local", 2, 2), ("FedAvg", 1, 2)]
+    assert [one.seconds for one in every] == [21.0, 12.0]
+    assert [one.mean for one in every] == [10.5, 12.0]
+    assert (total(every).seconds, total(every).longest, total(every).planned) == (33.0, 12.0, 4)
+    nothing = costs(loaded, planned, {})
+    assert [one.mean for one in nothing] == [None, None]
 
 
 def test_the_report_is_always_the_same(study):

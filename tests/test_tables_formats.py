@@ -83,7 +83,7 @@ def test_html_sets_the_best_in_bold_and_escapes_what_is_foreign():
 
 def test_html_needs_nothing_from_elsewhere():
     page = render.FORMATS["html"](small())
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
     assert "src=" not in page
 
 

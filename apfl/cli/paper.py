@@ -60,24 +60,18 @@ def figures(
     _write_all(_chosen(loaded.figures, only), make)
 
 
-def report(study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False) -> None:
-    """Write one self-contained HTML page with the tables, the figures and their provenance."""
+def report(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
+    """Write one self-contained HTML page: tables, figures, and what stands behind every number.
+
+    It is made at any time: what has not been run is named on the page, with the command that makes it.
+    """
     from apfl.artifacts import write_text
     from apfl.config import load_study
-    from apfl.paper.report import figure_section, provenance_section, render, table_section
-    from apfl.study import OUTPUTS, cells, runs
+    from apfl.paper.report import build
 
     loaded = load_study(study)
-    order = OUTPUTS.index
-    names = sorted(loaded.tables, key=order)
-    sections = [table_section(_table(loaded, study, results, name, partial)) for name in names]
-    for name in sorted(loaded.figures, key=order):
-        ours = cells(loaded, name)
-        sections.append(figure_section(name, ours, _metrics(study, results, ours, partial)))
-    planned = [run.path for run in runs(loaded)]
-    sections.append(provenance_section(_records(results, planned), len(planned)))
     path = out or results / loaded.name / "report.html"
-    write_text(path, render(loaded, sections))
+    write_text(path, build(loaded, results, command=f"snakemake --configfile {study}"))
     print(path)
 
 
@@ -111,16 +105,13 @@ def _write_all(names: Iterable[str], make: Callable[[str], list[Path]]) -> None:
 
 
 def _table(study: Study, path: Path, results: Path, name: str, partial: bool) -> Table:
-    from apfl.paper import asynchrony, table1, tables
+    from apfl.paper.metrics import Metrics
+    from apfl.paper.outputs import table
     from apfl.study import cells
 
-    ours = cells(study, name)
-    if name == "table1":
-        return table1.build(ours[0], results, partial)
-    metrics = _metrics(path, results, ours, partial)
-    if name in asynchrony.LEVELS:
-        return asynchrony.build(name, ours, metrics, study.tables[name].get("target", 1.0))
-    return tables.build(name, ours, metrics)
+    # Table 1 reads a partition, which has no metrics.
+    metrics = Metrics({}, {}) if name == "table1" else _metrics(path, results, cells(study, name), partial)
+    return table(study, name, results, metrics, partial)
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
@@ -128,10 +119,3 @@ def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -
 
     runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
     return collect(results, runs, partial, command=f"snakemake --configfile {study}")
-
-
-def _records(results: Path, runs: Iterable[str]) -> dict[str, dict]:
-    from apfl.artifacts import read_json
-
-    paths = {run: results / run / "run.json" for run in runs}
-    return {run: read_json(path, "run record") for run, path in paths.items() if path.is_file()}

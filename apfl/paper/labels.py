@@ -26,6 +26,7 @@ SEMANTICS_LABELS = {
     "shuffled": "shuffled (control)",
 }
 TEST_LABELS = {"pooled": "pooled test", "own": "own test", "monopoly": "monopoly classes"}
+ROLES = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
 ROLE_LABELS = {"non_dropout": "A_n, non-dropout clients", "dropout": "A_d, dropout clients"}
 
 

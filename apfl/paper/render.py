@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from apfl.artifacts import write_text
+from apfl.paper.cost import duration
+from apfl.paper.places import Place
 from apfl.paper.tables import Entry, Panel, Table
 
+TEMPLATES = Path(__file__).parent / "templates"
 MOST_LINES_OF_A_PAGE = 45
 
 
@@ -129,14 +134,14 @@ def _escaped(text: str) -> str:
 def environment() -> Environment:
     """The templates, escaping whatever they are given."""
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["subscripts"] = subscripts
+    made.filters |= {"subscripts": subscripts, "duration": duration}
     return made
 
 
@@ -147,16 +152,24 @@ def subscripts(text: str) -> str:
     return Markup(re.sub(r"\bA_([nd])\b", r"A<sub>\1</sub>", html.escape(text)))
 
 
-def fragment(table: Table) -> str:
-    """The table as an HTML fragment, to stand in a page that has `page`'s style."""
-    return environment().get_template("table.html.j2").render(table=table)
+def fragment(table: Table, entries: Mapping[Place, int] | None = None) -> str:
+    """The table as an HTML fragment, to stand in a page that has `page`'s style.
+
+    With ``entries``, its columns can be sorted and an entry whose place is among them opens what stands behind it.
+    """
+    return environment().get_template("table.html.j2").render(table=table, entries=entries)
 
 
-def page(title: str, body: str) -> str:
-    """A self-contained HTML page around a trusted fragment."""
+def page(title: str, body: str, data: str = "", script: str = "") -> str:
+    """A self-contained HTML page around a trusted fragment, with ``data`` (JSON, escaped) for its ``script``.
+
+    The page may load nothing, and run no script but this one.
+    """
     from markupsafe import Markup
 
-    return environment().get_template("page.html.j2").render(title=title, body=Markup(body))
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else ""
+    template = environment().get_template("page.html.j2")
+    return template.render(title=title, body=Markup(body), data=Markup(data), script=Markup(script), allowed=allowed)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

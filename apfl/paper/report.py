@@ -1,123 +1,129 @@
 """One self-contained HTML page for a study: its tables, its figures, and where every number comes from.
 
-A page is a list of sections, each with an id, a title and trusted HTML; whoever has more to say adds a section.
+A page is a list of sections, each with an id, a title and trusted HTML; whoever has more to say adds a section. A page
+can be made at any time: what has not been run is named on it, with the command that makes it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from apfl.paper import figures
+from apfl.paper import cost, figures, gallery, tables
 from apfl.paper.labels import dataset_label
-from apfl.paper.metrics import Metrics
-from apfl.paper.render import environment, fragment, page
+from apfl.paper.metrics import Metrics, collect
+from apfl.paper.outputs import table
+from apfl.paper.page import Section, inline_svg
+from apfl.paper.places import Place
+from apfl.paper.provenance import Facts, Sources, embedded, missing, provenance_facts, read_records, sources
+from apfl.paper.render import TEMPLATES, environment, fragment, page
 from apfl.paper.tables import Table
+from apfl.study import OUTPUTS, artefacts, cells, runs
 
 if TYPE_CHECKING:
+    from apfl.plan import Run
     from apfl.study import Cell, Study
-
-Facts = tuple[tuple[str, str], ...]
-"""Pairs of a name and what is to be said under it."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page; ``body`` is trusted HTML."""
+class Material:
+    """What a page is made from: a study, its runs in the order of the work, and what the finished ones left.
 
-    identifier: str
-    title: str
-    body: str
+    ``cells`` are by name of a table or figure; ``records`` are the run.json of finished runs; ``command`` makes what is
+    missing.
+    """
+
+    study: Study
+    results: Path
+    planned: tuple[Run, ...]
+    cells: Mapping[str, Sequence[Cell]]
+    metrics: Metrics
+    records: Mapping[str, Mapping[str, Any]]
+    command: str
+
+    @cached_property
+    def sources(self) -> Sources:
+        """What stands behind the entries of the tables."""
+        ours = {name: self.cells[name] for name in self.study.tables}
+        return sources(self.study, self.planned, self.records, ours, self.metrics)
 
 
-def table_section(table: Table) -> Section:
-    return Section(table.name, table.heading, fragment(table))
+def gather(study: Study, results: str | Path, command: str) -> Material:
+    """Read what there is under ``results``; a `UserError` for files that are damaged or of different code."""
+    planned = tuple(runs(study))
+    shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=OUTPUTS.index)}
+    paths = {run.path for run in planned}
+    read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
+    metrics = collect(results, read, partial=True, command=command)
+    records = {**metrics.records, **read_records(results, paths - read)}
+    return Material(study, Path(results), planned, shown, metrics, records, command)
+
+
+def sections(material: Material) -> Iterator[Section]:
+    """Every part of the page, in its order."""
+    study = material.study
+    for name, ours in material.cells.items():
+        if name in study.tables:
+            made = table(study, name, material.results, material.metrics, partial=True)
+            yield table_section(made, material.sources.entries)
+        else:
+            yield figure_section(name, ours, material.metrics)
+    yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
+    if pictures := gallery.samples(study, material.planned, material.records, material.results):
+        yield _section("samples", "Synthetic images", pictures=pictures)
+    every = cost.costs(study, material.planned, material.records)
+    yield _section("cost", "Cost", costs=every, total=cost.total(every), stages=cost.STAGES)
+    facts = provenance_facts(material.records, len(material.planned))
+    yield _section("provenance", "Provenance", facts=facts, runs=material.planned, material=material)
+    if len(material.records) < len(material.planned):
+        lacking = missing(study, material.planned, material.records, material.cells)
+        yield _section("missing", "What is missing", lacking=lacking, heading=heading, material=material)
+
+
+def _section(identifier: str, title: str, **values: Any) -> Section:
+    template = environment().get_template(f"report_{identifier}.html.j2")
+    return Section(identifier, title, template.render(identifier=identifier, title=title, **values))
+
+
+def table_section(made: Table, entries: Mapping[Place, int] | None = None) -> Section:
+    """The table; an entry whose place is in ``entries`` opens what stands behind it."""
+    return Section(made.name, made.heading, fragment(made, entries or {}))
 
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> Section:
     """The figure on each of its tests, drawn into the page."""
     pictures = [
-        {"title": picture.title, "svg": Markup(_svg(name, picture))}
+        {
+            "title": picture.title,
+            "test": figures.TESTS[picture.suffix] if picture.title else "",
+            "svg": Markup(_svg(name, picture)),
+        }
         for picture in figures.pictures(name, cells, metrics)[0]
     ]
-    heading = figures.HEADINGS.get(name, f"Figure {name.removeprefix('figure')}")
     template = environment().get_template("figure.html.j2")
-    body = template.render(name=name, heading=heading, caption=figures.CAPTIONS[name], pictures=pictures)
-    return Section(name, heading, body)
+    body = template.render(name=name, heading=heading(name), caption=figures.CAPTIONS[name], pictures=pictures)
+    return Section(name, heading(name), body)
+
+
+def heading(name: str) -> str:
+    """What a table or figure is called.
+
+    >>> heading("table2"), heading("figure4"), heading("dropout")
+    ('Table 2', 'Figure 4', 'Random dropout')
+    """
+    usual = re.sub(r"^(table|figure)(\d)", lambda match: f"{match[1].capitalize()} {match[2]}", name)
+    return (tables.HEADINGS | figures.HEADINGS).get(name, usual)
 
 
 def _svg(name: str, picture: figures.Picture) -> str:
     label = f"{figures.CAPTIONS[name]} {picture.title}".strip()
     return inline_svg(figures.encode(picture.figure, "svg").decode(), f"{name}{picture.suffix}-", label)
-
-
-def inline_svg(text: str, prefix: str, label: str) -> str:
-    """An SVG file as an element of a page: no prolog, ids of its own, and a label for those who cannot see it."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{prefix}', text)
-    text = re.sub(r'href="#', f'href="#{prefix}', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{Markup.escape(label)}" ', 1)
-
-
-def provenance_section(records: Mapping[str, Mapping[str, Any]], planned: int) -> Section:
-    """What made the numbers; ``records`` are the run.json of the finished runs, of ``planned`` in the study."""
-    body = (
-        environment()
-        .get_template("facts.html.j2")
-        .render(identifier="provenance", title="Provenance", facts=provenance_facts(records, planned))
-    )
-    return Section("provenance", "Provenance", body)
-
-
-def provenance_facts(records: Mapping[str, Mapping[str, Any]], planned: int) -> Facts:
-    """Commits, versions, machines and time of the runs; several values are all listed."""
-    every = list(records.values())
-    versions = {name: _values(record.get("versions", {}).get(name) for record in every) for name in _packages(every)}
-    diverged = sorted(run for run, record in records.items() if record.get("status") == "diverged")
-    facts = (
-        (
-            "Runs",
-            f"{len(every)} of {planned} finished" + (f", of which diverged: {', '.join(diverged)}" if diverged else ""),
-        ),
-        ("Computing time", duration(sum(record.get("seconds", 0.0) for record in every))),
-        ("Commit", _values(_commit(record) for record in every)),
-        ("Versions", ", ".join(f"{name} {text}" for name, text in versions.items() if text)),
-        ("Python", _values(record.get("python") for record in every)),
-        ("Platform", _values(record.get("platform") for record in every)),
-        ("Device", _values(record.get("device") for record in every)),
-        ("Precision", _values(record.get("precision") for record in every)),
-    )
-    return tuple((name, text) for name, text in facts if text)
-
-
-def _packages(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted({name for record in records for name in record.get("versions", {})})
-
-
-def _commit(record: Mapping[str, Any]) -> str | None:
-    commit = record.get("commit")
-    return commit and (commit if record.get("clean") else f"{commit} with uncommitted changes")
-
-
-def _values(values: Iterable[Any]) -> str:
-    return ", ".join(sorted({str(value) for value in values if value}))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> duration(42.4), duration(3723)
-    ('42 s', '1 h 02 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def study_facts(study: Study) -> Facts:
@@ -148,8 +154,8 @@ def _training(values: Mapping[str, Any]) -> str:
     )
 
 
-def render(study: Study, sections: Sequence[Section]) -> str:
-    """The page: what the study is, then its sections."""
+def render(study: Study, parts: Sequence[Section], made: Sources | None = None, unfinished: int = 0) -> str:
+    """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
     body = (
         environment()
         .get_template("report.html.j2")
@@ -157,9 +163,18 @@ def render(study: Study, sections: Sequence[Section]) -> str:
             name=study.name,
             description=study.description,
             facts=study_facts(study),
+            unfinished=unfinished,
             sections=[
-                {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in sections
+                {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in parts
             ],
         )
     )
-    return page(f"AP-FL bench: {study.name}", body)
+    data = embedded(made.data if made else {})
+    return page(f"AP-FL bench: {study.name}", body, data=data, script=(TEMPLATES / "script.js").read_text("utf-8"))
+
+
+def build(study: Study, results: str | Path, command: str = "snakemake") -> str:
+    """The page of a study from what there is under ``results``."""
+    material = gather(study, results, command)
+    unfinished = len(material.planned) - len(material.records)
+    return render(study, list(sections(material)), material.sources, unfinished)

@@ -136,4 +136,4 @@ rule partial:
         "out=$(dirname {input:q})/partial; exec > {log:q} 2>&1;"
         " python -m apfl tables {input:q} --partial --out $out/tables;"
         " python -m apfl figures {input:q} --partial --out $out/figures;"
-        " python -m apfl report {input:q} --partial --out $out/report.html"
+        " python -m apfl report {input:q} --out $out/report.html"
