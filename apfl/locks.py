@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,24 +17,12 @@ from pathlib import Path
 from apfl.errors import UserError
 
 
-def lock(handle: int, wait: bool = True) -> bool:
-    """Whether the open file is locked now; False if another process holds it and we do not wait, or if there are no
-    locks here."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
-
-
 def busy(handle: int) -> bool:
-    """Whether another process holds the lock; afterwards it is ours if it was free."""
+    """Whether another process holds the lock; afterwards it is ours if it was free. `OSError` if there are no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
     return False
 
 
@@ -42,7 +31,8 @@ def open_part(path: Path) -> tuple[int, Path]:
     remove_abandoned(path.parent, path.name)
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        lock(handle)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         # Before it was locked, another process may have taken it for abandoned.
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
@@ -55,7 +45,7 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
         with suppress(OSError):
             handle = os.open(part, os.O_RDWR)
             try:
-                if lock(handle, wait=False):
+                if not busy(handle):
                     part.unlink()
             finally:
                 os.close(handle)
@@ -75,9 +65,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another output folder") from None
     try:
-        if busy(handle):
-            print(f"{folder}: another process is at work here; waiting for it to end", flush=True)
-            lock(handle)
+        with suppress(OSError):
+            if busy(handle):
+                print(f"{folder}: another process is at work here; waiting for it to end", flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
         remove_abandoned(folder)
         yield
     except UserError:
@@ -87,3 +78,23 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise
     finally:
         os.close(handle)
+
+
+def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
+    """Remove the locks that a killed Snakemake left below ``state``, and keep others from doing so while we live.
+
+    Whoever is alive shares a lock of the kernel on ``state/host``, which names the machine; who can have it alone is
+    the only one. Another machine's locks stay, as the kernel's may not reach it: `snakemake --unlock` removes them.
+    """
+    name, state = platform.node(), Path(state)
+    with suppress(OSError):  # a folder that cannot be written, or a file system without locks
+        state.mkdir(exist_ok=True)
+        handle = os.open(state / "host", os.O_RDWR | os.O_CREAT, 0o666)
+        if not busy(handle):
+            stale = list((state / "locks").glob("*.lock"))
+            if not stale or os.pread(handle, 4096, 0).decode(errors="replace") == name:
+                os.truncate(handle, 0)
+                os.pwrite(handle, name.encode(), 0)
+                for path in stale:
+                    path.unlink(missing_ok=True)
+        fcntl.flock(handle, fcntl.LOCK_SH)

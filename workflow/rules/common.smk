@@ -12,7 +12,8 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, str(workflow.basedir))
 from apfl.artifacts import canonical_json
 from apfl.errors import UserError
-from apfl.registry import code_digest
+from apfl.locks import clear_stale_locks
+from apfl.registry import code_digest, files_digest
 from apfl.study import COURSES, artefacts, cells, load_study, runs
 
 
@@ -27,10 +28,11 @@ def load():
         refuse(error)
 
 
-def code(*modules):
-    """The digest of the code that a job runs: Snakemake does not see that an imported module has changed."""
+def code(*modules, files=()):
+    """The digest of the code that a job runs, and of the folders with files that it reads: Snakemake does not see that an
+    imported module has changed, or a template."""
     try:
-        return code_digest(*modules)
+        return code_digest(*modules) + "".join(f" {files_digest(folder)}" for folder in files)
     except UserError as error:
         refuse(error)
 
@@ -42,6 +44,11 @@ def refuse(error):
 
 
 STUDY, RUNS, ARTEFACTS, CELLS = load()
+
+# After a kill, the same command goes on, without --unlock.
+if workflow.is_main_process:
+    clear_stale_locks()
+
 RUN_OUTPUTS = {
     "federate": ("metrics.parquet", "state.safetensors", "run.json"),
     "external": ("metrics.parquet", "state.safetensors", "run.json"),
