@@ -157,7 +157,7 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 def _write(figure: Figure, left: float, bottom: float, text: str, **style: object) -> None:
     across, up = figure.get_size_inches() * 72
-    figure.text(left / across, bottom / up, text, **{"fontsize": 7, "color": INK, **style})
+    figure.text(left / across, bottom / up, text, **{"fontsize": 7, "color": INK, "parse_math": False, **style})
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:

@@ -29,6 +29,7 @@ RC = {
     "svg.hashsalt": "apfl",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a title may hold dollar signs
 }
 EMPHASISED = "AP-FL"
 

@@ -45,7 +45,7 @@ def sample_grid(path: Path, problem: Problem, memory: Memory, data: Path) -> Non
             _show(axis, picture)
         mark = " (unseen)" if label in unseen else ""
         axes[row][0].text(-0.15, 0.5, f"{names[label]}{mark}", transform=axes[row][0].transAxes, ha="right",
-                          va="center", fontsize=8, color="#b3400f" if mark else "black")  # fmt: skip
+                          va="center", fontsize=8, color="#b3400f" if mark else "black", parse_math=False)  # fmt: skip
     figure.text(0.27, 1 - 0.42 / (0.62 * len(shown) + 0.9), "real", ha="center", fontsize=10)
     figure.text(0.70, 1 - 0.42 / (0.62 * len(shown) + 0.9), "synthetic", ha="center", fontsize=10)
     with atomic_path(path) as temporary:
