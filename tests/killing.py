@@ -130,11 +130,20 @@ def differing(one: dict[str, object], two: dict[str, object]) -> list[str]:
 
 
 def serve() -> None:
-    """Fork a process for each order on standard input; say on standard output how each ended."""
+    """Fork a process for each order on standard input; say on standard output how each ended.
+
+    What takes long and is the same for all is done once: imports, and digests of the code, which are cached. Pictures
+    are of two classes.
+    """
+    from apfl.registry import code_digest
+
     for module in ("federate", "memorize", "personalize", "pictures"):
         importlib.import_module(f"apfl.stages.{module}")
     for module in ("apfl.cli", "matplotlib.backends.backend_agg", "pandas", "pyarrow.parquet", "torch"):
         importlib.import_module(module)
+    for module in ("federate", "memorize", "personalize"):
+        code_digest(f"apfl.stages.{module}", "baselines.fedavg", "baselines.scaffold", "baselines.apfl")
+    importlib.import_module("apfl.stages.pictures").SHOWN_CLASSES = 2
     for line in sys.stdin:
         order = json.loads(line)
         start, counted = time.monotonic(), os.pipe()
