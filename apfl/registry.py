@@ -178,6 +178,14 @@ def code_digest(*modules: str, root: Path = ROOT) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+@cache
+def files_digest(*folders: str, root: Path = ROOT) -> str:
+    """A digest of every file below the folders, such as templates, which no module imports: names and bytes."""
+    paths = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
 def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
     """The modules that `code_digest` covers."""
     seen: set[str] = set()

@@ -207,6 +207,14 @@ def test_a_hyper_parameter_plans_the_runs_that_read_it(finished: Project) -> Non
         finished.configure(STUDY)
 
 
+def test_a_template_or_a_published_number_plans_what_shows_it_and_no_run(finished: Project) -> None:
+    with finished.edited("apfl/paper/templates/table.html.j2", "<h2>", "<h2 >"):
+        assert finished.plan() == {"table": 1, "page": 1}
+    with finished.edited("apfl/paper/published/table2.csv", "\n", "\n\n"):
+        assert finished.plan() == {"table": 1, "page": 1}
+    assert finished.plan() == {}
+
+
 def test_a_lost_run_is_planned_again_although_the_table_is_there(finished: Project) -> None:
     path = finished.root / RUNS / "local/seed0/metrics.parquet"
     aside = path.rename(path.with_suffix(".aside"))

@@ -255,7 +255,9 @@ def course_inputs(wildcards):
 
 
 def page_inputs(wildcards):
-    return [*shown(*STUDY.tables, *STUDY.figures), *(f"results/{path}/run.json" for path in RUNS)]
+    partitions = (path for path, entry in ARTEFACTS.items() if entry.kind == "partition")
+    records = (f"{path}/run.json" for path in RUNS)
+    return [*shown(*STUDY.tables, *STUDY.figures), *(os.path.join("results", path) for path in (*records, *partitions))]
 
 
 wildcard_constraints:

@@ -1,5 +1,7 @@
 # The paper's outputs from finished runs.
 
+PAPER_FILES = ("apfl/paper/published", "apfl/paper/templates")
+
 
 rule study:
     output:
@@ -32,7 +34,7 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.tables", "apfl.paper.asynchrony", "apfl.paper.table1", "apfl.paper.render"),
+        code=code("apfl.paper.outputs", "apfl.paper.render", files=PAPER_FILES),
     shell:
         "python -m apfl tables {input.study:q} --only {wildcards.table} > {log:q} 2>&1"
 
@@ -98,7 +100,7 @@ rule page:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.report", "apfl.paper.asynchrony", "apfl.paper.table1", "apfl.paper.render"),
+        code=code("apfl.paper.report", files=PAPER_FILES),
     shell:
         "python -m apfl report {input.study:q} > {log:q} 2>&1"
 
