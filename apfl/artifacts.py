@@ -89,8 +89,11 @@ def digest(value: Any) -> str:
 
 def sha256_file(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, read in pieces."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path or its rights") from None
 
 
 def require_file(path: str | os.PathLike, what: str) -> Path:

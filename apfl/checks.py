@@ -170,7 +170,7 @@ def explain(error: Any) -> str:
         return f"{field} {error.instance!r}: unknown; choose one of {', '.join(map(str, error.validator_value))}"
     if "propertyNames" in error.absolute_schema_path:
         names = "lower-case letters, digits and -" if field == "methods" else "lower-case letters, digits and _"
-        return f"{field}: {error.instance!r} is no valid name; use {names}"
+        return f"{field}: {_shortened(repr(error.instance))} is no valid name; use {names}, 60 at most"
     problem = f"{error.instance!r} is not valid" if error.validator in ("pattern", "not") else error.message
     return f"{field}: {_shortened(problem)}; give {parent.get('description', 'another value')}"
 

@@ -55,6 +55,15 @@ ASYNC_ONLY: Mapping[str, object] = {
 """Fields without a meaning in synchronous rounds, with their defaults."""
 
 
+def _is_client(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_time(value: object) -> bool:
+    """A finite number; none in place of a return."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How time passes and how the server merges.
@@ -103,6 +112,8 @@ class Schedule:
             rows = getattr(self, name)
             if any(not isinstance(row, list | tuple) or len(row) != 3 for row in rows):
                 raise UserError(f"schedule.{name}: each row must have three entries: a client and two times")
+            if wrong := [row for row in rows if not (_is_client(row[0]) and all(map(_is_time, row[1:])))]:
+                raise UserError(f"schedule.{name} {list(wrong[0])}: is no client with two times; correct the row")
             object.__setattr__(self, name, tuple(tuple(row) for row in rows))
         for name, choices in (
             ("mode", ("sync", "async")),

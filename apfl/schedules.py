@@ -10,6 +10,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ def _renamed(name: str, error: UserError) -> str:
 
 def _found(name: str, path: str, folders: Sequence[str | os.PathLike]) -> Path:
     for candidate in (Path(folder) / path for folder in folders):
-        if candidate.is_file():
-            return candidate
+        with suppress(OSError):  # too long a name, or a folder that nobody may enter
+            if candidate.is_file():
+                return candidate
     raise UserError(
         f"schedules.{name}.trace {path!r}: no such file beside the study or under data_root; correct the path"
     )
@@ -111,7 +113,7 @@ def read_trace(path: Path) -> list[tuple[int, float, float]]:
         reader = csv.reader(stream)
         try:
             head, *lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, UnicodeDecodeError, OSError) as error:
             raise UserError(f"{path}: not a CSV file ({error}); write columns {','.join(TRACE)}") from None
     if tuple(head[1]) != TRACE or not lines:
         raise UserError(f"{path}: line {head[0]}: must be {','.join(TRACE)}, with rows below; correct the file")

@@ -242,7 +242,7 @@ class TrainingConfig:
         for name in ("evaluate_rounds", "save_rounds"):
             rounds = tuple(sorted(set(getattr(self, name)))) or (self.rounds,)
             if rounds[0] < 0 or rounds[-1] > self.rounds:
-                raise UserError(f"training.{name} {list(rounds)}: outside 0 to {self.rounds}, the number of rounds")
+                raise UserError(f"training.{name} {list(rounds)}: must be from 0 to {self.rounds}, the last round")
             object.__setattr__(self, name, rounds)
 
     @property

@@ -39,7 +39,7 @@ class Raw:
 
 def decode(encoded: bytes | None, where: str) -> Image.Image:
     """The RGB image in the bytes of a PNG, JPEG, WebP ... file; if there is none, a `UserError` that says ``where``."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -50,9 +50,9 @@ def decode(encoded: bytes | None, where: str) -> Image.Image:
             image.load()
             image = image.convert("RGB")
     except Exception as error:  # decoders raise many kinds for damaged bytes
-        raise UserError(
-            f"{where}: not an image that can be decoded ({first_line(error)}); get the file again"
-        ) from None
+        known = not isinstance(error, UnidentifiedImageError)
+        problem = first_line(error) if known else f"none of {', '.join(FORMATS)}"
+        raise UserError(f"{where}: not an image that can be decoded ({problem}); get the file again") from None
     return image
 
 

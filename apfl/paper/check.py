@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from apfl.artifacts import require_file
+from apfl.errors import UserError
 
 PLACE = ("table", "dataset", "setting", "heterogeneity", "rate", "client_role", "column", "test")
 
@@ -15,8 +16,14 @@ def holes(path: Path) -> list[str]:
 
     A table of which the study runs nothing is itself a hole.
     """
-    with require_file(path, "table").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with require_file(path, "table").open(encoding="utf-8", newline="") as stream:
+            return _holes(path, list(csv.DictReader(stream)))
+    except (csv.Error, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"table {path}: is not what `apfl tables` writes ({error}); make it again") from None
+
+
+def _holes(path: Path, rows: list[dict[str, str]]) -> list[str]:
     if path.name == "table1.csv":
         return [f"table1: client {row['client']}: {row['status']}" for row in rows if row["status"] != "ok"]
     planned = [row for row in rows if int(row["seeds_planned"])]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from apfl.artifacts import read_json, read_parquet
+from apfl.artifacts import read_parquet, read_record
 from apfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
     frames, records, made_by = {}, {}, {}
     for run in sorted(set(runs)):
         folder = Path(results) / run
-        record = read_json(folder / "run.json", "run") if (folder / "run.json").is_file() else None
+        record = read_record(folder / "run.json", "run") if (folder / "run.json").is_file() else None
         if record is None or not ((folder / "metrics.parquet").is_file() or record.get("status") == "diverged"):
             if not partial:
                 raise UserError(
@@ -88,11 +88,28 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
         records[run] = record
         if (folder / "metrics.parquet").is_file():
             frames[run] = read_parquet(folder / "metrics.parquet", "metrics", COLUMNS)
+            _check_frame(frames[run], folder / "metrics.parquet")
     return Metrics(frames, records)
 
 
+def _check_frame(frame: pd.DataFrame, path: Path) -> None:
+    """A `UserError` unless accuracies are in [0, 1] (or lost, in a run that diverged) and the counts are counts."""
+    for name in ("accuracy", "round", "client", "samples", "train_samples"):
+        kinds, most = ("iu", np.inf) if name != "accuracy" else ("f", 1)
+        column = frame[name]
+        if column.dtype.kind not in kinds and len(column):
+            raise UserError(
+                f"metrics {path}: column {name!r} holds {column.dtype}, no numbers of its kind; make it again"
+            )
+        if len(wrong := column[(column < 0) | (column > most)]):
+            raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not 0 to {most}; make it again")
+
+
 def _refuse_mixed_code(run: str, record: Mapping[str, Any], made_by: dict, command: str) -> None:
-    part = (record.get("stage", ""), record.get("specification", {}).get("module", ""))
+    specification = record.get("specification", {})
+    if not isinstance(specification, dict):
+        raise UserError(f"run {run}: its run.json has no specification; run `{command}` to make it again")
+    part = (record.get("stage", ""), specification.get("module", ""))
     other, code = made_by.setdefault(part, (run, record.get("code")))
     if code != record.get("code"):
         raise UserError(
