@@ -37,7 +37,12 @@ PANEL_TITLES = (
     },
 )
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
-HEADINGS = {"convergence": "Time to target accuracy", "dropout": "Random dropout"}
+HEADINGS = {
+    "convergence": "Time to target accuracy",
+    "dropout": "Random dropout",
+    "ceilings": "Ceilings of the friends",
+    "controls": "Unseen classes and controls",
+}
 """What tables are called that the paper does not number."""
 CAPTIONS = {
     "table1": "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, "
