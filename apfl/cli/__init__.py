@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -86,5 +87,6 @@ def _wrong_call(error: Any, some: bool) -> str:
 
 
 def _fail(error: object) -> None:
-    print(f"apfl: error: {' '.join(str(error).split())}", file=sys.stderr)
+    with suppress(OSError):  # of a full disk, which nobody can be told of there
+        print(f"apfl: error: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2) from None
