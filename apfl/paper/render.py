@@ -36,7 +36,8 @@ def markdown(table: Table) -> str:
             parts.append(f"## {panel.title}")
         parts.append("\n".join(_markdown_lines(panel)))
     parts.append("\n".join(f"- {note}" for note in table.notes))
-    return "\n\n".join(parts) + "\n"
+    # A title may hold what looks like HTML.
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"
 
 
 def _markdown_lines(panel: Panel) -> Iterator[str]:
