@@ -33,10 +33,10 @@ JOBS = (
 
 
 def _register() -> None:
-    from apfl.cli import data, federate, paper, study
+    from apfl.cli import archive, data, federate, paper, study
 
     if not app.registered_commands:
-        for module in (data, federate, paper, study):
+        for module in (data, federate, paper, study, archive):
             module.register(app)
         app.callback()(_begin)
 

@@ -1,0 +1,41 @@
+"""``apfl pack`` and ``unpack``: a study's results as a few small files, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (pack, unpack):
+        app.command()(command)
+
+
+def pack(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY.json", help="The study as it was run: results/{study}/study.json.")
+    ],
+    out: Annotated[Path, typer.Option(help="The archive's folder.")],
+    results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
+) -> None:
+    """Pack metrics, records, partitions and pictures of all finished runs; models stay behind."""
+    from apfl.artifacts import require_file
+    from apfl.config import load_study
+    from apfl.paper import archive
+
+    text = archive.portable(require_file(study, "study").read_text(encoding="utf-8"))
+    for path in archive.pack(load_study(study), text, results, out):
+        print(path)
+
+
+def unpack(
+    archive_folder: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A folder that `apfl pack` wrote.")],
+    out: Annotated[Path, typer.Option(help="The results folder to make.")],
+) -> None:
+    """Unpack an archive into a results folder, which tables, figures, claims and report read, and print its study."""
+    from apfl.paper import archive
+
+    print(archive.unpack(archive_folder, out))
