@@ -135,10 +135,10 @@ def buttons(page: str) -> list[tuple[int, str]]:
 
 def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(study):
     page = report(study)
-    assert re.findall(r'<section[^>]* id="([a-z0-9]+)"', page) == [
-        "table1", "table2", "figure4", "partitions", "cost", "provenance",
+    assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
+        "table1", "table2", "figure4", "ranks", "paper-check", "partitions", "cost", "provenance",
     ]  # fmt: skip
-    assert page.count('<svg role="img"') == 2
+    assert page.count('<svg role="img"') == 3
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert "A study of &#34;quotes&#34; &amp; &lt;angles&gt;." in page

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from apfl.paper.figures import encode
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.metrics import Metrics
+from apfl.paper.page import Section, inline_svg
 from apfl.paper.ranks import CAPTION, RULE, Ranking, cliques, many, rankings, remarks
 from apfl.paper.render import environment
 from apfl.paper.style import EMPHASISED, RC, method_styles
@@ -20,7 +21,6 @@ from apfl.paper.style import EMPHASISED, RC, method_styles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from apfl.paper.report import Section
     from apfl.study import Cell
 
 HEADING = "Ranks of the methods"
@@ -94,8 +94,6 @@ def _draw_scale(
 
 def section(cells: Sequence[Cell], metrics: Metrics) -> Section:
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
-    from apfl.paper.report import Section, inline_svg
-
     made = rankings(cells, metrics)
     svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", CAPTION)
     body = environment().get_template("ranks.html.j2").render(

@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from apfl.paper.report import Section
+from apfl.paper.page import Section
 
 HEADING = "The paper against itself"
 INTRODUCTION = (
@@ -116,7 +114,6 @@ def write(folder: Path) -> list[Path]:
 def section() -> Section:
     """The findings for the page; the numbers of each unfold."""
     from apfl.paper.render import environment
-    from apfl.paper.report import Section
 
     shown = [
         {"finding": one, "said": OUTCOMES[one.outcome], "columns": list(one.numbers), "rows": _texts(one.numbers)}
