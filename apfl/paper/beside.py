@@ -1,0 +1,52 @@
+"""What stands beside the verdicts: ranks of the methods, ceilings of the friends, and the paper against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apfl.paper import ceilings, ranks, ranks_picture, selfcheck
+from apfl.paper.metrics import Metrics, collect
+from apfl.study import cells
+
+if TYPE_CHECKING:
+    from apfl.config import Study
+    from apfl.paper.report import Section
+
+FILES = (
+    "ranks.csv",
+    "ranks_pairs.csv",
+    "ranks.svg",
+    "ranks.pdf",
+    "ranks.png",
+    "ceilings.csv",
+    "ceilings.md",
+    "controls.csv",
+    "controls.md",
+    "paper.csv",
+    "paper.md",
+)
+"""What `write` makes."""
+
+
+def gather(study: Study, results: str | Path) -> Metrics:
+    """What there is of the runs that are looked at; missing ones are left out."""
+    runs = [run for output in ceilings.OUTPUTS for cell in cells(study, output) for run in cell.runs]
+    return collect(results, runs, partial=True)
+
+
+def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
+    """Write `FILES` into the folder."""
+    return [
+        *ranks.write(cells(study, "table2"), metrics, folder),
+        *ceilings.write(study, metrics, folder),
+        *selfcheck.write(folder),
+    ]
+
+
+def sections(study: Study, metrics: Metrics) -> Iterator[Section]:
+    """The same as parts of the page."""
+    yield ranks_picture.section(cells(study, "table2"), metrics)
+    yield ceilings.section(study, metrics)
+    yield selfcheck.section()
