@@ -6,7 +6,9 @@ so that a kill and a restart cost a fraction of a second. The children run `apfl
 
 from __future__ import annotations
 
+import errno
 import importlib
+import itertools
 import json
 import os
 import random
@@ -21,6 +23,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from apfl.data.dataset import Dataset, save_dataset
+from apfl.data.partition import make_partition, save_partition
+from apfl.semantics.packaged import packaged
+from apfl.semantics.table import save_semantics
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SETTING = "pathological-classes2-clients10-missing20"
+TRAINING = {"rounds": 8, "local_epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1, "precision": "fp32",
+            "evaluate_rounds": [0, 4, 8], "save_rounds": [4, 8]}  # fmt: skip
+CLOCK = {"latency": "exponential", "heterogeneity": 0.5, "buffer": 2, "merge": "delta", "staleness": "polynomial"}
+MEMORY = {"samples_per_class": 10, "epochs": 2, "width": 4, "noise_dimension": 5}
+STAGES = ("federate", "asynchronous", "memorize", "personalize")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PROVENANCE = ("seconds", "peak_memory", "commit", "clean")
 """What a run.json says of how a run was made, not of what came out: the time and memory it took and the state of the
@@ -74,7 +91,11 @@ class Server:
     def start(
         self, arguments: Sequence[object], death: Death | None = None, log: Path | None = None, **more: Any
     ) -> None:
-        """Start a command line; it is the caller's to `finish` it. ``more``: uid to run as."""
+        """Start a command line; it is the caller's to `finish` it.
+
+        ``more``: ``humble``: permission bits count even for root; ``locks`` false: a file system without locks;
+        ``clock``: seconds that the clock jumps at each look.
+        """
         order = {"arguments": [str(one) for one in arguments], "log": str(log or self.log), **more}
         order["death"] = asdict(death) if death else None
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -129,6 +150,75 @@ def differing(one: dict[str, object], two: dict[str, object]) -> list[str]:
     return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
 
 
+def all_stages(*quick: str) -> pytest.MarkDecorator:
+    """All stages; the quick tests take these."""
+    marks = {stage: [] if stage in quick else [pytest.mark.slow] for stage in STAGES}
+    return pytest.mark.parametrize("stage", [pytest.param(stage, marks=mark) for stage, mark in marks.items()])
+
+
+def parts(folder: Path) -> set[Path]:
+    """Half-written files."""
+    return set(folder.glob(".*.part"))
+
+
+def specification(method: str, **more: object) -> dict[str, object]:
+    return {
+        "dataset": "noise", "setting": SETTING, "method": method, "module": method, "parameters": {}, "seed": 0,
+        "network": {"name": "problems:Tiny"}, "training": TRAINING, **more,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server, inputs, and for each stage its command, an unbroken run, and what that took."""
+
+    server: Server
+    folder: Path
+
+    def command(self, stage: str, out: Path, seed: int = 0) -> list[object]:
+        rounds = {"semantics": "minilm", "rounds": [4, 8], "seed": seed}
+        spec = {
+            "federate": specification("scaffold", seed=seed),
+            "asynchronous": specification("fedavg", schedule=CLOCK, seed=seed),
+            "memorize": specification("apfl", base="fedavg", **rounds) | {"parameters": MEMORY},
+            "personalize": specification("apfl", reading="literal", **rounds)
+            | {"parameters": {"samples_per_class": 6}},
+        }[stage]
+        files = {"data": self.folder / "data.npz", "partition": self.folder / "partition.npz", "out": out}
+        files |= {"semantics": self.folder / "semantics.npz"} if stage == "memorize" else {}
+        files |= {"run": self.whole("asynchronous")} if stage in ("memorize", "personalize") else {}
+        files |= {"generator": self.whole("memorize")} if stage == "personalize" else {}
+        options = itertools.chain.from_iterable((f"--{name}", path) for name, path in files.items())
+        return ["federate" if stage == "asynchronous" else stage, "--spec", json.dumps(spec), *options]
+
+    def whole(self, stage: str) -> Path:
+        return self.folder / "whole" / stage
+
+    def finish(self, stage: str, out: Path) -> str:
+        """Let a run end; it must be the unbroken one to the last bit, with nothing left over. Returns what it says."""
+        end = self.server.run(self.command(stage, out))
+        assert end.status == 0, end.said
+        assert not differing(artefacts(out), artefacts(self.whole(stage)))
+        return end.said
+
+
+@contextmanager
+def benched(folder: Path) -> Iterator[Bench]:
+    """A data set of 300 noisy images, Table 1's partition of it, embeddings, and every stage run without a break."""
+    labels = np.arange(300, dtype=np.int64) % 10
+    images = np.random.default_rng(0).integers(0, 200, (300, 1, 32, 32), dtype=np.uint8)
+    dataset = Dataset("noise", images, labels, NAMES, {"kind": "test"})
+    save_dataset(folder / "data.npz", dataset)
+    save_partition(folder / "partition.npz", make_partition(dataset, SETTING, 0))
+    save_semantics(folder / "semantics.npz", packaged(NAMES))
+    with served(folder) as server:
+        made = Bench(server, folder)
+        for stage in STAGES:
+            end = server.run(made.command(stage, made.whole(stage)))
+            assert end.status == 0, end.said
+        yield made
+
+
 def serve() -> None:
     """Fork a process for each order on standard input; say on standard output how each ended.
 
@@ -180,9 +270,8 @@ def _child(order: dict[str, Any], counted: int) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if order.get("uid"):
-        os.setgid(order["uid"])
-        os.setuid(order["uid"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _bend(order)
     _arm(order["death"], counted)
     code: object = 0
     try:
@@ -197,6 +286,27 @@ def _child(order: dict[str, Any], counted: int) -> None:
     except OSError:
         code = 120
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _bend(order: dict[str, Any]) -> None:
+    """Be one whom permission bits stop, on a machine without locks, or with a clock that jumps."""
+    import ctypes
+    import fcntl
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    if order.get("humble"):
+        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        library = ctypes.CDLL(None)
+        library.capget(header, sets)
+        sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, of those in effect
+        library.capset(header, sets)
+    if not order.get("locks", True):
+        fcntl.flock = refuse
+    if "clock" in order:
+        real, looks = time.time, itertools.count()
+        time.time = lambda: real() + order["clock"] * next(looks)
 
 
 def _arm(death: dict[str, Any] | None, counted: int) -> None:

@@ -10,86 +10,29 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from killing import PROVENANCE, SIGNALS, WHERE, Death, Server, artefacts, differing, moments, served
-
-from apfl.data.dataset import Dataset, save_dataset
-from apfl.data.partition import make_partition, save_partition
-from apfl.semantics.packaged import packaged
-from apfl.semantics.table import save_semantics
-
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SETTING = "pathological-classes2-clients10-missing20"
-TRAINING = {"rounds": 8, "local_epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1, "precision": "fp32",
-            "evaluate_rounds": [0, 4, 8], "save_rounds": [4, 8]}  # fmt: skip
-CLOCK = {"latency": "exponential", "heterogeneity": 0.5, "buffer": 2, "merge": "delta", "staleness": "polynomial"}
-MEMORY = {"samples_per_class": 10, "epochs": 2, "width": 4, "noise_dimension": 5}
-STAGES = ("federate", "asynchronous", "memorize", "personalize")
-SOME = [
-    pytest.param(stage, marks=[pytest.mark.slow] if stage in ("memorize", "personalize") else []) for stage in STAGES
-]
-"""All stages, of which the quick tests take those that have checkpoints."""
-
-
-def specification(method: str, **more: object) -> dict[str, object]:
-    return {
-        "dataset": "noise", "setting": SETTING, "method": method, "module": method, "parameters": {}, "seed": 0,
-        "network": {"name": "problems:Tiny"}, "training": TRAINING, **more,
-    }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A server, inputs, and for each stage its command, an unbroken run, and what that took."""
-
-    server: Server
-    folder: Path
-
-    def command(self, stage: str, out: Path, seed: int = 0) -> list[object]:
-        rounds = {"semantics": "minilm", "rounds": [4, 8], "seed": seed}
-        spec = {
-            "federate": specification("scaffold", seed=seed),
-            "asynchronous": specification("fedavg", schedule=CLOCK, seed=seed),
-            "memorize": specification("apfl", base="fedavg", **rounds) | {"parameters": MEMORY},
-            "personalize": specification("apfl", reading="literal", **rounds)
-            | {"parameters": {"samples_per_class": 6}},
-        }[stage]
-        files = {"data": self.folder / "data.npz", "partition": self.folder / "partition.npz", "out": out}
-        files |= {"semantics": self.folder / "semantics.npz"} if stage == "memorize" else {}
-        files |= {"run": self.whole("asynchronous")} if stage in ("memorize", "personalize") else {}
-        files |= {"generator": self.whole("memorize")} if stage == "personalize" else {}
-        options = itertools.chain.from_iterable((f"--{name}", path) for name, path in files.items())
-        return ["federate" if stage == "asynchronous" else stage, "--spec", json.dumps(spec), *options]
-
-    def whole(self, stage: str) -> Path:
-        return self.folder / "whole" / stage
+from killing import (
+    PROVENANCE,
+    SIGNALS,
+    STAGES,
+    WHERE,
+    Bench,
+    Death,
+    all_stages,
+    artefacts,
+    benched,
+    differing,
+    moments,
+    parts,
+)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A data set of 300 noisy images, Table 1's partition of it, embeddings, and every stage run without a break."""
-    folder = tmp_path_factory.mktemp("bench")
-    labels = np.arange(300, dtype=np.int64) % 10
-    images = np.random.default_rng(0).integers(0, 200, (300, 1, 32, 32), dtype=np.uint8)
-    dataset = Dataset("noise", images, labels, NAMES, {"kind": "test"})
-    save_dataset(folder / "data.npz", dataset)
-    save_partition(folder / "partition.npz", make_partition(dataset, SETTING, 0))
-    save_semantics(folder / "semantics.npz", packaged(NAMES))
-    with served(folder) as server:
-        made = Bench(server, folder)
-        for stage in STAGES:
-            end = server.run(made.command(stage, made.whole(stage)))
-            assert end.status == 0, end.said
+    with benched(tmp_path_factory.mktemp("bench")) as made:
         yield made
-
-
-def parts(folder: Path) -> set[Path]:
-    """Half-written files."""
-    return set(folder.glob(".*.part"))
 
 
 def check_left(bench: Bench, stage: str, out: Path, death: Death, before: Set[Path] = frozenset()) -> None:
@@ -101,14 +44,6 @@ def check_left(bench: Bench, stage: str, out: Path, death: Death, before: Set[Pa
         assert not differing(final, artefacts(bench.whole(stage))), death
     if death.signal == signal.SIGTERM:
         assert parts(out) <= before, death
-
-
-def finish(bench: Bench, stage: str, out: Path) -> str:
-    """Let a run end; it must be the unbroken one to the last bit, with nothing left over."""
-    end = bench.server.run(bench.command(stage, out))
-    assert end.status == 0, end.said
-    assert not differing(artefacts(out), artefacts(bench.whole(stage)))
-    return end.said
 
 
 def kill_along(bench: Bench, stage: str, out: Path, deaths: list[Death]) -> None:
@@ -124,7 +59,7 @@ def kill_along(bench: Bench, stage: str, out: Path, deaths: list[Death]) -> None
             continue
         assert end.status in (-death.signal, 128 + death.signal), end.said
         check_left(bench, stage, out, death, before)
-    finish(bench, stage, out)
+    bench.finish(stage, out)
     assert went_on or stage in ("memorize", "personalize"), (
         "no run went on from a checkpoint: the moments are too early"
     )
@@ -135,7 +70,7 @@ def duration(bench: Bench, stage: str, tmp_path: Path) -> float:
     return bench.server.run(bench.command(stage, tmp_path / "timed")).seconds
 
 
-@pytest.mark.parametrize("stage", SOME)
+@all_stages("federate", "asynchronous")
 def test_a_run_killed_again_and_again_ends_in_the_same_bits(bench: Bench, tmp_path: Path, stage: str) -> None:
     times = moments(stage, duration(bench, stage, tmp_path), 10)
     deaths = [Death(number, after) for number, after in zip(itertools.cycle(SIGNALS), times, strict=False)]
@@ -154,7 +89,7 @@ def test_a_run_killed_at_any_of_twenty_moments_ends_in_the_same_bits(
         end = bench.server.run(bench.command(stage, out), death)
         assert end.status in (0, -number, 128 + number), end.said
         check_left(bench, stage, out, death)
-        finish(bench, stage, out)
+        bench.finish(stage, out)
     kill_along(bench, stage, tmp_path / "chain", [Death(number, after) for after in times])
 
 
@@ -162,18 +97,18 @@ FINAL = {"federate": (8, 9, 10), "asynchronous": (8, 9, 10), "memorize": (1, 2, 
 """Which writes of a run are the files that stay; those before are checkpoints."""
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@all_stages("federate", "asynchronous", "personalize")
 def test_a_run_killed_between_two_files_is_finished_or_made_again(bench: Bench, tmp_path: Path, stage: str) -> None:
     for count in FINAL[stage]:
         out, death = tmp_path / str(count), Death(where="renamed", count=count)
         assert bench.server.run(bench.command(stage, out), death).status == -signal.SIGKILL
         check_left(bench, stage, out, death)
-        finish(bench, stage, out)
+        bench.finish(stage, out)
 
 
 @pytest.mark.parametrize("where", WHERE)
 def test_a_run_killed_in_the_middle_of_a_write_leaves_nothing_behind(bench: Bench, tmp_path: Path, where: str) -> None:
-    for count, number in ((3, signal.SIGKILL), (9, signal.SIGKILL), (9, signal.SIGTERM)):
+    for count, number in ((3, signal.SIGKILL), (9, signal.SIGTERM)):
         out, death = tmp_path / f"{where}{count}{number}", Death(number, where=where, count=count)
         end = bench.server.run(bench.command("federate", out), death)
         assert end.status == (-number if number == signal.SIGKILL else 128 + number)
@@ -182,7 +117,7 @@ def test_a_run_killed_in_the_middle_of_a_write_leaves_nothing_behind(bench: Benc
             assert len(left) == (where != "renamed"), left
         # Between making a file and remembering its name nothing can be cleaned up: the next start does.
         check_left(bench, "federate", out, death, left if where == "created" else frozenset())
-        said = finish(bench, "federate", out)
+        said = bench.finish("federate", out)
         assert "round 1/" not in said and "starting again" not in said, "it did not go on from its checkpoint"
 
 
@@ -196,10 +131,10 @@ def test_a_run_killed_at_any_point_of_any_write_ends_in_the_same_bits(
         out, death = tmp_path / f"{where}{count}", Death(number, where=where, count=count)
         assert bench.server.run(bench.command(stage, out), death).status in (-number, 128 + number)
         check_left(bench, stage, out, death, parts(out) if where == "created" else frozenset())
-        finish(bench, stage, out)
+        bench.finish(stage, out)
 
 
-@pytest.mark.parametrize("stage", SOME)
+@all_stages("federate")
 def test_new_files_beside_the_record_of_an_older_run_never_pass_for_it(
     bench: Bench, tmp_path: Path, stage: str
 ) -> None:
@@ -208,7 +143,7 @@ def test_new_files_beside_the_record_of_an_older_run_never_pass_for_it(
         assert bench.server.run(other).status == 0
         killed = bench.server.run(bench.command(stage, out), Death(where="renamed", count=count))
         assert killed.status == -signal.SIGKILL and not (out / "run.json").exists()
-        finish(bench, stage, out)
+        bench.finish(stage, out)
 
 
 def test_a_run_killed_just_before_its_checkpoint_is_removed_is_finished_without_it(
@@ -216,7 +151,7 @@ def test_a_run_killed_just_before_its_checkpoint_is_removed_is_finished_without_
 ) -> None:
     bench.server.run(bench.command("federate", tmp_path), Death(where="renamed", count=10))
     assert {"run.json", "checkpoint.safetensors"} <= artefacts(tmp_path).keys()
-    assert "nothing to do" in finish(bench, "federate", tmp_path)
+    assert "nothing to do" in bench.finish("federate", tmp_path)
 
 
 @pytest.mark.parametrize(
