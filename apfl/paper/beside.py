@@ -12,7 +12,7 @@ from apfl.study import cells
 
 if TYPE_CHECKING:
     from apfl.config import Study
-    from apfl.paper.report import Section
+    from apfl.paper.page import Section
 
 FILES = (
     "ranks.csv",
@@ -48,5 +48,5 @@ def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
 def sections(study: Study, metrics: Metrics) -> Iterator[Section]:
     """The same as parts of the page."""
     yield ranks_picture.section(cells(study, "table2"), metrics)
-    yield ceilings.section(study, metrics)
+    yield from ceilings.sections(study, metrics)
     yield selfcheck.section()

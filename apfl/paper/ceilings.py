@@ -6,7 +6,7 @@ their accuracy on real images is its ceiling. `apfl.stages.memorize.ceiling` rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from apfl.data.setting import parse_setting
 from apfl.paper import published
 from apfl.paper.labels import dataset_label, ordered, partition_label, semantics_label
 from apfl.paper.metrics import Metrics, SeedValue, averages, cell_values, estimate
+from apfl.paper.page import Section as Part
 from apfl.paper.paired import differences, interval
+from apfl.paper.render import FORMATS, fragment
 from apfl.paper.tables import Entry, Group, Line, Panel, Section, Table
 from apfl.readings import options_of
 
 if TYPE_CHECKING:
-    from apfl.paper import report
     from apfl.study import Cell, Study
 
 OUTPUTS = ("table2", "table3", "table4", "figure_multiverse")
@@ -277,7 +278,9 @@ def controls_table(rows: pd.DataFrame) -> Table:
     return Table("controls", CONTROLS_CAPTION, _panel(rows, columns, line, readings), (*notes, *_holes(rows)), rows)
 
 
-def _panel(rows: pd.DataFrame, columns: tuple[str, ...], line: Any, readings: bool = False) -> tuple[Panel, ...]:
+def _panel(
+    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], Line], readings: bool = False
+) -> tuple[Panel, ...]:
     sections = []
     for dataset, part in rows.groupby("dataset", sort=False):
         groups = []
@@ -332,7 +335,6 @@ def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write ``ceilings`` and ``controls`` as CSV and Markdown."""
     from apfl.artifacts import write_text
-    from apfl.paper.render import FORMATS
 
     paths = []
     for table in tables(study, metrics):
@@ -342,10 +344,8 @@ def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     return paths
 
 
-def section(study: Study, metrics: Metrics) -> report.Section:
-    """Both tables, for the page."""
-    from apfl.paper.render import fragment
-    from apfl.paper.report import Section as Part
-
-    first, second = tables(study, metrics)
-    return Part("ceilings", first.heading, fragment(first) + fragment(second))
+def sections(study: Study, metrics: Metrics) -> Iterator[Part]:
+    """Those of the two tables that the study has something for, as parts of the page."""
+    for table in tables(study, metrics):
+        if len(table.rows):
+            yield Part(table.name, table.heading, fragment(table))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from apfl.paper import cost, figures, gallery, ranks_picture, selfcheck, tables
+from apfl.paper import ceilings, cost, figures, gallery, ranks_picture, selfcheck, tables
 from apfl.paper.labels import dataset_label
 from apfl.paper.metrics import Metrics, collect
 from apfl.paper.outputs import table
@@ -76,9 +76,10 @@ def sections(material: Material) -> Iterator[Section]:
             yield figure_section(name, ours, material.metrics)
     if "table2" in study.tables:
         yield ranks_picture.section(material.cells["table2"], material.metrics)
+    yield from ceilings.sections(study, material.metrics)
     yield selfcheck.section()
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
-    if pictures := gallery.samples(study, material.planned, material.records, material.results):
+    if pictures := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=pictures)
     every = cost.costs(study, material.planned, material.records)
     yield _section("cost", "Cost", costs=every, total=cost.total(every), stages=cost.STAGES)
