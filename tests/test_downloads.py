@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import struct
 import tarfile
@@ -18,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bombs import Bomb
 
 from apfl.data.decode import make_dataset
 from apfl.errors import UserError
@@ -27,16 +27,6 @@ datasets = pytest.importorskip("torchvision.datasets")
 from apfl.data.sources import torchvision  # noqa: E402
 
 FASHION = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-
-
-class Bomb:
-    """A pickle that leaves a file behind when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
 
 
 def refusal(name: str, folder: Path) -> str:
