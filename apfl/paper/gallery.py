@@ -143,26 +143,24 @@ class Sample:
     height: int
 
 
-def samples(
-    study: Study, planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path
-) -> list[Sample | Missing]:
-    """For each data set and semantics the images of a generator of the first seed, where most classes are missing."""
-    chosen: dict[tuple[str, str], Run] = {}
-    generators = [run for run in planned if run.stage == "memorize" and run.seed == study.seeds[0]]
-    # False sorts before True, and the sort is stable.
-    for run in sorted(
-        generators, key=lambda run: (run.path not in records, -(parse_setting(run.setting).missing or 0))
-    ):
-        chosen.setdefault((run.dataset, run.spec["semantics"]), run)
+def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path) -> list[Sample | Missing]:
+    """For each data set and semantics the images of a generator: of the lowest seed, where most classes are missing."""
+
+    def place(run: Run) -> tuple[int, int, str]:
+        return run.seed, -(parse_setting(run.setting).missing or 0), run.path
+
+    generators: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted((run for run in planned if run.stage == "memorize"), key=place):
+        generators.setdefault((run.dataset, run.spec["semantics"]), []).append(run)
     shown: list[Sample | Missing] = []
     size = 0
-    for (dataset, semantics), run in sorted(chosen.items()):
+    for (dataset, semantics), alike in sorted(generators.items()):
         title = f"{dataset_label(dataset)}, {semantics_label(semantics)}"
-        picture = sample_picture(results, run.path) if run.path in records else None
-        if picture is None:
-            shown.append(Missing(title, f"{run.path} has not been run"))
+        run = next((run for run in alike if run.path in records and sample_picture(results, run.path)), None)
+        if run is None:
+            shown.append(Missing(title, f"there is no picture of {alike[0].path}"))
             continue
-        sample = _sample(title, run, picture)
+        sample = _sample(title, run, sample_picture(results, run.path) or b"")
         size += len(sample.uri)
         small = size <= PICTURES_AT_MOST
         shown.append(sample if small else Missing(title, f"see {run.path}/samples.png: this page would grow too large"))

@@ -98,7 +98,7 @@ def section(cells: Sequence[Cell], metrics: Metrics) -> Section:
     svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", CAPTION)
     body = environment().get_template("ranks.html.j2").render(
         heading=HEADING, caption=CAPTION, svg=Markup(svg), rule=RULE,
-        tables=[{"title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
+        tables=[{"test": one.test, "title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
         notes=[remark for one in made for remark in remarks(one)],
     )  # fmt: skip
     return Section("ranks", HEADING, body)

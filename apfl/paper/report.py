@@ -79,7 +79,7 @@ def sections(material: Material) -> Iterator[Section]:
     yield from ceilings.sections(study, material.metrics)
     yield selfcheck.section()
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
-    if pictures := gallery.samples(study, material.planned, material.records, material.results):
+    if pictures := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=pictures)
     every = cost.costs(study, material.planned, material.records)
     yield _section("cost", "Cost", costs=every, total=cost.total(every), stages=cost.STAGES)
