@@ -10,7 +10,7 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower lint bench clean
+.PHONY: help demo test test-all flower lint audit bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+
+audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
+	python .ci/audit.py
 
 bench: $(VENV)/core.stamp ## ratios measured in one run: local training against a bare loop, the server against training
 	python -m benchmarks.local_training
