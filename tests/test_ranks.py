@@ -99,6 +99,12 @@ def test_holms_correction_keeps_the_order_and_lies_between_none_and_bonferronis(
         assert one <= other <= min(1.0, one * len(raw))
 
 
+def test_holms_correction_by_hand():
+    # 3 times the smallest, then 2 times the next, then the largest, which may not fall below.
+    assert ranks.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert ranks.holm([]) == []
+
+
 def test_a_method_with_a_hole_is_named_and_left_out_and_changes_nothing_for_the_others():
     full = ranks.rank(given_values(TABLE), "pooled")
     ranking = ranks.rank(given_values(TABLE | {"FedGen": [99, 99]}), "pooled")
