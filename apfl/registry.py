@@ -232,7 +232,8 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
     if node is None:
         for module, original in _imported_names(tree, name):
             return _class_facts(_module_path(module, root), original, root)
-        raise UserError(f"{path.name}: has no class {name}; define it there, or import it from apfl or baselines")
+        where = f"{path.parent.name}/{path.name}"
+        raise UserError(f"{where}: has no class {name}; define it there, or import it from apfl or baselines")
     facts: dict[str, Any] = {}
     fields: dict[str, Field] = {}
     for base in reversed(node.bases):

@@ -3,6 +3,7 @@ touched."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,9 +11,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_input import Case, artefacts, command_line, configuration, contents, federate, make_world, memorize, runs
+import yaml
+from bad_input import (
+    Case,
+    artefacts,
+    command_line,
+    configuration,
+    contents,
+    federate,
+    make_world,
+    memorize,
+    methods,
+    runs,
+)
+from studies import tiny
+from test_workflow import Project
 
+from apfl import trial
 from apfl.cli import main
+from apfl.config import load_study
+from apfl.errors import UserError
 from apfl.registry import ROOT
 
 PARTS = {module.__name__.rpartition(".")[2]: module.CASES for module in (configuration, artefacts, runs, command_line)}
@@ -95,3 +113,67 @@ def test_a_real_process_says_the_same(command: tuple[str, ...], line: str, good:
     )
     refused(done.stderr, line)
     assert done.returncode == 2 and done.stdout == "" and contents(world) == before
+
+
+def test_a_mistake_in_the_file_of_a_method_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    for name in ("apfl", "baselines", "workflow"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for module, _, content, _ in methods.FILES:
+        (tmp_path / "baselines" / f"{module}.py").write_text(content)
+    asked = json.dumps([(command, module) for module, command, *_ in methods.FILES])
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", methods.PROGRAM, asked],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    for module, _, _, line in methods.FILES:
+        status, said = answers[module]
+        assert status == 2, (module, said)
+        refused(said, line)
+        assert "baselines/" in said, said
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), tiny())
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "line"),
+    [
+        (json.dumps(tiny(methods__fedprox={"mu": -1.0})), 2, r"methods\.fedprox: fedprox\.mu -1\.0: must not"),
+        (yaml.safe_dump(tiny()) + "seeds: [1]\n", 2, r"line \d+: key 'seeds' is there twice; remove one of them"),
+        ("- a\n- list\n", 1, r"keys at top level"),
+    ],
+    ids=["negative mu", "key twice", "list"],
+)
+def test_plain_snakemake_refuses_such_a_study_before_any_job(
+    project: Project, tmp_path: Path, content: str, status: int, line: str
+) -> None:
+    (tmp_path / "study.yaml").write_text(content)
+    done = project.run("snakemake", "--dry-run", "--configfile", str(tmp_path / "study.yaml"))
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    said = [one for one in (done.stdout + done.stderr).splitlines() if re.search(line, one)]
+    assert len(said) == 1 and "job" not in done.stdout
+    if status == 2:  # otherwise Snakemake itself could not read the file
+        refused(said[0] + "\n", line)
+    assert not (project.root / "results").exists() and not (project.root / ".snakemake/tried").exists()
+
+
+def test_a_study_is_tried_out_once_until_it_or_the_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, answer = [], [subprocess.CompletedProcess([], 0, "", "")]
+    monkeypatch.setattr(trial.subprocess, "run", lambda command, **more: calls.append(command) or answer[0])
+    study, other = load_study(tiny()), load_study(tiny(methods__fedprox={}))
+    for given, text in ((study, "{}"), (study, "{}"), (study, '{"a": 1}'), (other, "{}"), (other, "{}")):
+        trial.try_once(given, text, tmp_path / "tried")
+    assert len(calls) == 3
+    answer[0] = subprocess.CompletedProcess([], 2, "", "apfl: error: mu -1: no; give 1\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="mu -1: no; give 1"):
+            trial.try_once(study, '{"b": 1}', tmp_path / "tried")
+    answer[0] = subprocess.CompletedProcess([], 1, "", "Traceback: no torch here")
+    trial.try_once(study, '{"b": 1}', tmp_path / "tried")
+    assert len(calls) == 6

@@ -6,20 +6,25 @@ import re
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(workflow.basedir))
 from apfl.artifacts import canonical_json
+from apfl.checks import read
 from apfl.errors import UserError
 from apfl.locks import clear_stale_locks
 from apfl.registry import code_digest, files_digest
 from apfl.study import COURSES, artefacts, cells, load_study, runs
+from apfl.trial import try_once
 
 
 def load():
     """The study; by path its runs and what they read; by output its cells. A mistake ends in one line, before any job."""
     try:
+        for path in workflow.configfiles:
+            read(path)  # Snakemake takes the last of two equal keys, and says nothing
         study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
         planned = {run.path: run for run in runs(study)}
         files = {entry.path: entry for entry in artefacts(study)}
@@ -230,6 +235,14 @@ def study_text():
     given = {key: value for key, value in config.items() if not key.endswith("_root")}
     # With the rows of traces in place of their files.
     return json.dumps(given | {"schedules": STUDY.schedules}, sort_keys=True)
+
+
+# Jobs read the Snakefile too; what the whole workflow was tried out for needs no second trial.
+if workflow.is_main_process:
+    try:
+        try_once(STUDY, study_text(), Path(".snakemake/tried"))
+    except UserError as error:
+        refuse(error)
 
 
 def shown(*outputs):
