@@ -27,11 +27,12 @@ test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed
 
 flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
 
-lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint
+lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	hadolint Containerfile
 
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
@@ -52,7 +53,7 @@ $(VENV)/core.stamp: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
-	$(INSTALL) --editable '.[full,dev]'
+	$(INSTALL) --editable '.[full,cluster,dev]'
 	@touch $@ $(VENV)/core.stamp
 
 # Flower's own packages, and beneath them those of .venv, so that torch is not installed a second time.

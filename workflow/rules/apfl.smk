@@ -25,6 +25,8 @@ rule memorize:
     threads: 1
     resources:
         gpu=gpus(),
+        mem_mb=8000,
+        runtime=1440,
     params:
         spec=generator_spec,
         code=generator_code,
@@ -52,6 +54,8 @@ rule personalize:
     threads: 1
     resources:
         gpu=gpus(),
+        mem_mb=8000,
+        runtime=1440,
     params:
         spec=run_spec,
         code=run_code,

@@ -84,8 +84,11 @@ shell.prefix(prefix().replace("{", "{{").replace("}", "}}"))
 
 
 def gpus():
-    """How many GPUs a training job occupies: 1 where there is one, so that `--resources gpu=N` limits the jobs."""
-    return int(shutil.which("nvidia-smi") is not None)
+    """How many GPUs a training job occupies: 1 where there is one, so that `--resources gpu=N` limits the jobs.
+
+    A job on a node of a cluster takes what it was given: the node may have GPUs that the job has not been granted.
+    """
+    return int(not workflow.remote_exec and shutil.which("nvidia-smi") is not None)
 
 
 def any_of(values):

@@ -62,6 +62,9 @@ rule semantics:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        # All of word2vec's vectors are read.
+        mem_mb=8000,
     params:
         options=semantics_options,
         code=code("apfl.semantics.sources"),

@@ -21,6 +21,8 @@ rule federate:
     threads: 1
     resources:
         gpu=gpus(),
+        mem_mb=8000,
+        runtime=1440,
     params:
         spec=run_spec,
         code=run_code,

@@ -1,5 +1,13 @@
 # The paper's outputs from finished runs.
 
+# Named here, because with a storage provider Snakemake expands no output of another rule.
+TABLE = expand("results/{{study}}/tables/{{table}}.{format}", format=["csv", "md", "tex", "html"])
+FIGURE = expand("results/{{study}}/figures/{{figure}}{test}.{format}", test=["", "_own"], format=["svg", "pdf", "png"])
+FIGURE_POINTS = "results/{study}/figures/{figure}.csv"
+COURSE = expand("results/{{study}}/figures/{{course}}.{format}", format=["svg", "pdf", "png"])
+COURSE_POINTS = "results/{study}/figures/{course}.csv"
+PAGE = "results/{study}/report.html"
+
 PAPER_FILES = ("apfl/paper/published", "apfl/paper/templates")
 
 
@@ -23,7 +31,7 @@ rule table:
         study="results/{study}/study.json",
     output:
         report(
-            expand("results/{{study}}/tables/{{table}}.{format}", format=["csv", "md", "tex", "html"]),
+            TABLE,
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
@@ -45,14 +53,12 @@ rule figure:
         study="results/{study}/study.json",
     output:
         report(
-            expand(
-                "results/{{study}}/figures/{{figure}}{test}.{format}", test=["", "_own"], format=["svg", "pdf", "png"]
-            ),
+            FIGURE,
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
-        "results/{study}/figures/{figure}.csv",
+        FIGURE_POINTS,
     log:
         "results/{study}/logs/figures/{figure}.log",
     conda:
@@ -71,12 +77,12 @@ rule course:
         study="results/{study}/study.json",
     output:
         report(
-            expand("results/{{study}}/figures/{{course}}.{format}", format=["svg", "pdf", "png"]),
+            COURSE,
             caption="../report/course.rst",
             category="Figures",
             labels={"figure": "{course}"},
         ),
-        "results/{study}/figures/{course}.csv",
+        COURSE_POINTS,
     log:
         "results/{study}/logs/figures/{course}.log",
     conda:
@@ -93,7 +99,7 @@ rule page:
         page_inputs,
         study="results/{study}/study.json",
     output:
-        report("results/{study}/report.html", caption="../report/page.rst", category="Report"),
+        report(PAGE, caption="../report/page.rst", category="Report"),
     log:
         "results/{study}/logs/report.log",
     conda:
@@ -109,20 +115,20 @@ rule page:
 rule tables:
     input:
         shown(*STUDY.tables),
-        expand(rules.table.output, study=STUDY.name, table=STUDY.tables),
+        expand(TABLE, study=STUDY.name, table=STUDY.tables),
 
 
 rule figures:
     input:
         shown(*STUDY.figures),
-        expand(rules.figure.output, study=STUDY.name, figure=set(STUDY.figures) - set(COURSES)),
-        expand(rules.course.output, study=STUDY.name, course=set(STUDY.figures) & set(COURSES)),
+        expand([*FIGURE, FIGURE_POINTS], study=STUDY.name, figure=set(STUDY.figures) - set(COURSES)),
+        expand([*COURSE, COURSE_POINTS], study=STUDY.name, course=set(STUDY.figures) & set(COURSES)),
 
 
 rule report:
     input:
         page_inputs,
-        expand(rules.page.output, study=STUDY.name),
+        expand(PAGE, study=STUDY.name),
 
 
 # What is there already, at any time; what is missing is marked as not run. Nothing waits for a run.
@@ -131,6 +137,7 @@ rule partial:
         expand("results/{study}/study.json", study=STUDY.name),
     log:
         expand("results/{study}/logs/partial.log", study=STUDY.name),
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

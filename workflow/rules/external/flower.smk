@@ -35,6 +35,9 @@ rule flower:
     conda:
         "flower.yml"
     threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=1440,
     params:
         spec=run_spec,
         options=run_options,
