@@ -36,7 +36,7 @@ def per_seed(values: pd.Series) -> str:
 def search_table() -> str:
     """Every variant that was tried: pooled validation accuracy less FedAvg's, seed by seed, in percentage points."""
     lines = [
-        "| variant | on the rounds of | alpha 0.01: seeds 0, 1, 2 | alpha 0.05: seeds 0, 1, 2 | mean | own, mean | CPU time |",
+        "| variant | rounds of | alpha 0.01, seeds 0, 1, 2 | alpha 0.05, seeds 0, 1, 2 | mean | own | CPU time |",
         "| --- | --- | --- | --- | ---: | ---: | ---: |",
     ]
     for (variant, base), rows in rows_of(measurements(), "validation"):
