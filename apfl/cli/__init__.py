@@ -33,10 +33,10 @@ JOBS = (
 
 
 def _register() -> None:
-    from apfl.cli import archive, data, federate, paper, study
+    from apfl.cli import archive, data, federate, paper, study, verdict
 
     if not app.registered_commands:
-        for module in (data, federate, paper, study, archive):
+        for module in (data, federate, paper, study, archive, verdict):
             module.register(app)
         app.callback()(_begin)
 

@@ -1,0 +1,68 @@
+"""``apfl claims``: the paper's claims, each with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apfl.cli.paper import Out, Partial, Results
+from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from apfl.config import Study
+    from apfl.paper.metrics import Metrics
+
+StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
+Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(claims)
+
+
+def claims(
+    study: StudyFile = None,
+    results: Results = Path("results"),
+    out: Out = None,
+    partial: Partial = False,
+    page: Page = False,
+) -> None:
+    """Judge each claim of the paper: reproduced, contradicted, undecided or not run, as JSON, CSV and Markdown.
+
+    Runs that are missing are named with the command that makes them; they never stop this command, with --partial or
+    without.
+    """
+    from apfl.paper.claims_page import page as claims_page
+
+    if page:
+        print(claims_page(), end="")
+        return
+    if study is None:
+        raise UserError("claims: names no study; give its file, such as config/demo.yaml")
+    from apfl.config import load_study
+    from apfl.paper.verdict_pages import document, write
+    from apfl.paper.verdicts import findings
+
+    loaded = load_study(study)
+    made = document(loaded, study, findings(loaded, judged_metrics(loaded, results)))
+    for path in write(made, out or verdict_folder(results, loaded)):
+        print(path)
+
+
+def verdict_folder(results: Path, study: Study) -> Path:
+    """Where all that judges the study goes."""
+    return results / study.name / "verdict"
+
+
+def judged_metrics(study: Study, results: Path) -> Metrics:
+    """What there is of the runs behind every output that a claim is about."""
+    from apfl.paper.contrasts import AXES
+    from apfl.paper.metrics import collect
+    from apfl.study import cells
+
+    outputs = (name for name in AXES if name in study.tables | study.figures)
+    runs = [run for name in outputs for cell in cells(study, name) for run in (*cell.runs, *cell.origins)]
+    return collect(results, runs, partial=True)

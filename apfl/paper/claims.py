@@ -1,0 +1,156 @@
+"""The claims of the paper as data: ``claims.yaml``, checked against a closed schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from apfl.errors import UserError
+
+FILE = Path(__file__).with_name("claims.yaml")
+ANY = "any"
+Row = Mapping[str, str]
+"""A row of an output: its data set and the values of its other axes."""
+
+_TEXT = {"type": "string", "minLength": 1}
+_TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True}
+_VALUES = {"type": "object", "additionalProperties": _TEXT, "minProperties": 1}
+_ASK = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["first"],
+    "anyOf": [{"required": ["above"]}, {"required": ["below"]}],
+    "dependentRequired": {"axis": ["at", "others"], "at": ["axis"], "others": ["axis"], "slope": ["values"]},
+    "properties": {
+        "first": _TEXT,
+        "against": _TEXTS,
+        "take": {"enum": ["each", "best", "mean"]},
+        "measure": {"enum": ["accuracy", "fall", "saving"]},
+        "axis": _TEXT,
+        "at": _TEXT,
+        "others": _TEXTS,
+        "slope": _TEXT,
+        "values": _TEXTS,
+        "mean_over": _TEXTS,
+        "above": {"type": "number"},
+        "below": {"type": "number"},
+    },
+}
+_CLAIM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["id", "sentence", "source", "where", "output", "tests", "readings", "rows", "asks", "why"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
+        "sentence": _TEXT,
+        "source": {"enum": ["paper", "summary"]},
+        "where": _TEXT,
+        "why": _TEXT,
+        "output": {"enum": ["table2", "table3", "table4", "figure4", "figure5", "convergence", "dropout"]},
+        "tests": {**_TEXTS, "items": {"enum": ["pooled", "own", "monopoly"]}},
+        "readings": {"anyOf": [{"const": "all"}, _TEXTS]},
+        "rows": {
+            "anyOf": [
+                {"const": ANY},
+                {"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": _TEXTS}},
+            ]
+        },
+        "except": {"type": "array", "items": _VALUES},
+        "only": _VALUES,
+        "asks": {"type": "array", "items": _ASK, "minItems": 1},
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["claims"],
+    "properties": {"claims": {"type": "array", "items": _CLAIM, "minItems": 1}},
+}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A comparison that a claim needs; the fields are those of claims.yaml, bounds in points (None: no bound)."""
+
+    first: str
+    against: tuple[str, ...] = ()
+    take: str = "each"
+    measure: str = "accuracy"
+    axis: str = ""
+    at: str = ""
+    others: tuple[str, ...] = ()
+    slope: str = ""
+    values: tuple[str, ...] = ()
+    mean_over: tuple[str, ...] = ()
+    above: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
+    where the source names none; ``readings`` is empty for all."""
+
+    id: str
+    sentence: str
+    source: str
+    where: str
+    why: str
+    output: str
+    tests: tuple[str, ...]
+    readings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    only: Row
+    asks: tuple[Ask, ...]
+
+    def is_asked_of(self, reading: str) -> bool:
+        return not self.readings or reading in self.readings
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """The claims of claims.yaml, in its order."""
+    import yaml
+
+    return parse(yaml.safe_load(FILE.read_text(encoding="utf-8")), str(FILE))
+
+
+def parse(values: Any, where: str = "claims") -> tuple[Claim, ...]:
+    """Claims from the contents of such a file; a `UserError` names the field that is wrong."""
+    import jsonschema
+
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(values))
+    if error is not None:
+        place = ".".join(map(str, error.absolute_path)) or "the file"
+        raise UserError(f"{where}: {place}: {error.message}; correct it")
+    found = tuple(_claim(entry) for entry in values["claims"])
+    names = [claim.id for claim in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{where}: two claims are called {twice[0]!r}; give one of them another id")
+    return found
+
+
+def _claim(entry: Mapping[str, Any]) -> Claim:
+    left_out, only = entry.get("except", []), entry.get("only", {})
+    rows = () if entry["rows"] == ANY else tuple(row for part in entry["rows"] for row in _expanded(part))
+    return Claim(
+        **{key: entry[key].strip() for key in ("id", "sentence", "source", "where", "why", "output")},
+        tests=tuple(entry["tests"]),
+        readings=() if entry["readings"] == "all" else tuple(entry["readings"]),
+        rows=tuple({**row, **only} for row in rows if row not in left_out),
+        only=only,
+        asks=tuple(
+            Ask(**{key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()})
+            for ask in entry["asks"]
+        ),
+    )
+
+
+def _expanded(part: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
+    """Every combination of the values of some axes."""
+    for values in product(*part.values()):
+        yield dict(zip(part, values, strict=True))

@@ -1,0 +1,172 @@
+"""What a claim compares: for a cell and each of its seeds one number, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apfl.paper.metrics import Metrics, averages, cell_values
+from apfl.paper.virtual import check_timelines, round_ends, time_to_target
+
+if TYPE_CHECKING:
+    from apfl.study import Cell, Study
+
+STATES = (
+    "diverged", "no samples", "too few rounds", "no target", "not measured", "not in study", "not run", "one seed",
+    "ok",
+)  # fmt: skip
+"""From the worst; of several, the worst is said. ``not measured``: the runs are there without this model."""
+FEWEST_ROUNDS = 3
+"""Less cannot show that an accuracy comes and goes."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number for each seed of a study: float64 [seeds], NaN where there is none; in points.
+
+    ``bounds`` [seeds] says which of them are only known to be no larger; ``resolution`` is the least step of the
+    measure. ``runs`` are finished, ``missing`` are planned and are not.
+    """
+
+    values: np.ndarray
+    status: str
+    resolution: float = 0.0
+    bounds: np.ndarray | None = None
+    runs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def worst(states: Iterable[str]) -> str:
+    return min(states, key=STATES.index, default="not in study")
+
+
+def combined(parts: Sequence[Series], make: Callable[[np.ndarray], np.ndarray]) -> Series:
+    """``make`` turns values [parts, seeds] into values [seeds]."""
+    return Series(
+        make(np.stack([part.values for part in parts])),
+        worst(part.status for part in parts),
+        max(part.resolution for part in parts),
+        np.any([_bounds(part) for part in parts], axis=0),
+        tuple(dict.fromkeys(run for part in parts for run in part.runs)),
+        tuple(dict.fromkeys(run for part in parts for run in part.missing)),
+    )
+
+
+def best(parts: Sequence[Series]) -> Series:
+    """The largest of several in each seed."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = combined(parts, lambda values: values.max(axis=0))
+    if whole.status != "ok":
+        return whole
+    chosen = np.argmax([part.values for part in parts], axis=0)
+    bounds = np.stack([_bounds(part) for part in parts])[chosen, np.arange(len(chosen))]
+    return Series(whole.values, whole.status, whole.resolution, bounds, whole.runs, whole.missing)
+
+
+def mean(parts: Sequence[Series]) -> Series:
+    return combined(parts, lambda values: values.mean(axis=0))
+
+
+def weighted(parts: Sequence[Series], weights: Sequence[float]) -> Series:
+    """A linear combination, seed by seed; its least step is the largest of its parts'."""
+    whole = combined(parts, lambda values: np.asarray(weights) @ values)
+    step = max(abs(weight) * part.resolution for weight, part in zip(weights, parts, strict=True))
+    return Series(whole.values, whole.status, step, whole.bounds, whole.runs, whole.missing)
+
+
+def _bounds(part: Series) -> np.ndarray:
+    return np.zeros(len(part.values), bool) if part.bounds is None else part.bounds
+
+
+def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """The cell of a table: accuracy after the last round, averaged over clients by training samples."""
+    if (status := _status(metrics, cell)) != "ok":
+        return _empty(metrics, cell, status)
+    values = cell_values(metrics, cell, test, role)
+    if (status := worst(value.status for value in values)) != "ok":
+        return _empty(metrics, cell, status)
+    step = 100 / min(_images(metrics, cell, run, test, role) for run in cell.runs)
+    return _series(metrics, cell, [100 * value.weighted for value in values], step)
+
+
+def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """The mean loss of accuracy from one round of the figure to the next; a gain counts as none."""
+    if (status := _status(metrics, cell)) != "ok":
+        return _empty(metrics, cell, status)
+    rounds, found = set(study.figures[cell.output]["rounds"]), []
+    for run in cell.runs:
+        means = averages(metrics.frames[run], cell.model, test, role)
+        course = 100 * means.loc[means["round"].isin(rounds | {means["round"].max()}), "weighted"].to_numpy()
+        if len(course) < FEWEST_ROUNDS:
+            return _empty(metrics, cell, "too few rounds" if len(course) else "no samples")
+        if not np.isfinite(course).all():
+            return _empty(metrics, cell, "diverged")
+        found.append(float(np.maximum(course[:-1] - course[1:], 0).mean()))
+    return _series(metrics, cell, found)
+
+
+def saving(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """Virtual time to the target saved against the table's reference, in per cent of the reference's time.
+
+    Where a run does not reach the target it needs longer than it lasted, so the saving is less than the number.
+    """
+    from apfl.study import cells
+
+    level = cell.axis["heterogeneity"]
+    alike = (one for one in cells(study, "convergence") if one.dataset == cell.dataset)
+    reference = next(one for one in alike if one.axis["heterogeneity"] == level)
+    if (status := worst((_status(metrics, cell), _status(metrics, reference)))) != "ok":
+        return _empty(metrics, cell, status)
+    check_timelines([cell, reference], metrics)
+    share = study.tables["convergence"].get("target", 1.0)
+    ours, theirs = (time_to_target(one, reference, share, metrics, test) for one in (cell, reference))
+    states = {value.status for value in ours} - {"not reached"} | {value.status for value in theirs}
+    if states - {"ok"}:
+        found = worst("no target" if state == "not reached" else state for state in states)
+        return _empty(metrics, cell, found)
+    times = [
+        value.time if value.status == "ok" else float(round_ends(cell, seed)[-1])
+        for seed, value in zip(cell.seeds, ours, strict=True)
+    ]
+    values = [100 * (1 - time / other.time) for time, other in zip(times, theirs, strict=True)]
+    whole = _series(metrics, cell, values)
+    runs = tuple(dict.fromkeys((*whole.runs, *reference.runs)))
+    return Series(whole.values, "ok", 0.0, np.array([value.status != "ok" for value in ours]), runs)
+
+
+MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {
+    "accuracy": accuracy,
+    "fall": fall,
+    "saving": saving,
+}
+
+
+def _status(metrics: Metrics, cell: Cell) -> str:
+    """Of the runs, before their numbers are looked at."""
+    states = [metrics.status(run) for run in cell.runs]
+    frames = [metrics.frames[run] for run, state in zip(cell.runs, states, strict=True) if state == "ok"]
+    if any(not (frame["model"] == cell.model).any() for frame in frames):
+        states.append("not measured")
+    return worst(states)
+
+
+def _series(metrics: Metrics, cell: Cell, values: Sequence[float], step: float = 0.0) -> Series:
+    return Series(np.array(values, dtype=np.float64), "ok", step, runs=cell.runs)
+
+
+def _empty(metrics: Metrics, cell: Cell, status: str) -> Series:
+    done = tuple(run for run in cell.runs if run in metrics.records)
+    missing = tuple(run for run in cell.runs if run not in metrics.records)
+    return Series(np.full(len(cell.seeds), np.nan), status, runs=done, missing=missing)
+
+
+def _images(metrics: Metrics, cell: Cell, run: str, test: str, role: str) -> int:
+    """How many test images stand behind a number; the pooled test is the same for every client."""
+    frame = metrics.frames[run]
+    rows = frame[(frame["model"] == cell.model) & (frame["test"] == test) & (frame["client_role"] == role)]
+    rows = rows[(rows["round"] == rows["round"].max()) & (rows["train_samples"] > 0)]
+    return max(int(rows["samples"].max() if test == "pooled" else rows["samples"].sum()), 1)

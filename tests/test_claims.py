@@ -1,0 +1,407 @@
+"""Claims and verdicts: tables made to give each verdict, and what must never change one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paper_runs import both, row, write_run
+
+from apfl.config import load_study
+from apfl.errors import UserError
+from apfl.paper import published
+from apfl.paper.bootstrap import Cellwise, bootstrap_interval, clustered_interval, intervals, t_interval
+from apfl.paper.claims import FILE, claims, parse
+from apfl.paper.claims_page import page
+from apfl.paper.metrics import collect
+from apfl.paper.verdict_pages import document, markdown, section, write
+from apfl.paper.verdicts import findings
+from apfl.registry import ROOT
+from apfl.streams import numpy_stream
+from apfl.study import cells
+from benchmarks.interval_coverage import coverage
+
+STUDY = {
+    "name": "small",
+    "seeds": [0, 1, 2],
+    "data": {name: {"source": "torchvision"} for name in ("cifar10", "cifar100")},
+    "semantics": {"clip": {"source": "clip"}, "onehot": {"source": "onehot"}},
+    "methods": {"local": {}, "fedavg": {}, "fedprox": {}, "fedavg-ft": {}, "apfl": {}},
+    "apfl": {"semantics": "clip"},
+    "tables": {"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05", "0.1"]}},
+}
+CLAIM = {
+    "id": "ahead",
+    "sentence": "AP-FL is ahead.",
+    "source": "paper",
+    "where": "nowhere",
+    "output": "table2",
+    "tests": ["pooled"],
+    "readings": ["literal"],
+    "rows": [{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05", "0.1"]}],
+    "asks": [{"first": "AP-FL", "against": ["FedAvg"], "above": 0}],
+    "why": "a test",
+}
+AHEAD, BEHIND, UNSURE = (0.61, 0.62, 0.615), (0.38, 0.39, 0.385), (0.45, 0.58, 0.49)
+
+
+def study(**changes):
+    return load_study(STUDY | changes)
+
+
+def claim(**changes):
+    return parse({"claims": [CLAIM | changes]})
+
+
+def fill(results: Path, loaded, values, output="table2", model=None):
+    """Write the runs of an output: ``values(cell)`` gives one accuracy a seed, or None for a seed that is not run."""
+    for cell in cells(loaded, output):
+        for run, accuracy in zip(cell.runs, values(cell) or (None,) * len(cell.runs), strict=True):
+            if accuracy is not None:
+                rows = both(accuracy, model=model or cell.model, samples=1000)
+                write_run(results, run, rows, module=cell.method)
+
+
+def judge(results: Path, loaded, asked):
+    runs = [run for output in loaded.tables | loaded.figures for cell in cells(loaded, output)
+            for run in (*cell.runs, *cell.origins)]  # fmt: skip
+    return findings(loaded, collect(results, runs, partial=True), asked)
+
+
+def verdict(results: Path, ours, loaded=None, asked=None):
+    """The one verdict on `CLAIM` where AP-FL has ``ours`` by alpha, and every other method 0.5."""
+    loaded = loaded or study()
+    others = (0.5,) * len(loaded.seeds)
+    fill(results, loaded, lambda cell: ours[cell.axis["alpha"]] if cell.method == "apfl" else others)
+    (found,) = judge(results, loaded, asked or claim())
+    return found.verdict
+
+
+@pytest.mark.parametrize(
+    ("hard", "easy", "status"),
+    [
+        (AHEAD, AHEAD, "reproduced"),
+        (AHEAD, UNSURE, "undecided"),
+        (AHEAD, BEHIND, "contradicted"),
+        (BEHIND, BEHIND, "contradicted"),
+        (None, None, "not run"),
+        (AHEAD, None, "undecided"),
+        (BEHIND, None, "contradicted"),
+    ],
+)
+def test_tables_made_for_each_verdict(tmp_path: Path, hard, easy, status: str) -> None:
+    assert verdict(tmp_path, {"0.05": hard, "0.1": easy}).status == status
+
+
+def test_the_smallest_set_of_cells_that_contradicts_is_named(tmp_path: Path) -> None:
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": BEHIND})
+    place = "cifar10/dirichlet-alpha0.1-clients5"
+    assert len(found.decided_by) == 2 and all(cell.startswith(place) for cell in found.decided_by)
+    assert found.headline.place == "CIFAR-10, 5 clients, alpha 0.1"
+    assert found.headline.intervals.estimate == pytest.approx(-11.5)
+
+
+def test_a_mean_contradicts_where_no_cell_does(tmp_path: Path) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5, 10], "alphas": ["0.05", "0.1", "0.5"]}})
+    asked = claim(rows=[{"dataset": ["cifar10"], "clients": ["5", "10"], "alpha": ["0.05", "0.1", "0.5"]}])
+    noisy = {0: (0.44, 0.46, 0.48), 1: (0.48, 0.44, 0.46), 2: (0.46, 0.48, 0.44)}
+    order = iter(range(100))
+    fill(tmp_path, loaded, lambda cell: noisy[next(order) % 3] if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, asked)
+    assert found.verdict.status == "contradicted"
+    assert len(found.verdict.decided_by) == 12, "six cells of AP-FL and six of FedAvg"
+    assert all(one.side != "inside" for one in found.verdict.judged)
+
+
+def test_with_one_seed_everything_is_undecided(tmp_path: Path) -> None:
+    found = verdict(tmp_path, {"0.05": (0.9,), "0.1": (0.1,)}, study(seeds=[0]))
+    assert found.status == "undecided" and "one seed" in found.reason
+    assert all(line.intervals is None for line in found.lines)
+
+
+def test_a_missing_seed_is_named_and_never_filled_in(tmp_path: Path) -> None:
+    loaded = study()
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": (*AHEAD[:2], None)}, loaded)
+    assert found.status == "undecided"
+    (run,) = found.missing
+    assert run.endswith("seed2") and "alpha0.1" in run
+    made = document(loaded, "config/small.yaml", judge(tmp_path, loaded, claim()))
+    (command,) = made["claims"][0]["verdicts"][0]["commands"]
+    assert command == "snakemake --configfile config/small.yaml results/small/tables/table2.csv"
+    assert run in markdown(made)
+
+
+def test_a_method_that_diverged_has_no_number(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: AHEAD if cell.method == "apfl" else (0.5,) * 3)
+    gone = next(cell for cell in cells(loaded, "table2") if cell.method == "fedavg")
+    write_run(tmp_path, gone.runs[1], both(0.5), status="diverged")
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "undecided" and "1 diverged" in found.verdict.reason
+
+
+def test_readings_are_judged_apart_and_one_is_a_method(tmp_path: Path) -> None:
+    methods = STUDY["methods"] | {"apfl-feedback": {}}
+    loaded = study(methods=methods, apfl={"semantics": "clip", "readings": ["literal", "soft-labels"]})
+    values = {"literal": AHEAD, "soft-labels": BEHIND, "": (0.5,) * 3}
+    fill(tmp_path, loaded, lambda cell: UNSURE if cell.method == "apfl-feedback" else values[cell.reading])
+    found = {one.verdict.reading: one.verdict.status for one in judge(tmp_path, loaded, claim(readings="all"))}
+    assert found == {"literal": "reproduced", "soft-labels": "contradicted", "apfl-feedback": "undecided"}
+
+
+def test_a_data_set_that_the_study_lacks_is_not_run_and_a_stand_in_enters_no_verdict(tmp_path: Path) -> None:
+    loaded = study(
+        data={"digits": {"source": "digits"}},
+        semantics={"clip": {"source": "packaged"}},
+        tables={"table2": {"datasets": ["digits"], "clients": [5], "alphas": ["0.1"]}},
+    )
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "not run" and found.verdict.runs == 0
+    assert [(one.dataset, one.status) for one in found.stand_ins] == [("digits", "contradicted")]
+    text = markdown(document(loaded, "x.yaml", [found]))
+    assert "supplement: Digits" in text and "config/paper.yaml results/paper/tables/table2.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "status"),
+    [((0.49, 0.491, 0.492), "reproduced"), (AHEAD, "contradicted"), (BEHIND, "contradicted"), (UNSURE, "undecided")],
+)
+def test_a_margin_has_two_sides(tmp_path: Path, ours, status: str) -> None:
+    asked = claim(asks=[{"first": "AP-FL", "against": ["FedAvg"], "above": -2, "below": 0}])
+    assert verdict(tmp_path, {"0.05": ours, "0.1": ours}, asked=asked).status == status
+
+
+def contrast(results: Path, loaded, ask, values, **changes):
+    """The values of the first contrast of an ask, by seed."""
+    fill(results, loaded, values, changes.get("output", "table2"))
+    (found, *_) = judge(results, loaded, claim(asks=[ask | {"above": 0}], **changes))
+    return found.verdict.judged[0].contrast.strata[0].values
+
+
+def test_the_best_and_the_mean_of_the_others_are_taken_in_each_seed(tmp_path: Path) -> None:
+    table = {"fedavg": (0.5, 0.2, 0.5), "fedprox": (0.1, 0.4, 0.5), "apfl": (0.6, 0.6, 0.6)}
+    ask = {"first": "AP-FL", "against": ["FedAvg", "FedProx"]}
+    for take, expected in (("best", [10, 20, 10]), ("mean", [30, 30, 10])):
+        found = contrast(tmp_path, study(), ask | {"take": take}, lambda cell: table.get(cell.method, (0.5,) * 3))
+        assert found == pytest.approx(expected)
+
+
+def test_values_of_an_axis_are_compared_and_sloped(tmp_path: Path) -> None:
+    loaded = study(
+        figures={"figure5": {"datasets": ["cifar10"], "noise_dimension": [20, 40, 80], "samples_per_class": [50, 600]}},
+        tables={},
+        apfl={"semantics": "clip"},
+    )
+    rows = [{"dataset": ["cifar10"]}]
+
+    def values(cell):
+        by_axis = {"20": 0.5, "40": 0.4, "80": 0.3, "50": 0.2, "600": 0.35}
+        return (by_axis[str(next(iter(cell.axis.values())))],) * 3
+
+    slope = {"first": "AP-FL", "slope": "noise_dimension", "values": ["20", "40", "80"]}
+    assert contrast(tmp_path, loaded, slope, values, output="figure5", rows=rows) == pytest.approx([-10] * 3)
+    jump = {"first": "AP-FL", "axis": "samples_per_class", "at": "600", "others": ["50"]}
+    assert contrast(tmp_path, loaded, jump, values, output="figure5", rows=rows) == pytest.approx([15] * 3)
+
+
+def test_the_fall_along_rounds_counts_losses_alone(tmp_path: Path) -> None:
+    panel = {"panels": {"cifar10": "dirichlet-alpha0.01"}, "methods": ["fedavg", "apfl"], "rounds": [1, 2]}
+    loaded = study(tables={}, figures={"figure4": panel}, training={"rounds": 3, "local_epochs": 1})
+    course = {"apfl": (0.2, 0.5, 0.4), "fedavg": (0.5, 0.3, 0.2)}
+    for cell in cells(loaded, "figure4"):
+        for run in cell.runs:
+            rows = [one for number, value in enumerate(course[cell.method], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(tmp_path, run, rows, module=cell.method)
+    asked = claim(
+        output="figure4",
+        rows=[{"dataset": ["cifar10"], "partition": ["any"]}],
+        asks=[{"first": "AP-FL", "against": ["FedAvg"], "measure": "fall", "below": 0}],
+    )
+    (found,) = judge(tmp_path, loaded, asked)
+    # AP-FL loses 0 and 10 points, FedAvg 20 and 10.
+    assert found.verdict.judged[0].contrast.strata[0].values == pytest.approx([5 - 15] * 3)
+
+
+def timed_study(**changes):
+    entries = [{"method": name, "schedule": "sync"} for name in ("fedavg", "apfl")]
+    table = {"datasets": ["cifar10"], "heterogeneity": [0.5], "entries": entries, "rounds": [1, 2, 3]}
+    return study(
+        tables={"convergence": table | changes},
+        schedules={"sync": {"mode": "sync", "latency": "lognormal"}},
+        training={"rounds": 4, "local_epochs": 1},
+    )
+
+
+@pytest.mark.parametrize(("course", "status"), [((0.3, 0.6, 0.6, 0.6), "reproduced"), ((0.3,) * 4, "contradicted")])
+def test_time_saved_and_a_target_that_is_not_reached_can_only_contradict(tmp_path: Path, course, status: str) -> None:
+    loaded, courses = timed_study(), {"fedavg": (0.1, 0.2, 0.3, 0.5), "apfl": course}
+    for cell in cells(loaded, "convergence"):
+        for run in cell.runs:
+            rows = [one for number, value in enumerate(courses[cell.method], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(tmp_path, run, rows, module=cell.method)
+    asks = [{"first": "AP-FL", "measure": "saving", "above": 15 if status == "reproduced" else 0.5}]
+    (found,) = judge(tmp_path, loaded, claim(output="convergence", rows="any", asks=asks))
+    part = found.verdict.judged[0].contrast.strata[0]
+    assert found.verdict.status == status
+    assert part.bounds.any() == (status == "contradicted")
+    assert (part.values > 15).all() == (status == "reproduced")
+
+
+def test_equal_counts_of_few_images_do_not_pass_for_certainty() -> None:
+    equal = np.full(3, 10.0)
+    assert t_interval([Cellwise(equal, resolution=10.0)])[0] < 0 < t_interval([Cellwise(equal, resolution=0.1)])[0]
+
+
+def test_t_intervals_are_scipys_for_one_cell_and_longer_where_seeds_move_all_cells() -> None:
+    from scipy import stats
+
+    values = np.array([1.0, 2.5, 2.0])
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert t_interval([Cellwise(values)]) == pytest.approx(tuple(expected))
+    assert clustered_interval([Cellwise(values)]) == pytest.approx(tuple(expected))
+    together = [Cellwise(values)] * 6
+    assert np.ptp(clustered_interval(together)) > 2 * np.ptp(t_interval(together))
+
+
+def test_the_bootstrap_of_the_mean_has_the_variance_of_the_mean() -> None:
+    cell = Cellwise(np.array([0.0, 1.0, 5.0]))
+    rng = numpy_stream(0, "test")
+    ends = bootstrap_interval([cell] * 40, rng, level=0.6827, resamples=4000)
+    assert np.ptp(ends) / 2 == pytest.approx(np.sqrt(cell.variance / 40), rel=0.06)
+
+
+@pytest.mark.parametrize(("kind", "cells"), [("alike", 1), ("unlike", 6), ("shared", 6)])
+def test_with_three_seeds_the_intervals_of_a_verdict_hold_the_truth(kind: str, cells: int) -> None:
+    found = coverage(kind, 3, cells, trials=300, resamples=199)
+    assert found["verdict"] > 0.92 > found["bootstrap"]
+
+
+def test_many_comparisons_widen_the_strict_interval_alone() -> None:
+    strata = [Cellwise(np.array([1.0, 2.0, 3.0]))]
+    one, many = (intervals(strata, (1.5, 2.5), family) for family in (1, 100))
+    assert one.strict == one.student == many.student
+    assert np.ptp(many.strict) > 5 * np.ptp(one.strict)
+
+
+def test_the_rows_and_margins_of_the_claims_are_the_papers() -> None:
+    known = {one.id: one for one in claims()}
+    rows: dict = {}
+    for item in published.accuracies("table2"):
+        rows.setdefault((item.dataset, *item.row), {})[item.column] = item
+    best = {place: max(row, key=lambda name: row[name].mean) for place, row in rows.items()}
+    asked = {(row["dataset"], row["clients"], row["alpha"]) for row in known["above-every-baseline"].rows}
+    assert asked == {place for place, name in best.items() if name == "AP-FL"} and len(asked) == 18
+    stds = {place: row["AP-FL"].std for place, row in rows.items()}
+    assert known["summary-robust-at-60-percent-dropout"].asks[0].above == -max(stds.values())
+    figure5 = [std for (data, _, alpha), std in stds.items() if data in ("cifar10", "emnist") and alpha == "0.1"]
+    assert known["flat-after-600-samples"].asks[0].below == max(figure5)
+    table3 = [one.std for one in published.accuracies("table3") if one.dataset == "cifar100" and one.column != "Local"]
+    assert known["cifar100-slightly-behind"].asks[0].above == -max(table3)
+    table4: dict = {}
+    for item in published.accuracies("table4"):
+        table4.setdefault((item.dataset, item.row), []).append(item.mean)
+    widest = max(max(values) - min(values) for values in table4.values())
+    assert known["semantics-comparable"].asks[0].below == pytest.approx(widest)
+
+
+def test_the_page_is_made_from_the_claims() -> None:
+    assert (ROOT / "docs" / "claims.md").read_text() == page(), "run: apfl claims --page > docs/claims.md"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"asks": [{"first": "AP-FL"}]}, "asks"),
+        ({"output": "table9"}, "output"),
+        ({"asks": [{"first": "AP-FL", "above": 0, "axis": "alpha"}]}, "asks"),
+        ({"verdict": "reproduced"}, "verdict"),
+    ],
+)
+def test_a_claim_that_says_too_little_or_too_much_is_refused(change, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        claim(**change)
+
+
+def test_two_claims_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two claims"):
+        parse({"claims": [CLAIM, CLAIM]})
+
+
+def test_every_claim_of_the_file_is_judged_on_every_committed_study_without_a_run(tmp_path: Path) -> None:
+    known = {one.id for one in claims()}
+    loaded = load_study(ROOT / "config" / "paper.yaml")
+    made = document(loaded, "config/paper.yaml", judge(tmp_path, loaded, None))
+    assert {entry["id"] for entry in made["claims"]} == known and FILE.is_file()
+    statuses = {one["status"] for entry in made["claims"] for one in entry["verdicts"]}
+    assert statuses == {"not run"}
+    literal = [one for entry in made["claims"] for one in entry["verdicts"] if one["reading"] == "literal"]
+    assert all(one["commands"] and one["missing"] for one in literal)
+
+
+def test_the_same_metrics_give_the_same_bytes_and_no_claim_depends_on_another(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: UNSURE if cell.method == "apfl" else (0.5, 0.52, 0.47))
+    asked = parse({"claims": [CLAIM, CLAIM | {"id": "other"}]})
+    for name, chosen in (("one", asked), ("two", asked[::-1])):
+        made = document(loaded, "x.yaml", sorted(judge(tmp_path, loaded, chosen), key=lambda one: one.verdict.claim.id))
+        write(made, tmp_path / name)
+    for suffix in ("json", "csv", "md"):
+        assert (tmp_path / f"one/claims.{suffix}").read_bytes() == (tmp_path / f"two/claims.{suffix}").read_bytes()
+    rows = list(csv.DictReader((tmp_path / "one/claims.csv").open()))
+    assert [one["level"] for one in rows if one["claim"] == "ahead"] == ["claim", "comparison", "comparison"]
+    assert {one["status"] for one in rows if one["level"] == "claim"} == {"undecided"}
+
+
+def run_apfl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "apfl", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(STUDY))
+    loaded = study()
+    fill(tmp_path / "results", loaded, lambda cell: (0.5, 0.51, 0.49) if cell.axis["alpha"] == "0.1" else None)
+    first = run_apfl("claims", "small.json", cwd=tmp_path)
+    folder = tmp_path / "results" / "small" / "verdict"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md"}
+    assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_section_counts_says_each_verdict_in_words_and_escapes(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    made = document(loaded, "a<b.yaml", judge(tmp_path, loaded, claim(sentence="x < y & z")))
+    shown = section(made)
+    assert shown.identifier == "verdicts"
+    assert "literal: 0 reproduced, 1 contradicted, 0 undecided, 0 not run" in shown.body
+    assert "x &lt; y &amp; z" in shown.body and "x < y" not in shown.body
+    assert "<td>contradicted</td>" in shown.body
+
+
+def test_a_test_of_unseen_classes_has_no_rows_of_participants(tmp_path: Path) -> None:
+    tables = {"table4": {"datasets": ["cifar10"], "semantics": ["clip", "onehot"]}}
+    loaded = study(tables=tables)
+    for cell in cells(loaded, "table4"):
+        good = cell.semantics == "clip"
+        for seed, run in zip(cell.seeds, cell.runs, strict=True):
+            rows = [row((0.6 if good else 0.2) + seed / 100, model="friend", role="dropout", test=test, samples=500)
+                    for test in ("own", "monopoly")]  # fmt: skip
+            write_run(tmp_path, run, rows, module="apfl")
+    known = {one.id: one for one in claims()}
+    found = judge(tmp_path, loaded, [known["unseen-classes-recognised"], known["clip-is-best"]])
+    unseen = next(one for one in found if one.verdict.claim.id == "unseen-classes-recognised")
+    part = next(one for one in unseen.datasets if one.dataset == "cifar10")
+    sides = {one.contrast.label: one.side for one in part.judged}
+    assert sides["embedding − one-hot (control)"] == sides["embedding − chance"] == "inside"
+    assert unseen.verdict.status == "undecided" and part.status == "undecided", "two controls are not run"
+    best = next(one for one in found if one.verdict.test == "monopoly" and one.verdict.claim.id == "clip-is-best")
+    assert all(row["role"] == "dropout" for one in best.verdict.judged for row in one.contrast.rows)
