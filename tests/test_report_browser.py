@@ -97,7 +97,7 @@ def file(tmp_path_factory) -> Path:
     (folder / "tiny.yaml").write_text(STUDY)
     study = load_study(folder / "tiny.yaml")
     write_runs(folder / "results", study)
-    (folder / "report.html").write_text(build(study, folder / "results", "snakemake --configfile tiny.yaml"))
+    (folder / "report.html").write_text(build(study, folder / "results", "tiny.yaml"))
     return folder / "report.html"
 
 

@@ -71,7 +71,7 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
 
     loaded = load_study(study)
     path = out or results / loaded.name / "report.html"
-    write_text(path, build(loaded, results, command=f"snakemake --configfile {study}"))
+    write_text(path, build(loaded, results, study))
     print(path)
 
 

@@ -7,6 +7,7 @@ can be made at any time: what has not been run is named on it, with the command 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,17 +36,21 @@ if TYPE_CHECKING:
 class Material:
     """What a page is made from: a study, its runs in the order of the work, and what the finished ones left.
 
-    ``cells`` are by name of a table or figure; ``records`` are the run.json of finished runs; ``command`` makes what is
-    missing.
+    ``file`` is the study's; ``cells`` are by name of a table or figure; ``records`` are the run.json of finished runs.
     """
 
     study: Study
+    file: Path
     results: Path
     planned: tuple[Run, ...]
     cells: Mapping[str, Sequence[Cell]]
     metrics: Metrics
     records: Mapping[str, Mapping[str, Any]]
-    command: str
+
+    @property
+    def command(self) -> str:
+        """What makes all that is missing."""
+        return f"snakemake --configfile {shlex.quote(str(self.file))}"
 
     @cached_property
     def sources(self) -> Sources:
@@ -54,15 +59,15 @@ class Material:
         return sources(self.study, self.planned, self.records, ours, self.metrics)
 
 
-def gather(study: Study, results: str | Path, command: str) -> Material:
+def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     """Read what there is under ``results``; a `UserError` for files that are damaged or of different code."""
     planned = tuple(runs(study))
     shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=OUTPUTS.index)}
     paths = {run.path for run in planned}
     read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
-    metrics = collect(results, read, partial=True, command=command)
+    metrics = collect(results, read, partial=True, command=f"snakemake --configfile {file}")
     records = {**metrics.records, **read_records(results, paths - read)}
-    return Material(study, Path(results), planned, shown, metrics, records, command)
+    return Material(study, Path(file), Path(results), planned, shown, metrics, records)
 
 
 def sections(material: Material) -> Iterator[Section]:
@@ -177,8 +182,8 @@ def render(study: Study, parts: Sequence[Section], made: Sources | None = None, 
     return page(f"AP-FL bench: {study.name}", body, data=data, script=(TEMPLATES / "script.js").read_text("utf-8"))
 
 
-def build(study: Study, results: str | Path, command: str = "snakemake") -> str:
-    """The page of a study from what there is under ``results``."""
-    material = gather(study, results, command)
+def build(study: Study, results: str | Path, file: str | Path) -> str:
+    """The page of a study from what there is under ``results``; ``file`` is the study's."""
+    material = gather(study, results, file)
     unfinished = len(material.planned) - len(material.records)
     return render(study, list(sections(material)), material.sources, unfinished)
