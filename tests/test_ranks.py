@@ -72,12 +72,16 @@ def test_friedman_and_wilcoxon_are_scipys_on_the_means_over_seeds():
 
 def test_seeds_are_averaged_before_cells_are_ranked_but_the_other_rank_sees_them():
     found = {
-        "FedAvg": {BLOCKS[0]: tuple(SeedValue(seed, "ok", value) for seed, value in enumerate((0.9, 0.1, 0.1)))},
-        "Local": {BLOCKS[0]: tuple(SeedValue(seed, "ok", value) for seed, value in enumerate((0.2, 0.2, 0.2)))},
+        "FedAvg": {BLOCKS[0]: tuple(SeedValue(seed, "ok", value) for seed, value in enumerate((0.1, 0.3, 0.3)))},
+        "Local": {BLOCKS[0]: tuple(SeedValue(seed, "ok", value) for seed, value in enumerate((0.7, 0.2, 0.2)))},
     }
     rows = ranks.rank(found, "pooled").rows.set_index("method")
-    assert rows["mean_rank"].to_dict() == {"FedAvg": 1.0, "Local": 2.0}
-    assert rows["mean_rank_per_seed"].to_dict() == pytest.approx({"FedAvg": 5 / 3, "Local": 4 / 3})
+    # Means 23 and 37 %, though FedAvg is ahead in two seeds of three.
+    assert rows["mean_rank"].to_dict() == {"FedAvg": 2.0, "Local": 1.0}
+    assert rows["mean_rank_per_seed"].to_dict() == pytest.approx({"FedAvg": 4 / 3, "Local": 5 / 3})
+    # The other way round, where the largest seed would mislead.
+    found["Local"] = {BLOCKS[0]: tuple(SeedValue(seed, "ok", value) for seed, value in enumerate((0.5, 0.0, 0.0)))}
+    assert ranks.rank(found, "pooled").rows["method"].tolist() == ["FedAvg", "Local"]
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=4, max_size=4), min_size=2, max_size=6))
@@ -124,6 +128,10 @@ def test_a_method_that_lacks_a_seed_that_others_have_is_left_out():
 def test_a_method_of_which_a_seed_diverged_is_left_out():
     found = given_values(TABLE)
     found["Local"][BLOCKS[1]] = (*found["Local"][BLOCKS[1]][:2], SeedValue(2, "diverged"))
+    assert ranks.rank(found, "pooled").ranked["method"].tolist() == ["AP-FL", "FedAvg"]
+    # Even where the others have not run that seed yet: those that survived would flatter it.
+    for name in ("AP-FL", "FedAvg"):
+        found[name][BLOCKS[1]] = found[name][BLOCKS[1]][:2]
     assert ranks.rank(found, "pooled").ranked["method"].tolist() == ["AP-FL", "FedAvg"]
 
 
