@@ -22,6 +22,7 @@ include: "workflow/rules/federate.smk"
 include: "workflow/rules/apfl.smk"
 include: "workflow/rules/external/flower.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/verdict.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -37,3 +38,4 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.report.input,
+        rules.verdict.input,

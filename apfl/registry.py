@@ -179,9 +179,11 @@ def code_digest(*modules: str, root: Path = ROOT) -> str:
 
 
 @cache
-def files_digest(*folders: str, root: Path = ROOT) -> str:
-    """A digest of every file below the folders, such as templates, which no module imports: names and bytes."""
-    paths = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
+def files_digest(*names: str, root: Path = ROOT) -> str:
+    """A digest of files, and of every file below folders, such as templates, which no module imports: names and
+    bytes."""
+    given = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
+    paths = sorted(path for path in given if path.is_file())
     lines = [f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 

@@ -204,7 +204,7 @@ def _of_ask(
             yield Contrast(
                 number,
                 label(ask, against, other),
-                place(here, claim) or "all rows",
+                place({axis: value for axis, value in here.items() if axis not in claim.only}) or "all rows",
                 here.get("dataset", "") or _only(row["dataset"] for row in alike),
                 tuple(alike),
                 strata,
@@ -255,14 +255,13 @@ ROLE_WORDS = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"
 MEASURE_WORDS = {"fall": "fall of ", "saving": "time saved by "}
 
 
-def place(row: Row, claim: Claim) -> str:
+def place(row: Row) -> str:
     """A row in words.
 
-    >>> from apfl.paper.claims import claims
-    >>> place({"dataset": "cifar10", "clients": "5", "alpha": "0.01"}, claims()[0])
+    >>> place({"dataset": "cifar10", "clients": "5", "alpha": "0.01"})
     'CIFAR-10, 5 clients, alpha 0.01'
     """
-    shown = {axis: value for axis, value in row.items() if value not in (ANY, "-") and axis not in claim.only}
+    shown = {axis: value for axis, value in row.items() if value not in (ANY, "-")}
     words = [
         dataset_label(value) if axis == "dataset" else ROLE_WORDS.get(value) or WORDS[axis].format(value)
         for axis, value in shown.items()

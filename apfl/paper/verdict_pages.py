@@ -191,16 +191,17 @@ def number(value: float | None) -> str:
 
 
 def shown(claim: Document) -> list[tuple[str, Document]]:
-    """The lines of a claim: what was judged, with the data sets and stand-ins below; readings not run are left to
-    `left_out`."""
+    """The lines of a claim: what was judged, with the data sets and stand-ins below. What was not run stands there
+    once, for its primary test; readings without AP-FL are left to `left_out`."""
     lines = []
     for verdict in claim["verdicts"]:
-        if verdict["status"] == NOT_RUN and not verdict["comparisons"]:
-            continue
-        lines.append(("", verdict))
-        if verdict["primary"]:
+        ran = verdict["status"] != NOT_RUN
+        if ran or (verdict["primary"] and verdict["comparisons"]):
+            lines.append(("", verdict))
+        if ran and verdict["primary"]:
             lines += [(dataset_label(one["dataset"]), one) for one in verdict["datasets"]]
-        lines += [(f"supplement: {dataset_label(one['dataset'])}", one) for one in verdict["stand_ins"]]
+        others = (one for one in verdict["stand_ins"] if one["status"] != NOT_RUN)
+        lines += [(f"supplement: {dataset_label(one['dataset'])}", one) for one in others]
     return lines
 
 
@@ -220,7 +221,7 @@ HEADS = ("reading", "test", "data", "verdict", "why", "comparison", "points", "9
 def entries(where: str, verdict: Document) -> tuple[str, ...]:
     """A verdict as the entries of a table; see `HEADS`."""
     head = verdict["headline"] or {}
-    compared = ", ".join(filter(None, (head.get("label"), head.get("place"))))
+    compared = f"{head['label']}, {head['place']}" if head.get("estimate") is not None else ""
     return (
         verdict["reading"],
         TEST_LABELS[verdict["test"]],

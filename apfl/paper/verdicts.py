@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from apfl.paper import published
 from apfl.paper.bootstrap import Cellwise, Intervals, bootstrap_interval, intervals
 from apfl.paper.claims import Claim, claims
-from apfl.paper.contrasts import Contrast, Source, contrasts
+from apfl.paper.contrasts import Contrast, Source, contrasts, place
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.metrics import Metrics
 from apfl.streams import numpy_stream
@@ -263,9 +263,19 @@ def _cells(chosen: Iterable[Contrast]) -> tuple[str, ...]:
 
 
 def _absent(given: Sequence[Contrast]) -> tuple[str, ...]:
-    """What the study does not run, or did not measure, for this claim."""
-    lacking = (one for one in given if one.status in ("not in study", "not measured"))
-    return tuple(dict.fromkeys(f"{one.label}, {one.place}: {one.status}" for one in lacking))
+    """What the study does not run, or did not measure: a row as a whole, or single comparisons in it."""
+    seen: dict[str, set[str]] = {}
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for one in given:
+        for row, part in zip(one.rows, one.strata, strict=True):
+            where = place(row)
+            seen.setdefault(where, set()).add(one.label)
+            if part.status in ("not in study", "not measured"):
+                lacking.setdefault((where, part.status), []).append(one.label)
+    return tuple(
+        f"{where}{'' if set(labels) == seen[where] else ': ' + '; '.join(dict.fromkeys(labels))}: {status}"
+        for (where, status), labels in lacking.items()
+    )
 
 
 SIDES = {"inside": "on the claimed side", "outside": "on the other side before correction", "open": "open"}
@@ -275,7 +285,7 @@ def _reason(status: str, judged: Sequence[Judged], decisive: Sequence[Contrast],
     """The verdict in a sentence."""
     if shown is not None:
         low, high = shown.strict_hull
-        found = f"{shown.estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
+        found = f"{shown.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
         return f"{decisive[0].label}, {_where(decisive)}: {found}"
     states = [SIDES[one.side] if one.contrast.status == "ok" else one.contrast.status for one in judged]
     if status == NOT_RUN or not judged:

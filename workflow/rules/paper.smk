@@ -106,7 +106,7 @@ rule page:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.report", files=PAPER_FILES),
+        code=code("apfl.paper.report", files=(*PAPER_FILES, "apfl/paper/claims.yaml")),
     shell:
         "python -m apfl report {input.study:q} > {log:q} 2>&1"
 
@@ -145,4 +145,5 @@ rule partial:
         "out=$(dirname {input:q})/partial; exec > {log:q} 2>&1;"
         " python -m apfl tables {input:q} --partial --out $out/tables;"
         " python -m apfl figures {input:q} --partial --out $out/figures;"
+        " python -m apfl claims {input:q} --partial --out $out/verdict;"
         " python -m apfl report {input:q} --out $out/report.html"
