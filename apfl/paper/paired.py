@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 
 import numpy as np
-from scipy import stats
 
+from apfl.paper.bootstrap import Cellwise, t_interval
 from apfl.paper.metrics import SeedValue
-
-LEVEL = 0.95
 
 
 def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.ndarray:
@@ -20,9 +17,7 @@ def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.nd
     return np.array([100 * (value.weighted - theirs[value.seed]) for value in found], dtype=np.float64)
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """Student's interval of the mean of ``values``; None for fewer than two, which say nothing of the spread."""
-    if len(values) < 2:
-        return None
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's interval of the mean of ``values``, as verdicts have it for one cell; None for fewer than two, which
+    say nothing of the spread."""
+    return t_interval([Cellwise(values)]) if len(values) > 1 else None
