@@ -17,8 +17,8 @@ import torch
 
 from apfl.clock import Arrival, Merge, Schedule, Timeline, rounds_of
 from apfl.errors import UserError
-from apfl.federation import Method, Problem, Round, State, last_sent, run_work
-from apfl.training import Result, Work
+from apfl.federation import CarryOut, Method, Problem, Round, State, last_sent, run_all
+from apfl.training import Result
 
 PRIVATE = "clients"
 
@@ -124,7 +124,7 @@ def run_clock(
     schedule: Schedule,
     timeline: Timeline,
     resume: AsyncRound | None = None,
-    worker: Callable[[Problem, Work, int], Result] = run_work,
+    carry_out: CarryOut = run_all,
 ) -> Iterator[AsyncRound]:
     """Carry out a timeline; yields before it and whenever another round's worth of uploads has arrived and been merged.
 
@@ -141,7 +141,7 @@ def run_clock(
     last_use = {arrival.started: merge.version for merge in timeline.merges for arrival in merge.arrivals}
     for number, merge in rounds_of(timeline, len(clients), rounds):
         if merge.version > now.version:
-            now = _carry_out(method, problem, schedule, now, merge, worker)
+            now = _carry_out(method, problem, schedule, now, merge, carry_out)
             kept = {
                 version: state for version, state in now.versions.items() if last_use.get(version, 0) > merge.version
             }
@@ -160,17 +160,18 @@ def _carry_out(
     schedule: Schedule,
     now: AsyncRound,
     merge: Merge,
-    worker: Callable[[Problem, Work, int], Result],
+    carry_out: CarryOut,
 ) -> AsyncRound:
     """Train what a merge takes in, and merge it."""
     if schedule.mode == "sync":
-        return _synchronous_round(method, problem, now, merge, worker)
+        return _synchronous_round(method, problem, now, merge, carry_out)
     state, latest, sent_version = now.state, dict(now.latest), dict(now.sent_version)
     starts: dict[tuple[int, int], State] = {}
     members: dict[tuple[int, int], list[tuple[Arrival, list[Result]]]] = {}
     occurrences: dict[int, int] = {}
     trained: list[Result] = []
-    for arrival in merge.arrivals:
+    ready: dict[int, list[Result]] = {}
+    for place, arrival in enumerate(merge.arrivals):
         client = str(arrival.client)
         # A client may be in one buffer twice; its uploads are then changes of two different private states.
         occurrence = occurrences.get(arrival.client, 0)
@@ -179,10 +180,11 @@ def _carry_out(
         start = now.versions[arrival.started]
         if PRIVATE in state:
             start = start | {PRIVATE: state[PRIVATE]}
-        results = [
-            worker(problem, work, arrival.cycle)
-            for work in method.client_work(start, problem, arrival.cycle, [arrival.client])
-        ]
+        if place not in ready:
+            # Without private states the uploads of a merge do not wait for each other.
+            waiting = [(place, arrival)] if PRIVATE in state else list(enumerate(merge.arrivals))
+            ready = _trained(method, problem, now, state, waiting, carry_out)
+        results = ready[place]
         if PRIVATE in state:
             group = starts.get(key, start)
             starts[key] = group | {PRIVATE: group[PRIVATE] | _only(state[PRIVATE], client)}
@@ -209,13 +211,37 @@ def _carry_out(
     )
 
 
+def _trained(
+    method: Method,
+    problem: Problem,
+    now: AsyncRound,
+    state: State,
+    arrivals: Sequence[tuple[int, Arrival]],
+    carry_out: CarryOut,
+) -> dict[int, list[Result]]:
+    """By place in the merge, what the clients made of the versions that they started from."""
+    private = {PRIVATE: state[PRIVATE]} if PRIVATE in state else {}
+    work = [
+        (place, piece, arrival.cycle)
+        for place, arrival in arrivals
+        for piece in method.client_work(
+            now.versions[arrival.started] | private, problem, arrival.cycle, [arrival.client]
+        )
+    ]
+    results = carry_out(problem, [(piece, cycle) for _, piece, cycle in work])
+    made: dict[int, list[Result]] = {place: [] for place, _ in arrivals}
+    for (place, _, _), result in zip(work, results, strict=True):
+        made[place].append(result)
+    return made
+
+
 def _synchronous_round(
-    method: Method, problem: Problem, now: AsyncRound, merge: Merge, worker: Callable[[Problem, Work, int], Result]
+    method: Method, problem: Problem, now: AsyncRound, merge: Merge, carry_out: CarryOut
 ) -> AsyncRound:
     """A round of `apfl.federation.run` with the clients that report; if nobody does, nothing changes."""
     reporting = [arrival.client for arrival in merge.arrivals]
     work = method.client_work(now.state, problem, merge.version, reporting) if reporting else []
-    results = tuple(worker(problem, piece, merge.version) for piece in work)
+    results = carry_out(problem, [(piece, merge.version) for piece in work])
     state = method.server_update(now.state, problem, merge.version, results) if reporting else now.state
     sent = now.sent_version | dict.fromkeys(reporting, merge.version - 1)
     latest = last_sent(problem, now.latest, results)

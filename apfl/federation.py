@@ -27,6 +27,7 @@ from torch import Tensor
 
 from apfl.errors import UserError
 from apfl.nets import Model, Params
+from apfl.stacked import Job, train_stack
 from apfl.training import (
     Engine,
     Gradient,
@@ -35,6 +36,7 @@ from apfl.training import (
     Objective,
     Phase,
     Result,
+    Samples,
     TrainingConfig,
     Work,
     cross_entropy,
@@ -96,11 +98,26 @@ class Problem:
 
 def run_work(problem: Problem, work: Work, round: int) -> Result:
     """Carry out one piece of work on the client's own training data, or on the samples that the work brings along."""
-    if work.samples is None:
-        samples, indices = problem.images, problem.train[work.client]
-    else:
-        samples, indices = work.samples, work.indices
+    samples, indices = _samples(problem, work)
     return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
+
+
+def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> tuple[Result, ...]:
+    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, or as many at
+    once as the engine stacks. The results are in their order."""
+    if problem.engine.stack < 2:
+        return tuple(run_work(problem, piece, round) for piece, round in work)
+    jobs = [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
+    return tuple(train_stack(problem.model, jobs, problem.engine))
+
+
+CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], tuple[Result, ...]]
+"""What trains, as `run_all` does."""
+
+
+def _samples(problem: Problem, work: Work) -> tuple[Samples, Tensor]:
+    """What a piece of work trains on: its own samples, or else the client's training data."""
+    return (problem.images, problem.train[work.client]) if work.samples is None else (work.samples, work.indices)
 
 
 class Method:
@@ -195,7 +212,7 @@ def run(
     method: Method,
     problem: Problem,
     resume: Round | None = None,
-    worker: Callable[[Problem, Work, int], Result] = run_work,
+    carry_out: CarryOut = run_all,
 ) -> Iterator[Round]:
     """The synchronous server: yields the federation before the first round and after each one.
 
@@ -212,7 +229,7 @@ def run(
     clients = method.clients(problem)
     for number in range(now.round + 1, problem.training.rounds + 1):
         work = method.client_work(now.state, problem, number, clients)
-        results = tuple(worker(problem, piece, number) for piece in work)
+        results = carry_out(problem, [(piece, number) for piece in work])
         state = method.server_update(now.state, problem, number, results)
         now = Round(number, state, last_sent(problem, now.latest, results), results)
         yield now

@@ -22,6 +22,14 @@ class Stepper(Protocol):
     def step(self, gradients: Sequence[Tensor]) -> None: ...
 
 
+def _laid_out(gradients: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Each gradient in the memory layout of its tensor: the kernels go through memory and do not look at strides."""
+    return [
+        gradient if gradient.stride() == tensor.stride() else torch.empty_like(tensor).copy_(gradient)
+        for gradient, tensor in zip(gradients, tensors, strict=True)
+    ]
+
+
 class Adam:
     """Kingma and Ba (2015), with torch's defaults.
 
@@ -59,7 +67,7 @@ class Adam:
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             self.tensors,
-            list(gradients),
+            _laid_out(gradients, self.tensors),
             means,
             squares,
             [],
@@ -88,7 +96,7 @@ class SGD:
             return
         torch._fused_sgd_(
             self.tensors,
-            list(gradients),
+            _laid_out(gradients, self.tensors),
             self.buffers,
             weight_decay=0.0,
             momentum=self.momentum,

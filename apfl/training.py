@@ -100,6 +100,9 @@ def cross_entropy(model: Model, params: Params, step: Step) -> Tensor:
     return F.cross_entropy(model(params, step.batch.images).float(), step.batch.labels)
 
 
+cross_entropy.stackable = True  # apfl/stacked.py says what that takes
+
+
 @dataclass(frozen=True)
 class Gradient:
     """The objective of plain training: the gradient of a loss."""
@@ -255,12 +258,17 @@ class TrainingConfig:
         return Phase(objective or Gradient(), **(settings | changes))
 
 
+MOST_STACKED = 64
+"""Models that a GPU trains at once, unless its memory is too small for them."""
+
+
 @dataclass(frozen=True)
 class Engine:
-    """Where and how precisely to compute."""
+    """Where and how precisely to compute, and how many models at once (`apfl.stacked`)."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bf16: bool = False
+    stack: int = 1
 
     @classmethod
     def choose(cls, precision: str = "auto", device: str = "auto") -> Engine:
@@ -271,7 +279,8 @@ class Engine:
             raise UserError(f"device {device!r}: not to be had here; choose auto or cpu, or cuda where there is a GPU")
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return cls(torch.device(kind), precision == "bf16" or (precision == "auto" and has_bf16))
+        bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
+        return cls(torch.device(kind), bf16, MOST_STACKED if kind == "cuda" else 1)
 
     @property
     def precision(self) -> str:

@@ -34,6 +34,10 @@ class Proximal:
     anchor: Params
     mu: float
 
+    @property
+    def stackable(self) -> bool:
+        return getattr(self.loss, "stackable", False)
+
     def __call__(self, model: Model, params: Params, step: Step) -> Tensor:
         distance = sum((value - self.anchor[name]).square().sum() for name, value in params.items())
         return self.loss(model, params, step) + self.mu / 2 * distance

@@ -47,6 +47,10 @@ class Corrected:
     loss: Loss
     correction: Params
 
+    @property
+    def stackable(self) -> bool:
+        return getattr(self.loss, "stackable", False)
+
     def __call__(self, model: Model, params: Params, step: Step) -> Tensor:
         linear = sum((self.correction[name] * value).sum() for name, value in params.items())
         return self.loss(model, params, step) + linear

@@ -88,12 +88,12 @@ def test_fedasync_with_a_buffer_is_a_weighted_mean_of_all_that_is_in_it() -> Non
     one = {name: torch.ones_like(value) for name, value in problem.start.items()}
     problem = dataclasses.replace(problem, start={name: torch.zeros_like(value) for name, value in one.items()})
 
-    def send_one(problem, work, round):
-        return Result(work, one, 1, 1, 0.0)
+    def send_one(problem, work):
+        return tuple(Result(piece, one, 1, 1, 0.0) for piece, round in work)
 
     trace = ((0, 0.0, 1.0), (0, 1.0, 2.0), (1, 0.0, 3.0), (0, 2.0, 4.0))
     schedule = Schedule(latency="trace", trace=trace, buffer=2)
-    rounds = carry_out("fedavg", problem, schedule, worker=send_one)
+    rounds = carry_out("fedavg", problem, schedule, carry_out=send_one)
     assert distance(rounds[-1].state["global"], one) < 1e-6
 
 

@@ -60,6 +60,17 @@ def test_adam_goes_on_from_its_state() -> None:
     assert all(torch.equal(one, other) for one, other in zip(through, halves, strict=True))
 
 
+@pytest.mark.parametrize("kind", [Adam, SGD])
+def test_the_layout_of_a_gradient_in_memory_does_not_matter(kind) -> None:
+    gradient = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        value = torch.zeros(4, 3, 5, 5)
+        kind([value], 0.1).step([gradient.to(memory_format=layout)])
+        results.append(value)
+    assert torch.equal(*results)
+
+
 def test_nothing_to_train_is_no_error() -> None:
     Adam([], 0.1).step([])
     SGD([], 0.1).step([])

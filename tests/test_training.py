@@ -9,7 +9,7 @@ import torch
 from problems import Tiny, distance, equal, parameters, tiny_problem
 
 from apfl.errors import UserError
-from apfl.federation import Round, load_method, run, run_work, weighted_mean
+from apfl.federation import Round, load_method, run, run_all, run_work, weighted_mean
 from apfl.nets import CNN, Model, build_network, initial_parameters
 from apfl.training import Diverged, Engine, Gradient, Phase, TrainingConfig, Work, batches, cross_entropy, train
 
@@ -155,11 +155,12 @@ def test_the_order_in_which_clients_are_trained_changes_no_bit(method) -> None:
     problem = tiny_problem(sizes=(23, 12, 30, 8))
     kept = {}
 
-    def remember(problem, work, round):
-        kept.setdefault(round, []).append(work)
-        return run_work(problem, work, round)
+    def remember(problem, work):
+        for piece, number in work:
+            kept.setdefault(number, []).append(piece)
+        return run_all(problem, work)
 
-    forward = [*run(load_method(method), problem, worker=remember)][-1]
+    forward = [*run(load_method(method), problem, carry_out=remember)][-1]
     for number, pieces in kept.items():
         backward = {piece.client: run_work(problem, piece, number).params for piece in reversed(pieces)}
         again = {piece.client: run_work(problem, piece, number).params for piece in pieces}
