@@ -56,7 +56,8 @@ def _parsed(path: Path) -> Any:
     except RecursionError:
         raise UserError(f"{path}: nested too deep; correct the file") from None
     except Exception as error:  # the parsers raise many kinds for what they cannot make a value of
-        raise UserError(f"{path}: not {kind} ({' '.join(str(error).split())[:150]}); correct the file") from None
+        remedy = "correct the file" + (", or remove it and run again" if kind == "JSON" else "")
+        raise UserError(f"{path}: not {kind} ({' '.join(str(error).split())[:150]}); {remedy}") from None
 
 
 def _parsed_json(text: str, where: str) -> Any:

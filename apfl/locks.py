@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
-import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,23 +77,3 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise
     finally:
         os.close(handle)
-
-
-def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
-    """Remove the locks that a killed Snakemake left below ``state``, and keep others from doing so while we live.
-
-    Whoever is alive shares a lock of the kernel on ``state/host``, which names the machine; who can have it alone is
-    the only one. Another machine's locks stay, as the kernel's may not reach it: `snakemake --unlock` removes them.
-    """
-    name, state = platform.node(), Path(state)
-    with suppress(OSError):  # a folder that cannot be written, or a file system without locks
-        state.mkdir(exist_ok=True)
-        handle = os.open(state / "host", os.O_RDWR | os.O_CREAT, 0o666)
-        if not busy(handle):
-            stale = list((state / "locks").glob("*.lock"))
-            if not stale or os.pread(handle, 4096, 0).decode(errors="replace") == name:
-                os.truncate(handle, 0)
-                os.pwrite(handle, name.encode(), 0)
-                for path in stale:
-                    path.unlink(missing_ok=True)
-        fcntl.flock(handle, fcntl.LOCK_SH)

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from killing import WHERE, Bench, Death, Server, all_stages, artefacts, benched, differing, parts, served
+
+from apfl.recovery import date_back
+from apfl.registry import ROOT
 
 DAY = 86400
 
@@ -238,3 +242,40 @@ def test_ctrl_c_ends_a_run_without_a_trace(bench: Bench, tmp_path: Path, where: 
     assert end.status in (1, 130) and "Traceback" not in end.said
     assert where == "created" or not parts(tmp_path)
     assert "round 1/" not in bench.finish("federate", tmp_path)
+
+
+def test_files_of_tomorrow_are_dated_back_and_no_others(tmp_path: Path) -> None:
+    now = time.time()
+    for name, age in (("old", DAY), ("new", -DAY), ("below", -1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"")
+        os.utime(tmp_path / name / "file", (now - age, now - age))
+    (tmp_path / "new/link").symlink_to("nowhere")
+    assert date_back(tmp_path, now + 0.5) == 2
+    times = {name: (tmp_path / name / "file").stat().st_mtime for name in ("old", "new", "below")}
+    assert times == {"old": pytest.approx(now - DAY, abs=0.1), "new": pytest.approx(now + 0.5, abs=0.1)} | {
+        "below": pytest.approx(now + 0.5, abs=0.1)
+    }
+
+
+def test_the_locks_of_a_killed_snakemake_are_removed_by_its_successor_alone(tmp_path: Path) -> None:
+    script = "import sys, time; from apfl.recovery import clear_stale_locks; clear_stale_locks(sys.argv[1]); "
+    state, stale = tmp_path / ".snakemake", tmp_path / ".snakemake/locks/0.output.lock"
+
+    def begin(more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", script + more, str(state)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    first = begin("print('alive', flush=True); time.sleep(600)")
+    assert first.stdout.readline() == "alive\n"
+    stale.parent.mkdir()
+    stale.write_text("results\n")
+    assert begin("").wait(timeout=60) == 0 and stale.exists(), "its owner is alive"
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    here = (state / "host").read_text()
+    (state / "host").write_text("another machine")
+    assert begin("").wait(timeout=60) == 0 and stale.exists(), "its owner may be alive elsewhere"
+    (state / "host").write_text(here)
+    assert begin("").wait(timeout=60) == 0 and not stale.exists()

@@ -14,7 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 from apfl.artifacts import canonical_json
 from apfl.checks import read
 from apfl.errors import UserError
-from apfl.locks import clear_stale_locks
+from apfl.recovery import clear_stale_locks, date_back
 from apfl.registry import code_digest, files_digest
 from apfl.study import COURSES, artefacts, cells, load_study, runs
 from apfl.trial import try_once
@@ -50,9 +50,10 @@ def refuse(error):
 
 STUDY, RUNS, ARTEFACTS, CELLS = load()
 
-# After a kill, the same command goes on, without --unlock.
+# After a kill, and after the clock was set back, the same command goes on.
 if workflow.is_main_process:
     clear_stale_locks()
+    date_back()
 
 RUN_OUTPUTS = {
     "federate": ("metrics.parquet", "state.safetensors", "run.json"),
