@@ -30,7 +30,9 @@ STATES = ("done", "diverged", "running", "failed", "stopped", "outdated", "waiti
 error and no process that goes on; outdated: made for another specification, by other code, or older than what it shows;
 waiting: not begun."""
 RUNS = ("federate", "external", "memorize", "personalize")
-KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report")
+KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report", "claims")
+PAGES = {"report": "report.html", "claims": "verdict/claims.json"}
+"""What is made once from the whole study; the log is called after it."""
 ROUND = re.compile(r".*\bround (\d+)/(\d+)\b")
 LIKENESS: tuple[Callable[[Run], tuple], ...] = (
     lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
@@ -90,7 +92,7 @@ def jobs(study: Study, results: Path) -> list[Job]:
         found[entry.path] = _job(entry.kind, entry.path, "done" if made else "", results, found, entry.inputs.values())
     for run in runs(study):
         found[run.path] = _run_job(run, results, found)
-    for output in (*study.tables, *study.figures, "report"):
+    for output in (*study.tables, *study.figures, "report", "claims"):
         found[output] = _output_job(study, output, results, found)
     return sorted(found.values(), key=lambda job: KINDS.index(job.kind))
 
@@ -103,6 +105,8 @@ def log_of(kind: str, path: str) -> str:
     >>> log_of("semantics", "semantics/digits/clip.npz"), log_of("table", "demo/tables/table2.csv")
     ('logs/semantics/digits/clip.log', 'demo/logs/tables/table2.log')
     """
+    if kind in PAGES:
+        return f"{path.partition('/')[0]}/logs/{kind}.log"
     stem = path if kind in RUNS else path.rpartition(".")[0]
     folder, _, rest = ("", "", stem) if kind in ("data", "semantics") else stem.partition("/")
     return "/".join(filter(None, (folder, "logs", f"{rest}.log")))
@@ -161,11 +165,12 @@ def _record(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
-    """A table, a figure or the report: done if nothing that it shows is younger or missing."""
-    names = (*study.tables, *study.figures) if output == "report" else (output,)
+    """A table, a figure, the report or the verdicts: done if nothing that it shows is younger or missing."""
+    every = (*study.tables, *study.figures)
+    names = {"report": every, "claims": tuple(name for name in every if name in _judged())}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
-    kind = "report" if output == "report" else "table" if output in study.tables else "figure"
-    path = f"{study.name}/report.html" if kind == "report" else f"{study.name}/{kind}s/{output}.csv"
+    kind = output if output in PAGES else "table" if output in study.tables else "figure"
+    path = f"{study.name}/{PAGES.get(output) or f'{kind}s/{output}.csv'}"
     made = (results / path).stat().st_mtime_ns if (results / path).is_file() else None
     state = ""
     if made is not None:
@@ -174,6 +179,13 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
         fresh = fresh and all(file.stat().st_mtime_ns <= made for file in files if file.is_file())
         state = "done" if fresh else "outdated"
     return _job(kind, path, state, results, found, shown)
+
+
+def _judged() -> set[str]:
+    """The tables and figures that the rule of the verdicts reads."""
+    from apfl.paper.claims import claims
+
+    return {claim.output for claim in claims()} | {"table2", "table3", "table4", "figure_multiverse"}
 
 
 def _job(

@@ -17,12 +17,13 @@ import pytest
 import yaml
 from rich.console import Console
 from studies import tiny
+from test_workflow import Project
 
 from apfl import joblog
 from apfl.artifacts import write_json
 from apfl.cli import main
 from apfl.registry import ROOT, code_digest
-from apfl.status import RUNS, STATES, Job, jobs, left, log_of, planned
+from apfl.status import KINDS, STATES, Job, jobs, left, log_of, planned
 from apfl.statuspage import estimate, show
 from apfl.study import load_study, runs
 
@@ -58,7 +59,7 @@ def planned_runs() -> dict[str, Any]:
 def test_nothing_is_begun_where_there_are_no_results(tmp_path: Path) -> None:
     found = jobs(load_study(STUDY), tmp_path)
     assert {job.state for job in found} == {"waiting"}
-    assert [job.kind for job in found if job.kind in ("table", "figure", "report")] == ["table", "figure", "report"]
+    assert [job.kind for job in found if job.kind in KINDS[8:]] == list(KINDS[8:])
     assert "no estimate yet" in estimate(left(found))
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
 
@@ -196,29 +197,22 @@ def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_r
     assert "an estimate from the seconds of 1 finished run; no estimate for 2 memorize" in said
 
 
-def rules() -> list[tuple[str, str, str]]:
-    """(rule, first output, log) of every rule that makes something, as they stand in the workflow."""
-    found = []
-    for file in sorted((ROOT / "workflow/rules").rglob("*.smk")):
-        for text in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
-            out = re.search(r"output:.*?\"(results/[^\"]*)\"", text, re.DOTALL)
-            where = re.search(r"log:\s*\"(results/[^\"]*)\"", text)
-            if out and where:
-                found.append((text.partition(":")[0], out[1].replace("{{", "{").replace("}}", "}"), where[1]))
-    return found
-
-
-def test_logs_are_where_the_rules_write_them() -> None:
-    kinds = {"flower": "external", "course": "figure", "page": "report"}
-    checked = set()
-    for rule, out, where in rules():
-        kind = kinds.get(rule, rule)
-        path = out.removeprefix("results/").replace("{format}", "csv").replace("{test}", "")
-        if rule != "study":
-            path = path.rpartition("/")[0] if kind in RUNS else path
-            assert log_of(kind, path) == where.removeprefix("results/"), rule
-            checked.add(kind)
-    assert {"data", "partition", "semantics", "initial", *RUNS, "table", "figure", "report"} <= checked
+def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
+    """As Snakemake itself says, for every kind of job."""
+    changes = {"flower": {"module": "external/flower"}}
+    given = STUDY | {"methods": STUDY["methods"] | changes}
+    project = Project(tmp_path, given)
+    done = project.run("snakemake", "--dry-run", "--quiet", "host")
+    assert done.returncode == 0, done.stderr
+    blocks = re.findall(
+        r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said.replace("    input:", "    xinput:"), re.MULTILINE
+    )
+    logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}
+    found = jobs(load_study(given), tmp_path / "results")
+    for job in found:
+        files = [file for file in logs if file == f"results/{job.path}" or file.startswith(f"results/{job.path}/")]
+        assert files and {logs[file] for file in files} == {f"results/{job.log}"}, job.path
+    assert {job.kind for job in found} == set(KINDS)
 
 
 def test_every_log_is_written_anew_by_each_attempt() -> None:
@@ -239,14 +233,14 @@ def test_the_command_prints_lines_where_there_is_no_terminal_and_json_for_script
     said = capsys.readouterr().out
     assert not ended.value.code and "\x1b" not in said
     lines = said.splitlines()
-    assert lines[0] == "study tiny: 1 of 17 jobs finished"
+    assert lines[0] == "study tiny: 1 of 18 jobs finished"
     assert "failed   federate results/tiny/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seed1" in lines
     place = lines.index("         KeyError: 'x'")
     assert lines[place + 1].strip() == f"log: results/tiny/logs/{FOLDER[5:]}/fedavg/seed1.log"
     with pytest.raises(SystemExit):
         main(["status", "study.yaml", "--json"])
     value = json.loads(capsys.readouterr().out)
-    assert set(value["counts"]) == set(STATES) and value["counts"]["failed"] == 1 and len(value["jobs"]) == 17
+    assert set(value["counts"]) == set(STATES) and value["counts"]["failed"] == 1 and len(value["jobs"]) == 18
 
 
 def test_on_a_terminal_there_is_a_table_and_a_log_cannot_steer_it(tmp_path: Path) -> None:

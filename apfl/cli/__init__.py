@@ -28,6 +28,7 @@ UsageError: Any = typer.BadParameter.__base__
 """What the parser raises, whichever package it comes from."""
 JOBS = (
     "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tables", "figures", "report",
+    "claims",
 )  # fmt: skip
 """The commands that rules call: their output is a log."""
 
