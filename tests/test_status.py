@@ -204,9 +204,8 @@ def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     project = Project(tmp_path, given)
     done = project.run("snakemake", "--dry-run", "--quiet", "host")
     assert done.returncode == 0, done.stderr
-    blocks = re.findall(
-        r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said.replace("    input:", "    xinput:"), re.MULTILINE
-    )
+    said = done.stdout + done.stderr
+    blocks = re.findall(r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said, re.MULTILINE)
     logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}
     found = jobs(load_study(given), tmp_path / "results")
     for job in found:
