@@ -142,7 +142,7 @@ def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{what} {path}: not JSON ({_first_line(error)}); remove it and make it again") from None
+        raise UserError(f"{what} {path}: not JSON ({_first_line(error)}); make it again") from None
 
 
 def read_record(path: str | os.PathLike, what: str = "run record") -> dict[str, Any]:
@@ -176,7 +176,7 @@ def read_npz(path: str | os.PathLike, what: str, required: tuple[str, ...] = ())
                 raise ValueError(f"it says that it holds {size:,} bytes, more than {MOST_BYTES:,}")
             arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # the reader raises many kinds for damaged files
-        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and make it again") from None
+        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
     if missing := [name for name in required if name not in arrays]:
         raise UserError(f"{what} {path}: has no array {missing[0]!r} (it has {sorted(arrays)}); make it again")
     return arrays
@@ -261,7 +261,7 @@ def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = 
     try:
         frame = pd.read_parquet(path, page_checksum_verification=True)
     except Exception as error:  # pyarrow raises many kinds for damaged files
-        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and make it again") from None
+        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(f"{what} {path}: has no column {missing[0]!r}; make it again")
     return frame
