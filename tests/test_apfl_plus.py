@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -154,6 +155,10 @@ def test_a_client_that_alone_holds_a_class_adds_it_to_its_friend_and_to_no_other
         for client in (1, 0)
     )
     assert (known == 0).all() and not (taken == 0).any()
+    features = 10 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    unknown, *others = problem.model.classify(friends[0], features).T
+    share = 0.01 / 3 / (0.99 / 2 + 0.01 / 3)
+    assert torch.allclose(unknown, sum(others) / 2 + math.log(share), atol=1e-2)
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (1, 0), (1, 1), (9, 0, 1)])
