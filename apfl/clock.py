@@ -208,7 +208,11 @@ class Merge:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The course of a federation: every upload in order of arrival, and every merge."""
+    """The course of a federation: every upload in order of arrival, and every merge.
+
+    Synchronous rounds follow one another, in each the uploads by arrival. A client that does not report is not waited
+    for, so a lost upload may stand before earlier ones of the next round.
+    """
 
     arrivals: tuple[Arrival, ...]
     merges: tuple[Merge, ...]
