@@ -15,6 +15,8 @@ from apfl.errors import UserError
 if TYPE_CHECKING:
     import yaml
 
+TEMPLATE = "__use_yte__"
+"""The key by which Snakemake takes a file for a template."""
 MOST_VALUES = 1_000_000
 """More values than any study has: aliases can make a small file mean more than fits into memory."""
 DEEPEST = 40
@@ -34,6 +36,8 @@ def read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, 
     values = _parsed(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no keys; a study has at least name, seeds, data and methods")
+    if TEMPLATE in values:
+        raise UserError(f"{path}: {TEMPLATE} makes it a template, which can run code; write its values out")
     _check_plain(values, f"{path}: ")
     return str(path), values
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 TAIL = 65536
 """How many bytes at the end of a log are looked at."""
-STARTING = 30.0
+STARTING = 120.0
 """Seconds after which an empty log without a lock is no longer that of a job that is just starting."""
 QUIET = 600.0
 """Seconds without a line after which a job of another machine is taken for dead."""

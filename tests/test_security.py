@@ -15,6 +15,7 @@ import yaml
 from bombs import as_objects, as_parquet, as_pickle, as_template, as_torch, as_yaml
 from paper_runs import both, write_run
 from studies import tiny
+from test_workflow import Project
 
 from apfl.artifacts import write_json
 from apfl.cli import main
@@ -305,10 +306,21 @@ def test_the_bombs_would_go_off(tmp_path: Path) -> None:
 def test_a_study_is_no_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, marker = tmp_path / "study.yaml", tmp_path / "ran"
     as_template(path, marker)
-    with pytest.raises(SystemExit) as ended:
-        main(["check", str(path)])
-    assert ended.value.code == 2 and "unknown key '__use_yte__'" in capsys.readouterr().err
+    for command in ("check", "plan", "status"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, str(path)])
+        assert ended.value.code == 2 and "__use_yte__ makes it a template" in capsys.readouterr().err
     assert not marker.exists()
+
+
+def test_snakemake_runs_no_study_that_is_a_template_or_holds_an_object(tmp_path: Path) -> None:
+    """A template is evaluated by Snakemake before the workflow can refuse it, so this one has nothing to evaluate."""
+    project = Project(tmp_path, {"__use_yte__": True} | tiny())
+    done = project.run("snakemake", "--dry-run")
+    assert done.returncode == 2 and "__use_yte__ makes it a template" in done.stderr
+    marker = tmp_path / "ran"
+    as_yaml(tmp_path / "config/demo.yaml", marker)
+    assert project.run("snakemake", "--dry-run").returncode and not marker.exists()
 
 
 def test_an_archive_with_paths_that_lead_out_is_only_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
