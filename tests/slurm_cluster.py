@@ -120,15 +120,22 @@ def configure(folder: Path, processors: int) -> None:
     values |= {"processors": processors, "cgroups": cgroup_plugin()}
     for template in TEMPLATES.glob("*.conf"):
         (folder / template.name).write_text(Template(template.read_text()).substitute(values))
-    for name in ("state", "spool", "bin"):
+    for name in ("state", "spool", "bin", "node"):
         (folder / name).mkdir()
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o400)
     for name in CLIENTS:
         # The executor takes every SLURM_ variable from its jobs, the place of the configuration among them.
-        client = folder / "bin" / name
-        client.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which(name, path=SYSTEM)} "$@"\n')
-        client.chmod(0o755)
+        found = shutil.which(name, path=SYSTEM)
+        path = f" PATH={folder}/node:$PATH" if name == "sbatch" else ""
+        write_script(folder / "bin" / name, f'SLURM_CONF={folder}/slurm.conf{path} exec {found} "$@"')
+    # The node has a GPU's tools, which the machine that jobs are sent from has not.
+    write_script(folder / "node" / "nvidia-smi", "")
+
+
+def write_script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 def cgroup_plugin() -> str:
