@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from studies import tiny
 
 from apfl.config import load_study
-from apfl.paper import beside
+from apfl.paper import beside, ceilings
+from apfl.registry import ROOT
 
 
 def test_every_file_is_written_and_every_section_there_before_anything_is_run(tmp_path):
@@ -18,3 +21,10 @@ def test_every_file_is_written_and_every_section_there_before_anything_is_run(tm
     assert [part.identifier for part in parts] == ["ranks", "ceilings", "paper-check"]
     assert "Not run" in parts[1].body
     assert all(f'id="{part.identifier}"' in part.body for part in parts)
+
+
+def test_the_rule_names_every_file_and_every_output_that_is_read():
+    rule = (ROOT / "workflow" / "rules" / "verdict.smk").read_text(encoding="utf-8")
+    named = set(re.findall(r'"([a-z_]+\.[a-z]+)"', rule))
+    assert set(beside.FILES) <= named
+    assert all(f'"{output}"' in rule for output in ceilings.OUTPUTS)

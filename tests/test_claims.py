@@ -14,12 +14,13 @@ from paper_runs import both, row, write_run
 
 from apfl.config import load_study
 from apfl.errors import UserError
-from apfl.paper import published
+from apfl.paper import beside, published
 from apfl.paper.bootstrap import Cellwise, bootstrap_interval, clustered_interval, intervals, t_interval
 from apfl.paper.claims import FILE, claims, parse
 from apfl.paper.claims_page import page
 from apfl.paper.metrics import collect
-from apfl.paper.verdict_pages import document, markdown, section, write
+from apfl.paper.verdict_pages import document, markdown, write
+from apfl.paper.verdict_section import section
 from apfl.paper.verdicts import findings
 from apfl.registry import ROOT
 from apfl.streams import numpy_stream
@@ -371,7 +372,7 @@ def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
     first = run_apfl("claims", "small.json", cwd=tmp_path)
     folder = tmp_path / "results" / "small" / "verdict"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md"}
+    assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md", *beside.FILES}
     assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -32,7 +32,8 @@ def claims(
 ) -> None:
     """Judge each claim of the paper: reproduced, contradicted, undecided or not run, as JSON, CSV and Markdown.
 
-    Runs that are missing are named with the command that makes them; they never stop this command, with --partial or
+    Beside the verdicts go the ranks of the methods, the ceilings of the friends, and the paper against itself. Runs
+    that are missing are named with the command that makes them; they never stop this command, with --partial or
     without.
     """
     from apfl.paper.claims_page import page as claims_page
@@ -43,12 +44,14 @@ def claims(
     if study is None:
         raise UserError("claims: names no study; give its file, such as config/demo.yaml")
     from apfl.config import load_study
+    from apfl.paper import beside
     from apfl.paper.verdict_pages import document, write
     from apfl.paper.verdicts import findings
 
     loaded = load_study(study)
     made = document(loaded, study, findings(loaded, judged_metrics(loaded, results)))
-    for path in write(made, out or verdict_folder(results, loaded)):
+    folder = out or verdict_folder(results, loaded)
+    for path in (*write(made, folder), *beside.write(loaded, beside.gather(loaded, results), folder)):
         print(path)
 
 

@@ -1,30 +1,42 @@
-# What is judged from finished runs: a verdict on each of the paper's claims.
+# What is judged from finished runs: a verdict on each of the paper's claims, and what stands beside it.
 
 from apfl.paper.claims import claims as paper_claims
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# The study's tables and figures that claims are about.
+# Ranks of the methods, ceilings of the friends, the paper against itself: apfl.paper.beside.
+BESIDE = expand(
+    "results/{{study}}/verdict/{name}",
+    name=[
+        *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
+        *("ceilings.csv", "ceilings.md", "controls.csv", "controls.md", "paper.csv", "paper.md"),
+    ],
+)
+# The study's tables and figures that claims are about, and those whose readings have ceilings.
 JUDGED = sorted({claim.output for claim in paper_claims()} & {*STUDY.tables, *STUDY.figures})
+SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse"} & {*STUDY.tables, *STUDY.figures})})
 
 
 rule claims:
     input:
-        shown(*JUDGED),
+        shown(*SEEN),
         study="results/{study}/study.json",
     output:
         report(CLAIMS, caption="../report/claims.rst", category="Verdicts"),
+        BESIDE,
     log:
         "results/{study}/logs/claims.log",
     conda:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("apfl.paper.verdict_pages", files=("apfl/paper/claims.yaml", "apfl/paper/published")),
+        code=code(
+            "apfl.paper.verdict_pages", "apfl.paper.beside", files=("apfl/paper/claims.yaml", "apfl/paper/published")
+        ),
     shell:
         "python -m apfl claims {input.study:q} > {log:q} 2>&1"
 
 
 rule verdict:
     input:
-        shown(*JUDGED),
-        expand(CLAIMS, study=STUDY.name),
+        shown(*SEEN),
+        expand(CLAIMS + BESIDE, study=STUDY.name),
