@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,10 @@ CELL, CELL_OF_MANY = 18, 7
 """Pixels that a class is wide: in a partition of up to 30 classes, and of more."""
 ROW = 18
 LEFT, TOP, RIGHT = 62, 18, 52
-PICTURE_WIDTH = 760
-PICTURES_AT_MOST = 3_000_000
-"""Bytes of all synthetic images on a page together; those beyond are named and not shown."""
+SIZES = ((760, 72), (560, 65), (420, 60))
+"""Width in pixels and quality of the pictures of synthetic images: the first with which all fit on the page."""
+PICTURES_AT_MOST = 1_500_000
+"""Bytes of all these pictures on a page together; those beyond are named and not shown."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,6 @@ class Sample:
     """A generator's images as a data URI, and how large they are shown."""
 
     title: str
-    run: str
     uri: str
     width: int
     height: int
@@ -152,34 +153,38 @@ def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], re
     generators: dict[tuple[str, str], list[Run]] = {}
     for run in sorted((run for run in planned if run.stage == "memorize"), key=place):
         generators.setdefault((run.dataset, run.spec["semantics"]), []).append(run)
-    shown: list[Sample | Missing] = []
-    size = 0
+    found: dict[str, Run | None] = {}
     for (dataset, semantics), alike in sorted(generators.items()):
-        title = f"{dataset_label(dataset)}, {semantics_label(semantics)}"
-        run = next((run for run in alike if run.path in records and sample_picture(results, run.path)), None)
-        if run is None:
-            shown.append(Missing(title, f"there is no picture of {alike[0].path}"))
-            continue
-        sample = _sample(title, run, sample_picture(results, run.path) or b"")
-        size += len(sample.uri)
-        small = size <= PICTURES_AT_MOST
-        shown.append(sample if small else Missing(title, f"see {run.path}/samples.png: this page would grow too large"))
-    return shown
+        done = (run for run in alike if run.path in records and sample_picture(results, run.path))
+        found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
+    pictures: dict[str, Sample] = {}
+    for width, quality in SIZES:
+        pictures = {title: _sample(title, run, results, width, quality) for title, run in found.items() if run}
+        if sum(len(picture.uri) for picture in pictures.values()) <= PICTURES_AT_MOST:
+            break
+    sizes = accumulate(len(pictures[title].uri) if run else 0 for title, run in found.items())
+    return [
+        Missing(title, "no generator has left a picture")
+        if run is None
+        else pictures[title]
+        if size <= PICTURES_AT_MOST
+        else Missing(title, f"see {run.path}/samples.png: this page would grow too large")
+        for (title, run), size in zip(found.items(), sizes, strict=True)
+    ]
 
 
-def _sample(title: str, run: Run, png: bytes) -> Sample:
+def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> Sample:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(png)) as picture:
+        with Image.open(io.BytesIO(sample_picture(results, run.path) or b"")) as picture:
             flat = Image.new("RGB", picture.size, "white")
             flat.paste(picture, mask=picture.getchannel("A") if picture.mode == "RGBA" else None)
     except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
         raise UserError(f"{run.path}/samples.png: not a picture; remove the run's folder and run it again") from None
-    flat.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
+    flat.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    flat.save(stream, format="JPEG", quality=72, optimize=True)
+    flat.save(stream, format="JPEG", quality=quality, optimize=True)
     text = base64.b64encode(stream.getvalue()).decode()
-    base = run.spec["base"]
-    where = f"{title}: generator on {base}, {run.setting}, seed {run.seed}"
-    return Sample(where, run.path, f"data:image/jpeg;base64,{text}", *flat.size)
+    where = f"{title}: generator on {run.spec['base']}, {run.setting}, seed {run.seed}"
+    return Sample(where, f"data:image/jpeg;base64,{text}", *flat.size)

@@ -99,7 +99,8 @@ rule page:
         page_inputs,
         study="results/{study}/study.json",
     output:
-        report(PAGE, caption="../report/page.rst", category="Report"),
+        # No part of Snakemake's report: inlined there it is longer than browsers let such an address be.
+        PAGE,
     log:
         "results/{study}/logs/report.log",
     conda:
