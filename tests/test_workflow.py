@@ -80,8 +80,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-PAPER = {"table": 1, "figure": 1, "page": 1}
-"""The jobs that make the tiny study's table, figure and report."""
+PAPER = {"table": 1, "figure": 1, "page": 1, "claims": 1}
+"""The jobs that make the tiny study's table, figure, report and verdicts."""
 
 
 def test_nothing_is_planned_twice(fresh: Project) -> None:
@@ -94,6 +94,7 @@ def test_the_targets_make_their_part(fresh: Project) -> None:
     assert fresh.plan("tables") == before | {"table": 1, "tables": 1}
     assert fresh.plan("figures") == before | {"figure": 1, "figures": 1}
     assert fresh.plan("report") == before | {"page": 1, "report": 1}
+    assert fresh.plan("verdict") == before | {"claims": 1, "verdict": 1}
     assert fresh.plan("partial") == {"study": 1, "partial": 1}
 
 
@@ -127,7 +128,7 @@ def test_a_study_that_is_named_takes_the_place_of_the_demo_and_is_not_merged_int
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**tiny(name="other", methods={"local": {}}), "apfl": {}}))
     plan = fresh.plan("--configfile", str(path), "--config", "data_root=nowhere")
-    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1}
+    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1, "claims": 1}
 
 
 def test_a_broken_method_file_ends_in_one_line(fresh: Project) -> None:
@@ -211,7 +212,9 @@ def test_a_template_or_a_published_number_plans_what_shows_it_and_no_run(finishe
     with finished.edited("apfl/paper/templates/table.html.j2", "<h2>", "<h2 >"):
         assert finished.plan() == {"table": 1, "page": 1}
     with finished.edited("apfl/paper/published/table2.csv", "\n", "\n\n"):
-        assert finished.plan() == {"table": 1, "page": 1}
+        assert finished.plan() == {"table": 1, "page": 1, "claims": 1}
+    with finished.edited("apfl/paper/claims.yaml", "# The paper's claims", "# All of the paper's claims"):
+        assert finished.plan() == {"claims": 1}
     assert finished.plan() == {}
 
 

@@ -1,4 +1,4 @@
-"""The verdicts as one JSON document, and that document as CSV, Markdown and a section of the report."""
+"""The verdicts as one JSON document, and that document as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import csv as csv_module
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.artifacts import write_json, write_text
 from apfl.paper.bootstrap import LEVEL, RESAMPLES
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.verdicts import NOT_RUN, STATUSES, Finding, Judged, Line, Verdict
 from apfl.study import Study
-
-if TYPE_CHECKING:
-    from apfl.paper.report import Section
 
 Document = Mapping[str, Any]
 FULL = "config/paper.yaml"
@@ -250,10 +247,10 @@ def markdown(made: Document) -> str:
     parts.append("On the primary tests:\n\n" + _listed(summary_lines(made)))
     for claim in made["claims"]:
         parts.append(f"## {claim['id']}\n\n{claim['sentence']}")
-        parts.append(f"Source: {_source(claim)}")
+        parts.append(f"Source: {source_of(claim)}")
         if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
             parts.append("\n".join(_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines)))
-        notes = [f"decided by {text}" for text in _decisions(claim)]
+        notes = [f"decided by {text}" for text in decisions(claim)]
         notes += [f"not run in readings: {', '.join(left_out(claim))}"] if left_out(claim) else []
         notes += [f"missing: {text}" for text in missing(claim)]
         notes += [f"to run: `{text}`" for text in commands(claim)]
@@ -261,11 +258,11 @@ def markdown(made: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _source(claim: Document) -> str:
+def source_of(claim: Document) -> str:
     return claim["where"] + (" (from a summary, not from the paper)" if claim["source"] == "summary" else "") + "."
 
 
-def _decisions(claim: Document) -> Iterator[str]:
+def decisions(claim: Document) -> Iterator[str]:
     """For each verdict on all data sets that is one, the smallest set of cells that decides it."""
     for one in claim["verdicts"]:
         if one["decided_by"]:
@@ -293,38 +290,6 @@ def _listed(lines: Iterable[str]) -> str:
 
 def _row(values: Iterable[str]) -> str:
     return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
-
-
-def section(made: Document) -> Section:
-    """The verdicts as a section of the report; ``made`` is claims.json."""
-    from apfl.paper.render import environment
-    from apfl.paper.report import Section
-
-    claims = [
-        {
-            **claim,
-            "source_text": _source(claim),
-            "rows": [{"status": one["status"], "entries": entries(where, one)} for where, one in shown(claim)],
-            "left_out": left_out(claim),
-            "missing": missing(claim),
-            "commands": commands(claim),
-            "decisions": list(_decisions(claim)),
-            "first": _first(claim),
-        }
-        for claim in made["claims"]
-    ]
-    body = (
-        environment()
-        .get_template("verdicts.html.j2")
-        .render(made=made, claims=claims, heads=HEADS, lines=summary_lines(made), introduction=INTRODUCTION)
-    )
-    return Section("verdicts", "Verdicts", body)
-
-
-def _first(claim: Document) -> list[str]:
-    """The verdicts on the primary test, one a reading that was run: ``literal: contradicted``."""
-    ran = [one for one in claim["verdicts"] if one["primary"] and one["reading"] not in left_out(claim)]
-    return [f"{one['reading']}: {one['status']}" for one in ran] or [NOT_RUN]
 
 
 def write(made: Document, folder: str | Path) -> list[Path]:
