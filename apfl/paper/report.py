@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from apfl.paper import ceilings, cost, figures, gallery, ranks_picture, selfcheck, tables, verdict_pages, verdicts
+from apfl.paper import (
+    ceilings,
+    cost,
+    figures,
+    gallery,
+    ranks_picture,
+    selfcheck,
+    tables,
+    verdict_pages,
+    verdict_section,
+    verdicts,
+)
 from apfl.paper.labels import dataset_label
 from apfl.paper.metrics import Metrics, collect
 from apfl.paper.outputs import table
@@ -74,7 +85,7 @@ def sections(material: Material) -> Iterator[Section]:
     """Every part of the page, in its order."""
     study = material.study
     judged = verdicts.findings(study, material.metrics)
-    yield verdict_pages.section(verdict_pages.document(study, material.file, judged))
+    yield verdict_section.section(verdict_pages.document(study, material.file, judged))
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)
