@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=os.environ.get("APFL_DATA_ROOT"), help="holds cifar10")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "beyond", help="for federated runs")
     parser.add_argument("--table", type=Path, default=TABLE, help="the table to add to")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these of the step's seeds")
     given = parser.parse_args()
     if given.root is None:
         parser.error("--root: name the folder that holds cifar10, or set APFL_DATA_ROOT")
@@ -249,7 +250,7 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not rows:
             writer.writeheader()
-        for seed in seeds:
+        for seed in [seed for seed in seeds if seed in (given.seeds or seeds)]:
             for alpha in ALPHAS:
                 cell = Cell(part, alpha, seed, Path(given.root), given.out)
                 for name, base, make in variants(cell):
