@@ -120,7 +120,9 @@ def read_trace(path: Path) -> list[tuple[int, float, float]]:
     for line, cells in lines:
         row = _numbers(cells)
         if row is None:
-            raise UserError(f"{path}: line {line}: {','.join(cells)!r} is no client and two times; correct the line")
+            raise UserError(
+                f"{path}: line {line}: {','.join(cells)!r:.80} is no client and two times; correct the line"
+            )
         client, start, arrival = row
         if not last.get(client, 0.0) <= start < arrival:
             raise UserError(
