@@ -197,6 +197,14 @@ def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_r
     assert "an estimate from the seconds of 1 finished run; no estimate for 2 memorize" in said
 
 
+def test_of_a_run_at_work_only_what_is_not_yet_done_is_left(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
+    finish(tmp_path, planned_runs[f"{FOLDER}/fedavg/seed0"], seconds=100.0)
+    before = left(jobs(load_study(STUDY), tmp_path)).seconds
+    log(tmp_path, f"{FOLDER}/fedavg/seed1", "job federate on elsewhere, process 1\nround 3/4\n")
+    after = left(jobs(load_study(STUDY), tmp_path))
+    assert before - after.seconds == 75.0 and after.runs == 9
+
+
 def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     """As Snakemake itself says, for every kind of job."""
     changes = {"flower": {"module": "external/flower"}}
