@@ -59,7 +59,7 @@ def finished(folder: Path) -> Path:
         for ours in cells(loaded, output):
             for seed, run in enumerate(ours.runs):
                 rows = [
-                    row(0.1 * number + 0.1 * seed + 0.2, round=number, model=ours.model, test=test)
+                    row(0.1 * number + 0.1 * seed + len(test) / 20, round=number, model=ours.model, test=test)
                     for number in range(3)
                     for test in ("pooled", "own")
                 ]
