@@ -74,6 +74,13 @@ def flipped(name: str) -> Damage:
     return damage
 
 
+def unsigned(world: Path) -> None:
+    """A state in which the word for its checksum has changed, and a model with it."""
+    content = (world / STATE).read_bytes().replace(b"sha256", b"sha257")
+    (world / STATE).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    _forget_outputs(world / RECORD)
+
+
 def recorded(name: str, /, **changes: Any) -> Damage:
     """Other entries in a run.json."""
     return lambda world: write_json(world / name, read_json(world / name) | changes)
@@ -169,6 +176,7 @@ CASES = [
          r"cannot be"),
     Case("state with a flipped bit", flipped(STATE), personalize(),
          r"cannot be read \(not what was written to it\); remove"),
+    Case("state without its checksum", unsigned, personalize(), r"cannot be read \(not what was written"),
     Case("state not the run's", text(STATE, "x"), personalize(),
          r"not the file that base/run\.json speaks of; remove both"),
     Case("state of other data", recorded(RECORD, inputs={"data": "another"}), personalize(),
