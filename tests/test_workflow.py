@@ -214,7 +214,7 @@ def test_a_template_or_a_published_number_plans_what_shows_it_and_no_run(finishe
     with finished.edited("apfl/paper/published/table2.csv", "\n", "\n\n"):
         assert finished.plan() == {"table": 1, "page": 1, "claims": 1}
     with finished.edited("apfl/paper/claims.yaml", "# The paper's claims", "# All of the paper's claims"):
-        assert finished.plan() == {"claims": 1}
+        assert finished.plan() == {"claims": 1, "page": 1}
     assert finished.plan() == {}
 
 
