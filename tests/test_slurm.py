@@ -22,13 +22,11 @@ pytestmark = pytest.mark.slow
 STUDY = tiny(training__rounds=30, training__checkpoint_every=2)
 COMMAND = ("snakemake", "--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "3")
 BEFORE = Counter(data=1, semantics=1, partition=1, federate=2)
-AFTER = Counter(federate=2, memorize=1, personalize=2, table=1, page=1)
 PATIENCE = 600
 """Seconds: a busy machine takes a multiple of its usual time, as Slurm is asked less often the longer a job takes."""
 TRAINING, REST = (1, 8000, 1440), (1, 4000, 60)
 """Processors, MB and minutes."""
 ASKED = {
-    **dict.fromkeys(("data", "partition", "table", "page"), (*REST, 0)),
     "semantics": (1, 8000, 60, 0),
     **dict.fromkeys(("memorize", "personalize"), (*TRAINING, 0)),
     "federate": (*TRAINING, 1),
@@ -114,6 +112,7 @@ def test_killed_jobs_go_on_at_the_next_start_and_end_as_they_do_locally(slurm: C
         (tmp_path / name).mkdir()
     local, remote = Project(tmp_path / "local", STUDY), Project(tmp_path / "remote", STUDY)
     edit_profile(remote)
+    planned = Counter(local.plan()) - Counter(study=1)  # which is done where Snakemake is
     path = f"{slurm.clients}:{BIN}:{os.environ['PATH']}"
 
     with started(remote, path, *COMMAND) as first:
@@ -132,8 +131,9 @@ def test_killed_jobs_go_on_at_the_next_start_and_end_as_they_do_locally(slurm: C
     with started(remote, path, *COMMAND) as again:
         said = again.communicate(timeout=PATIENCE)[0]
     assert again.returncode == 0, said
-    assert rules(slurm) == BEFORE + AFTER, "what had finished was run again"
-    assert {job.rule: (job.processors, job.memory, job.minutes, job.gpus) for job in slurm.jobs()} == ASKED
+    assert rules(slurm) == planned + Counter(federate=2), "what had finished was run again"
+    for job in slurm.jobs():
+        assert (job.processors, job.memory, job.minutes, job.gpus) == ASKED.get(job.rule, (*REST, 0)), job
     for method in ("local", "fedavg"):
         log = (remote.root / "results/tiny/logs" / RUNS.relative_to("results/tiny") / method / "seed0.log").read_text()
         assert "round 30/30" in log and "round 1/30" not in log, f"{method} began again"
