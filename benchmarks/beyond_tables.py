@@ -42,7 +42,11 @@ def search_table() -> str:
     for (variant, base), rows in rows_of(measurements(), "validation"):
         both = pd.concat(list(rows.values()))
         own = "" if both["own"].isna().all() else f"{both['own'].mean():.1f}"
-        cells = [variant, base, *(per_seed(rows[alpha]["gain"]) for alpha in rows)]
+        cells = [
+            variant,
+            "its own" if base == variant != FEDAVG else base,
+            *(per_seed(rows[alpha]["gain"]) for alpha in rows),
+        ]
         cells += [f"{both['gain'].mean():+.1f}", own, "" if base == "none" else f"{both['times'].mean():.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
