@@ -11,6 +11,7 @@ from studies import tiny
 from apfl.artifacts import canonical_json
 from apfl.config import load_study
 from apfl.errors import UserError
+from apfl.readings import READINGS, options_of
 from apfl.registry import ROOT
 from apfl.study import OUTPUTS, Cell, Run, artefacts, cells, runs
 
@@ -236,3 +237,16 @@ def test_the_paper_s_study_is_the_full_grid_with_the_published_hyper_parameters(
             generator = plan[run.inputs["generator"]].spec
             assert generator["parameters"]["samples_per_class"] == 600 and generator["parameters"]["ce_weight"] == 0.5
             assert generator["semantics"] == "clip"
+
+
+def test_the_multiverse_has_every_reading_and_each_option_with_labels_that_suit_the_pooled_test(monkeypatch) -> None:
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "anywhere")
+    study = load_study(ROOT / "config" / "multiverse.yaml")
+    shown = {cell.reading for cell in cells(study, "figure_multiverse")}
+    assert set(READINGS) | {""} <= shown
+    options = [tuple(options_of(name).items()) for name in shown if name]
+    assert len(set(options)) == len(options) > 2 * len(READINGS)
+    federated = {run.path for run in runs(study) if run.stage == "federate"}
+    places = len(study.seeds) * 2 * 3  # data sets and alphas
+    assert len(federated) == 2 * places, "all readings share FedAvg's run; feedback is a federated method"
