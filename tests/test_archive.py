@@ -6,6 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import bombs
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,3 +106,14 @@ def test_damaged_archives_are_refused_in_one_line(results, tmp_path) -> None:
     write_text(tmp_path / "packed" / archive.METRICS, "no Parquet")
     with pytest.raises(UserError, match=archive.METRICS):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
+
+
+@pytest.mark.parametrize("bomb", [bombs.as_pickle, bombs.as_torch, bombs.as_objects, bombs.as_parquet])
+@pytest.mark.parametrize("file", [archive.METRICS, archive.RECORDS])
+def test_no_pickle_in_an_archive_is_loaded(results, tmp_path, bomb, file) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    marker = tmp_path / "executed"
+    bomb(tmp_path / "packed" / file, marker)
+    with pytest.raises(UserError, match=file.split(".")[0]):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert not marker.exists() and not (tmp_path / "again").exists()
