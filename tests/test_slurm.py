@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 STUDY = tiny(training__rounds=30, training__checkpoint_every=2)
 COMMAND = ("snakemake", "--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "3")
 BEFORE = Counter(data=1, semantics=1, partition=1, federate=2)
-PATIENCE = 600
+PATIENCE = 1500
 """Seconds: a busy machine takes a multiple of its usual time, as Slurm is asked less often the longer a job takes."""
 TRAINING, REST = (1, 8000, 1440), (1, 4000, 60)
 """Processors, MB and minutes."""
