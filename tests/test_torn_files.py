@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from killing import WHERE, Bench, Death, Server, all_stages, artefacts, benched, differing, parts, served
 
+from apfl.locks import alone_in, open_part
 from apfl.recovery import date_back
 from apfl.registry import ROOT
 
@@ -279,3 +280,13 @@ def test_the_locks_of_a_killed_snakemake_are_removed_by_its_successor_alone(tmp_
     assert begin("").wait(timeout=60) == 0 and stale.exists(), "its owner may be alive elsewhere"
     (state / "host").write_text(here)
     assert begin("").wait(timeout=60) == 0 and not stale.exists()
+
+
+def test_what_was_abandoned_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    handle, written = open_part(tmp_path / "metrics.parquet")
+    (tmp_path / ".checkpoint.safetensors.abandoned.part").write_bytes(b"half")
+    with alone_in(tmp_path):
+        assert parts(tmp_path) == {written}
+    os.close(handle)
+    with alone_in(tmp_path):
+        assert not parts(tmp_path)
