@@ -1,0 +1,177 @@
+"""The parts of documents that are made from committed files, so that no number in them is typed.
+
+A document marks such a part by the comments ``<!-- made: NAME -->`` and ``<!-- end: NAME -->``; NAME is a key of
+`PARTS`. ``python -m tests.documents`` writes all of them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from apfl.paper.claims import claims
+from apfl.paper.labels import dataset_label, partition_label
+from apfl.paper.provenance import duration
+from apfl.registry import ROOT
+
+REFERENCE = ROOT / "results" / "reference"
+LETTERS = "emnist_letters_a_to_l"
+
+
+def checks() -> str:
+    """The measurements of config/check.yaml: mean and deviation over seeds, in percent."""
+    frame = pd.read_csv(ROOT / "docs" / "measurements" / "check.csv")
+    lines = ["| method | model | pooled | own | own, plain mean |", "| --- | --- | ---: | ---: | ---: |"]
+    for (method, model), group in frame.groupby(["method", "model"], sort=False):
+        columns = (100 * group[["pooled", "own", "own_plain"]]).agg(["mean", "std"])
+        cells = [f"{columns[name]['mean']:.1f} ± {columns[name]['std']:.1f}" for name in columns]
+        lines.append(f"| {method} | {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main_table() -> str:
+    """Table 2 of the reference, pooled test: reproduced, and after the stroke what the paper prints."""
+    frame = pd.read_csv(REFERENCE / "tables" / "table2.csv", dtype={"alpha": str, "clients": str})
+    frame = frame[(frame["test"] == "pooled") & (frame["seeds"] > 0)]
+    columns = list(dict.fromkeys(frame["column"]))
+    lines = [
+        f"| | clients | α | {' | '.join(columns)} |",
+        f"| --- | ---: | ---: | {' | '.join(['---:'] * len(columns))} |",
+    ]
+    for (dataset, clients, alpha), rows in frame.groupby(["dataset", "clients", "alpha"], sort=False):
+        found = {row["column"]: _beside(row) for _, row in rows.iterrows()}
+        cells = [found.get(column, "–") for column in columns]
+        lines.append(f"| {dataset_label(dataset)} | {clients} | {alpha.replace('-', '–')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _beside(row: pd.Series) -> str:
+    if row["status"] != "ok":
+        return str(row["status"])
+    printed = "" if pd.isna(row["published_mean"]) else f" / {row['published_mean']:.1f}"
+    return f"{row['reproduced_mean']:.1f}{printed}"
+
+
+def verdicts() -> str:
+    """Every claim on its primary test: the literal reading on all of its data sets and on CIFAR-10 alone, and how many
+    other readings say what."""
+    frame = pd.read_csv(REFERENCE / "verdict" / "claims.csv", keep_default_na=False)
+    frame = frame[frame["primary"].astype(str) == "True"]
+    lines = [
+        "| claim | literal reading | deciding or nearest comparison, in points | on CIFAR-10 alone | other readings |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for claim in claims():
+        ours = frame[(frame["claim"] == claim.id) & (frame["level"] == "claim")]
+        parts = frame[(frame["claim"] == claim.id) & (frame["level"] == "data set") & (frame["dataset"] == "cifar10")]
+        literal = ours[ours["reading"] == "literal"].iloc[0]
+        alone = parts[parts["reading"] == "literal"]
+        counts = ours[ours["reading"] != "literal"]["status"].value_counts().sort_index()
+        others = ", ".join(f"{number} {status}" for status, number in counts.items() if status != "not run")
+        source = " *(from a summary)*" if claim.source == "summary" else ""
+        cells = (
+            f"{claim.sentence}{source}",
+            f"**{literal['status']}**",
+            _found(literal),
+            "–" if alone.empty else f"{alone.iloc[0]['status']}: {_found(alone.iloc[0])}",
+            others or "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _found(row: pd.Series) -> str:
+    if row["estimate"] == "":
+        return "–"
+    low, high = (float(row[f"strict_{end}"]) for end in ("low", "high"))
+    return f"{row['comparison']}, {row['place']}: {float(row['estimate']):+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def readings() -> str:
+    """What each reading changes: AP-FL minus FedAvg, in points, on both tests."""
+    frame = pd.read_csv(REFERENCE / "figures" / "figure_multiverse.csv")
+    frame = frame[frame["status"] == "ok"]
+    places = list(dict.fromkeys(zip(frame["dataset"], frame["setting"], strict=True)))
+    heads = [f"{dataset_label(dataset)}, {partition_label(setting)}" for dataset, setting in places]
+    lines = [
+        "| reading | " + " | ".join(f"{head}: {test}" for head in heads for test in ("pooled", "own")) + " |",
+        "| --- | " + " | ".join(["---:"] * 2 * len(heads)) + " |",
+    ]
+    names = frame["reading"].fillna("").where(frame["reading"].notna(), frame["title"])
+    for name, rows in frame.groupby(names, sort=False):
+        found = {(row["setting"], row["test"]): row for _, row in rows.iterrows()}
+        cells = [_interval(found.get((setting, test))) for _, setting in places for test in ("pooled", "own")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(row: pd.Series | None) -> str:
+    return "–" if row is None else f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+
+
+@cache
+def _records() -> Mapping[str, dict]:
+    with zipfile.ZipFile(REFERENCE / "records.zip") as archive:
+        return {name: json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")}
+
+
+def facts() -> str:
+    """What made the reference: its scale, its runs, their time."""
+    study = next(value for name, value in _records().items() if name.endswith("study.json"))
+    runs = [value for name, value in _records().items() if name.endswith("run.json")]
+    training = study["training"]
+    sizes = ", ".join(f"{dataset_label(name)} {entry['max_samples']:,}" for name, entry in study["data"].items())
+    versions = {
+        f"{name} {text}" for run in runs for name, text in run["versions"].items() if name in ("torch", "numpy")
+    }
+    stages = pd.Series([run["stage"] for run in runs]).value_counts()
+    rows = {
+        "images": sizes,
+        "seeds": ", ".join(map(str, study["seeds"])),
+        "training": f"{training['rounds']} rounds of {training['local_epochs']} local epochs, "
+        f"learning rate {training['learning_rate']:g}; the paper: all images, 20 local epochs, rounds not printed",
+        "runs": f"{len(runs)}: " + ", ".join(f"{count} {stage}" for stage, count in stages.items()),
+        "computing time": duration(sum(run["seconds"] for run in runs)) + ", one thread a run",
+        "precision": ", ".join(sorted({f"{run['precision']} on {run['device']}" for run in runs})),
+        "commit": ", ".join(sorted({run["commit"][:7] for run in runs if run.get("commit")})),
+        "versions": ", ".join(sorted(versions)),
+    }
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows.items())])
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "checks": checks,
+    "main-table": main_table,
+    "verdicts": verdicts,
+    "readings": readings,
+    "facts": facts,
+}
+MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *REFERENCE.glob("README.md")])
+
+
+def parts(text: str) -> dict[str, str]:
+    """By name, the made parts of a document as they stand."""
+    return {name: body for _, name, body, _ in MARKED.findall(text)}
+
+
+def written_anew(text: str) -> str:
+    """The document with its made parts from today's files."""
+    return MARKED.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[4]}", text)
+
+
+if __name__ == "__main__":
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        if (after := written_anew(before)) != before:
+            path.write_text(after, encoding="utf-8")
+            print(path)
