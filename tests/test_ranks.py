@@ -199,11 +199,11 @@ def test_readings_beside_the_papers_column_are_not_ranked():
 
 def test_files_and_the_section_of_the_page(tmp_path):
     cells, metrics = study(TABLE)
-    paths = ranks.write(cells, metrics, tmp_path)
+    paths = ranks_picture.write(cells, metrics, tmp_path)
     assert sorted(path.name for path in paths) == [
         "ranks.csv", "ranks.pdf", "ranks.png", "ranks.svg", "ranks_pairs.csv",
     ]  # fmt: skip
-    again = ranks.write(cells, metrics, tmp_path / "again")
+    again = ranks_picture.write(cells, metrics, tmp_path / "again")
     assert all(one.read_bytes() == two.read_bytes() for one, two in zip(paths, again, strict=True))
     rows = pd.read_csv(tmp_path / "ranks.csv")
     assert list(rows.columns) == list(ranks.COLUMNS)
@@ -216,6 +216,6 @@ def test_files_and_the_section_of_the_page(tmp_path):
 
 
 def test_a_study_without_table_2_says_so_and_does_not_fail(tmp_path):
-    for path in ranks.write([], Metrics({}, {}), tmp_path):
+    for path in ranks_picture.write([], Metrics({}, {}), tmp_path):
         assert path.is_file()
     assert "nothing is ranked" in ranks_picture.section([], Metrics({}, {})).body

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apfl.paper import ceilings, ranks, ranks_picture, selfcheck
+from apfl.paper import ceilings, ranks_picture, selfcheck
 from apfl.paper.metrics import Metrics, collect
 from apfl.study import cells
 
@@ -39,7 +39,7 @@ def gather(study: Study, results: str | Path) -> Metrics:
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write `FILES` into the folder."""
     return [
-        *ranks.write(cells(study, "table2"), metrics, folder),
+        *ranks_picture.write(cells(study, "table2"), metrics, folder),
         *ceilings.write(study, metrics, folder),
         *selfcheck.write(folder),
     ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -264,22 +263,3 @@ def many(count: int, noun: str) -> str:
 def rankings(cells: Sequence[Cell], metrics: Metrics) -> tuple[Ranking, ...]:
     """The ranking on each test from the cells of Table 2."""
     return tuple(rank(values(cells, metrics, test), test) for test in TESTS)
-
-
-def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
-    """Write ``ranks.csv``, ``ranks_pairs.csv`` and the picture ``ranks.{svg,pdf,png}``."""
-    from apfl.artifacts import atomic_path, write_text
-    from apfl.paper.figures import METADATA, encode
-    from apfl.paper.ranks_picture import draw
-
-    made = rankings(cells, metrics)
-    paths = []
-    for name, frames in (("ranks", [one.rows for one in made]), ("ranks_pairs", [one.pairs for one in made])):
-        paths.append(Path(folder) / f"{name}.csv")
-        joined = pd.concat(frames, ignore_index=True)
-        write_text(paths[-1], joined.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
-    for kind in METADATA:
-        paths.append(Path(folder) / f"ranks.{kind}")
-        with atomic_path(paths[-1]) as temporary:
-            temporary.write_bytes(encode(draw(made), kind))
-    return paths

@@ -1,16 +1,19 @@
-"""The picture of mean ranks (Demšar 2006), and the part of the page around it."""
+"""The picture of mean ranks (Demšar 2006), the part of the page around it, and the files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from apfl.paper.figures import encode
+from apfl.artifacts import atomic_path, write_text
+from apfl.paper.figures import METADATA, encode
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.metrics import Metrics
 from apfl.paper.page import Section, inline_svg
@@ -108,3 +111,18 @@ def _plain(ranking: Ranking) -> list[dict[str, Any]]:
     """The rows of the methods that are ranked; None where there is no number."""
     ranked = ranking.ranked.astype(object)
     return ranked.where(ranked.notna(), None).to_dict("records")
+
+
+def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``ranks.csv``, ``ranks_pairs.csv`` and the picture ``ranks.{svg,pdf,png}``."""
+    made = rankings(cells, metrics)
+    paths = []
+    for name, frames in (("ranks", [one.rows for one in made]), ("ranks_pairs", [one.pairs for one in made])):
+        paths.append(Path(folder) / f"{name}.csv")
+        joined = pd.concat(frames, ignore_index=True)
+        write_text(paths[-1], joined.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+    for kind in METADATA:
+        paths.append(Path(folder) / f"ranks.{kind}")
+        with atomic_path(paths[-1]) as temporary:
+            temporary.write_bytes(encode(draw(made), kind))
+    return paths

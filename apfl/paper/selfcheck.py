@@ -7,12 +7,13 @@ follow from the printed settings alone (`apfl.paper.drawn`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from apfl.paper import selfcheck_claims, selfcheck_possible, selfcheck_wording
+from apfl.paper.finding import OUTCOMES, Finding
 from apfl.paper.page import Section
 
 HEADING = "The paper against itself"
@@ -20,39 +21,12 @@ INTRODUCTION = (
     "Computed from the numbers that the paper prints and from the settings that it names, not from any run. It is not "
     "said how many seeds stand behind the printed standard deviations; where that matters, three and five are assumed."
 )
-OUTCOMES = {
-    "misfit": "does not fit together",
-    "open": "cannot be told",
-    "fit": "fits together",
-}
-"""What a check can come to, and how it is said."""
 COLUMNS = ("id", "outcome", "question", "finding", "item", "quantity", "value")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question to the paper and what its numbers answer.
-
-    ``numbers``: a column ``item`` that names what is asked about, then one column for each computed quantity, in per
-    cent or points where nothing else is said; ``sentence`` is made from them.
-    """
-
-    identifier: str
-    question: str
-    outcome: str
-    sentence: str
-    numbers: pd.DataFrame
-
-    def __post_init__(self) -> None:
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"finding {self.identifier}: outcome {self.outcome!r} is none of {', '.join(OUTCOMES)}")
 
 
 @cache
 def findings() -> tuple[Finding, ...]:
     """Every check, those of Table 2 first."""
-    from apfl.paper import selfcheck_claims, selfcheck_possible, selfcheck_wording
-
     checks: Sequence[Callable[[], Finding]] = (
         *selfcheck_possible.CHECKS,
         *selfcheck_claims.CHECKS,

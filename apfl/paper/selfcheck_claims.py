@@ -9,11 +9,11 @@ import pandas as pd
 from scipy import stats
 
 from apfl.paper import published
+from apfl.paper.finding import Finding
 from apfl.paper.labels import SEMANTICS_LABELS, dataset_label
 from apfl.paper.metrics import SeedValue
 from apfl.paper.published import Published
 from apfl.paper.ranks import holm, rank
-from apfl.paper.selfcheck import Finding
 
 OURS = "AP-FL"
 ASSUMED_SEEDS = (3, 5)

@@ -10,8 +10,8 @@ from scipy import stats
 
 from apfl.data.dataset import CLASSES
 from apfl.paper import drawn, published
+from apfl.paper.finding import Finding
 from apfl.paper.labels import dataset_label
-from apfl.paper.selfcheck import Finding
 
 DIRICHLET = ("cifar10", "cifar100", "emnist")
 CLIENTS = ("5", "10")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from apfl.paper import drawn, published
+from apfl.paper.finding import Finding
 from apfl.paper.labels import dataset_label
-from apfl.paper.selfcheck import Finding
 
 PRINTED_BETA = {"cifar10": 0.01, "cifar100": 0.01, "emnist": 0.1, "fashion_mnist": 0.1}
 PRINTED_LETTERS = 800_000
