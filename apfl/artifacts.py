@@ -204,17 +204,14 @@ def write_tensors(
 
     Metadata of more than one key would be written in any order, so that equal files had other bytes.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with atomic_path(path) as temporary:
         flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         fields = dict(header or {})
         fields["sha256"] = _checksum(flat, fields)
-        try:
-            save_file(flat, temporary, metadata={"header": canonical_json(fields)})
-        except SafetensorError as error:  # a full disk, for one
-            raise OSError(_first_line(error)) from None
+        # Not `save_file`, which writes to a temporary file of its own: after a kill nobody would remove that.
+        temporary.write_bytes(save(flat, metadata={"header": canonical_json(fields)}))
 
 
 def read_tensors(

@@ -30,11 +30,15 @@ def open_part(path: Path) -> tuple[int, Path]:
     remove_abandoned(path.parent, path.name)
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Before it was locked, another process may have taken it for abandoned.
-        if os.fstat(handle).st_nlink:
-            return handle, Path(name)
+        try:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            # Before it was locked, another process may have taken it for abandoned.
+            if os.fstat(handle).st_nlink:
+                return handle, Path(name)
+        except BaseException:  # SIGTERM, for one, which ends the process as an exception
+            os.unlink(name)
+            raise
         os.close(handle)
 
 

@@ -58,16 +58,34 @@ def main(arguments: list[str] | None = None) -> None:
     stays; its status is 143, as if nobody had caught it.
     """
     _register()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ended: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        ended.append(number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        status = app(args=arguments, prog_name="apfl", standalone_mode=False)
-    except UserError as error:
-        _fail(error)
-    except UsageError as error:
-        _fail(_wrong_call(error, bool(sys.argv[1:] if arguments is None else arguments)))
-    except typer.Abort:
-        raise SystemExit(1) from None
-    except OSError as error:
+        status = _status(arguments, ended)
+    except Exception:
+        if not ended:
+            raise
+        status = None
+    # A library may have caught the exit, and taken it for a damaged file.
+    raise SystemExit(128 + ended[0] if ended else status or 0)
+
+
+def _status(arguments: list[str] | None, ended: list[int]) -> int | None:
+    """The exit status of a command line; no mistake of the user's is told of once a signal has ``ended`` it."""
+    try:
+        return app(args=arguments, prog_name="apfl", standalone_mode=False)
+    except (UserError, UsageError, OSError) as error:
+        if ended:
+            return None
+        if isinstance(error, UserError):
+            _fail(error)
+        if isinstance(error, UsageError):
+            _fail(_wrong_call(error, bool(sys.argv[1:] if arguments is None else arguments)))
         if error.filename is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"{error.filename}: {error.strerror}; correct the path or its rights")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -75,7 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
         # What standard output still holds cannot be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(f"cannot write: {error.strerror}; free some space and run again")
-    raise SystemExit(status or 0)
+    except typer.Abort:
+        raise SystemExit(1) from None
 
 
 def _wrong_call(error: Any, some: bool) -> str:
