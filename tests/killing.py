@@ -36,7 +36,7 @@ SETTING = "pathological-classes2-clients10-missing20"
 TRAINING = {"rounds": 8, "local_epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1, "precision": "fp32",
             "evaluate_rounds": [0, 4, 8], "save_rounds": [4, 8]}  # fmt: skip
 CLOCK = {"latency": "exponential", "heterogeneity": 0.5, "buffer": 2, "merge": "delta", "staleness": "polynomial"}
-MEMORY = {"samples_per_class": 10, "epochs": 2, "width": 4, "noise_dimension": 5}
+MEMORY = {"samples_per_class": 10, "epochs": 1, "width": 4, "noise_dimension": 5}
 STAGES = ("federate", "asynchronous", "memorize", "personalize")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PROVENANCE = ("seconds", "peak_memory", "commit", "clean")

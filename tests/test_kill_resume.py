@@ -90,7 +90,8 @@ def test_a_run_killed_at_any_of_twenty_moments_ends_in_the_same_bits(
         assert end.status in (0, -number, 128 + number), end.said
         check_left(bench, stage, out, death)
         bench.finish(stage, out)
-    kill_along(bench, stage, tmp_path / "chain", [Death(number, after) for after in times])
+    if stage in ("federate", "asynchronous"):  # the others have no checkpoints
+        kill_along(bench, stage, tmp_path / "chain", [Death(number, after) for after in times])
 
 
 FINAL = {"federate": (8, 9, 10), "asynchronous": (8, 9, 10), "memorize": (1, 2, 3), "personalize": (1, 2)}
