@@ -44,11 +44,20 @@ class Job:
 
 
 def train_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result]:
-    """The result of every job, in their order; those that can be are trained together, ``engine.stack`` at a time."""
+    """The result of every job, in their order; those that can be are trained together, ``engine.stack`` at a time.
+
+    Raises `Diverged` for the first job whose loss is not finite.
+    """
+    return [_fine(outcome) for outcome in attempt_stack(model, jobs, engine)]
+
+
+def attempt_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
+    """As `train_stack`, but what has diverged stands in the place of its result: the other models are none the worse
+    for it, and may be of other runs."""
     kinds: dict[tuple, list[int]] = {}
     for place, job in enumerate(jobs):
         kinds.setdefault(_kind(job) if _stackable(job) else (place,), []).append(place)
-    results: dict[int, Result] = {}
+    results: dict[int, Result | Diverged] = {}
     for places in kinds.values():
         longest_first = sorted(places, key=lambda place: -_steps(jobs[place]))
         done = _in_chunks(model, [jobs[place] for place in longest_first], engine, max(1, engine.stack))
@@ -56,9 +65,15 @@ def train_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Resul
     return [results[place] for place in range(len(jobs))]
 
 
-def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> list[Result]:
+def _fine(outcome: Result | Diverged) -> Result:
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
+
+
+def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> list[Result | Diverged]:
     """Jobs of one kind, ``size`` at a time, or half as many where the device has no room for that."""
-    results: list[Result] = []
+    results: list[Result | Diverged] = []
     while len(results) < len(jobs):
         chunk = jobs[len(results) : len(results) + size]
         try:
@@ -72,8 +87,11 @@ def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> 
     return results
 
 
-def _alone(model: Model, job: Job, engine: Engine) -> Result:
-    return train(model, job.work, job.samples, job.indices, engine, job.seed, job.round)
+def _alone(model: Model, job: Job, engine: Engine) -> Result | Diverged:
+    try:
+        return train(model, job.work, job.samples, job.indices, engine, job.seed, job.round)
+    except Diverged as error:
+        return error
 
 
 def _stackable(job: Job) -> bool:
@@ -95,7 +113,8 @@ def _kind(job: Job) -> tuple:
         for phase in job.work.phases
     )  # fmt: skip
     shapes = tuple((name, tuple(value.shape)) for name, value in job.work.start.items())
-    return id(job.samples), shapes, tuple(phases)
+    image = job.samples.batch(job.indices[:1]).images
+    return image.shape, image.dtype, shapes, tuple(phases)
 
 
 def _steps(job: Job) -> int:
@@ -107,19 +126,22 @@ def _phase_steps(phase: Phase, job: Job) -> int:
     return phase.epochs * math.ceil(len(job.indices) / phase.batch_size) if phase.steps is None else phase.steps
 
 
-def _together(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result]:
+def _together(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
     """Jobs of one kind, those with most steps first."""
     stack = {name: _stacked([job.work.start[name].detach() for job in jobs]) for name in jobs[0].work.start}
     counts, seen, losses = [0] * len(jobs), [0] * len(jobs), [math.nan] * len(jobs)
+    diverged: dict[int, Diverged] = {}
     for number in range(len(jobs[0].work.phases)):
         for place, (mean, steps, images) in enumerate(_phase(model, stack, jobs, number, engine)):
             counts[place], seen[place], losses[place] = counts[place] + steps, seen[place] + images, mean
             if steps and not math.isfinite(mean):
-                raise Diverged.of_client(jobs[place].round, jobs[place].work.client, jobs[place].work.role)
-    return [
+                job = jobs[place]
+                diverged.setdefault(place, Diverged.of_client(job.round, job.work.client, job.work.role))
+    results = (
         Result(job.work, {name: value[place].clone() for name, value in stack.items()}, *facts)
         for place, (job, *facts) in enumerate(zip(jobs, counts, seen, losses, strict=True))
-    ]
+    )
+    return [diverged.get(place, result) for place, result in enumerate(results)]
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
@@ -141,7 +163,7 @@ def _phase(
     total = torch.zeros(len(jobs), device=engine.device)
     for step in range(max(steps, default=0)):
         active = sum(count > step for count in steps)
-        batch = _padded(jobs[0].samples, [own[step] for own in rows[:active]])
+        batch = _padded([job.samples for job in jobs[:active]], [own[step] for own in rows[:active]])
         leaves = {name: value[:active].detach().requires_grad_() for name, value in trained.items()}
         params = {name: value[:active] for name, value in stack.items()} | leaves
         parts = {path: value[:active] for path, value in tensors.items()}
@@ -163,17 +185,33 @@ def _order(job: Job, phase: Phase, number: int) -> Iterator[Tensor]:
     return batches(phase, job.indices, stream)
 
 
-def _padded(samples: Samples, rows: Sequence[Tensor]) -> Batch:
+def _gathered(samples: Sequence[Samples], rows: Tensor) -> Batch:
+    """Images [M, B, ...] and labels [M, B] of the models' own ``samples`` at ``rows`` [M, B]; one look into each
+    source."""
+    sources: dict[int, list[int]] = {}
+    for place, source in enumerate(samples):
+        sources.setdefault(id(source), []).append(place)
+    parts = [samples[places[0]].batch(rows[places].flatten()) for places in sources.values()]
+    images = torch.cat([part.images for part in parts]).unflatten(0, (len(rows), -1))
+    labels = torch.cat([part.labels for part in parts]).view(rows.shape)
+    order = [place for places in sources.values() for place in places]
+    if order == sorted(order):
+        return Batch(images, labels)
+    back = torch.tensor(order, device=rows.device).argsort()
+    return Batch(images[back], labels[back])
+
+
+def _padded(samples: Sequence[Samples], rows: Sequence[Tensor]) -> Batch:
     """Images [M, B, ...] and labels [M, B]; a batch that is short is filled up with images that have no label."""
     longest = max(len(own) for own in rows)
     filled = torch.stack([torch.cat([own, own[:1].expand(longest - len(own))]) for own in rows])
-    batch = samples.batch(filled.flatten())
-    labels = batch.labels.view(filled.shape)
+    batch = _gathered(samples, filled)
+    labels = batch.labels
     if any(len(own) < longest for own in rows):
         places = torch.arange(longest, device=labels.device)
         sizes = torch.tensor([len(own) for own in rows], device=labels.device)
         labels = torch.where(places < sizes[:, None], labels, PADDING)
-    return Batch(batch.images.unflatten(0, filled.shape), labels)
+    return Batch(batch.images, labels)
 
 
 def _losses(
