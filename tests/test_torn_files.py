@@ -195,18 +195,30 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no-locks"])
-def test_two_processes_in_one_folder_end_in_the_same_right_files(
-    bench: Bench, other: Server, tmp_path: Path, locks: bool
+def test_the_second_process_in_a_folder_waits_and_has_nothing_to_do(
+    bench: Bench, other: Server, tmp_path: Path
 ) -> None:
     command = bench.command("federate", tmp_path / "run")
-    bench.server.start(command, locks=locks)
-    other.start(command, locks=locks)
+    bench.server.start(command, Death(signal.SIGSTOP, where="renamed", count=5), log=tmp_path / "first.log")
+    first = wait_for(tmp_path / "first.log", r"process (\d+)(?=.*round 5/)")
+    other.start(command, log=tmp_path / "second.log")
+    wait_for(tmp_path / "second.log", "(waiting)")
+    os.kill(int(first), signal.SIGCONT)
+    ends = [bench.server.finish(), other.finish()]
+    assert [end.status for end in ends] == [0, 0], ends
+    assert "waiting" not in ends[0].said and "nothing to do" in ends[1].said
+    assert not differing(artefacts(tmp_path / "run"), artefacts(bench.whole("federate")))
+
+
+def test_without_locks_two_processes_in_one_folder_end_in_the_same_right_files(
+    bench: Bench, other: Server, tmp_path: Path
+) -> None:
+    command = bench.command("federate", tmp_path / "run")
+    bench.server.start(command, locks=False)
+    other.start(command, locks=False)
     ends = [bench.server.finish(), other.finish()]
     assert [end.status for end in ends] == [0, 0], ends
     assert not differing(artefacts(tmp_path / "run"), artefacts(bench.whole("federate")))
-    waited = [one for one in ends if "another process is at work here; waiting" in one.said]
-    assert not locks or (len(waited) == 1 and "nothing to do" in waited[0].said)
 
 
 def test_who_waits_goes_on_where_the_other_one_was_killed(bench: Bench, other: Server, tmp_path: Path) -> None:
