@@ -17,7 +17,7 @@ import torch
 
 from apfl.clock import Arrival, Merge, Schedule, Timeline, rounds_of
 from apfl.errors import UserError
-from apfl.federation import CarryOut, Method, Problem, Round, State, last_sent, run_all
+from apfl.federation import CarryOut, Method, Problem, Round, State, last_sent, one_round, run_all
 from apfl.training import Result
 
 PRIVATE = "clients"
@@ -240,11 +240,10 @@ def _synchronous_round(
 ) -> AsyncRound:
     """A round of `apfl.federation.run` with the clients that report; if nobody does, nothing changes."""
     reporting = [arrival.client for arrival in merge.arrivals]
-    work = method.client_work(now.state, problem, merge.version, reporting) if reporting else []
-    results = carry_out(problem, [(piece, merge.version) for piece in work])
-    state = method.server_update(now.state, problem, merge.version, results) if reporting else now.state
+    state, latest, results = now.state, now.latest, ()
+    if reporting:
+        state, latest, results = one_round(method, problem, now, merge.version, reporting, carry_out)
     sent = now.sent_version | dict.fromkeys(reporting, merge.version - 1)
-    latest = last_sent(problem, now.latest, results)
     return AsyncRound(now.round, state, latest, results, merge.time, merge.version, {}, sent)
 
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,22 +103,32 @@ def run_work(problem: Problem, work: Work, round: int) -> Result:
     return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
 
 
-def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> tuple[Result, ...]:
-    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, or as many at
-    once as the engine stacks. The results are in their order."""
+def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> Iterable[Result]:
+    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, each when its
+    result is asked for, or as many at once as the engine stacks. The results are in their order."""
     if problem.engine.stack < 2:
-        return tuple(run_work(problem, piece, round) for piece, round in work)
+        return (run_work(problem, piece, round) for piece, round in work)
     jobs = [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
     return tuple(train_stack(problem.model, jobs, problem.engine))
 
 
-CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], tuple[Result, ...]]
+CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], Iterable[Result]]
 """What trains, as `run_all` does."""
 
 
 def _samples(problem: Problem, work: Work) -> tuple[Samples, Tensor]:
     """What a piece of work trains on: its own samples, or else the client's training data."""
     return (problem.images, problem.train[work.client]) if work.samples is None else (work.samples, work.indices)
+
+
+def streaming(server_update: Callable) -> Callable:
+    """Mark a `Method.server_update` that goes over its results once and keeps none of them.
+
+    It is given each result when it is trained, so that memory holds one model and not one of every client. A method
+    that overrides `server_update` without this mark gets a sequence, whatever its base does.
+    """
+    server_update.streaming = True
+    return server_update
 
 
 class Method:
@@ -158,7 +169,8 @@ class Method:
         raise TypeError(f"{type(self).__name__} defines no client_work")
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
-        """The state after the round; ``results`` are in the order of the clients, and may be empty."""
+        """The state after the round; ``results`` are in the order of the clients, and may be empty. With the mark
+        `streaming` they can be gone over only once."""
         raise TypeError(f"{type(self).__name__} defines no server_update")
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
@@ -200,7 +212,8 @@ class BaseModels:
 
 @dataclass(frozen=True)
 class Round:
-    """The federation after a round: the method's state and the last local model of each client."""
+    """The federation after a round: the method's state, the last local model of each client, and the round's results,
+    without their parameters if those were streamed and are not to be kept."""
 
     round: int
     state: State
@@ -228,11 +241,31 @@ def run(
         yield now
     clients = method.clients(problem)
     for number in range(now.round + 1, problem.training.rounds + 1):
-        work = method.client_work(now.state, problem, number, clients)
-        results = carry_out(problem, [(piece, number) for piece in work])
-        state = method.server_update(now.state, problem, number, results)
-        now = Round(number, state, last_sent(problem, now.latest, results), results)
+        now = Round(number, *one_round(method, problem, now, number, clients, carry_out))
         yield now
+
+
+def one_round(
+    method: Method, problem: Problem, now: Round, number: int, clients: Sequence[int], carry_out: CarryOut
+) -> tuple[State, dict[int, Params], tuple[Result, ...]]:
+    """State, last local models and results of round ``number`` after ``now``, with these clients."""
+    work = method.client_work(now.state, problem, number, clients)
+    results = carry_out(problem, [(piece, number) for piece in work])
+    if not getattr(method.server_update, "streaming", False):
+        results = tuple(results)
+        state = method.server_update(now.state, problem, number, results)
+        return state, last_sent(problem, now.latest, results), results
+    heard: list[Result] = []
+
+    def stream() -> Iterator[Result]:
+        for result in results:
+            heard.append(result if problem.training.keep_local_models else replace(result, params={}))
+            yield result
+
+    sent = stream()
+    state = method.server_update(now.state, problem, number, sent)
+    deque(sent, maxlen=0)  # what the method did not ask for is trained all the same
+    return state, last_sent(problem, now.latest, heard), tuple(heard)
 
 
 def last_sent(problem: Problem, latest: Mapping[int, Params], results: Sequence[Result]) -> dict[int, Params]:
@@ -247,16 +280,33 @@ def weighted_mean(models: Sequence[Params], weights: Sequence[float]) -> Params:
 
     So the mean of equal models is that model, and the mean of one model is itself, bit for bit.
     """
-    total = float(sum(weights))
-    if not models or total <= 0:
-        raise ValueError("a mean needs at least one model of positive weight")
-    mean = {}
-    for name, first in models[0].items():
-        accumulated = torch.zeros_like(first, dtype=torch.float64)
-        for model, weight in zip(models, weights, strict=True):
-            accumulated.add_(model[name].to(torch.float64), alpha=weight)
-        mean[name] = accumulated.div_(total).to(first.dtype)
-    return mean
+    mean = RunningMean()
+    for model, weight in zip(models, weights, strict=True):
+        mean.add(model, weight)
+    return mean.value()
+
+
+class RunningMean:
+    """A `weighted_mean` of models that come one at a time and need not be kept."""
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self._sums: Params = {}
+        self._types: dict[str, torch.dtype] = {}
+
+    def add(self, model: Params, weight: float) -> None:
+        if not self._sums:
+            self._sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in model.items()}
+            self._types = {name: value.dtype for name, value in model.items()}
+        for name, total in self._sums.items():
+            total.add_(model[name].to(torch.float64), alpha=weight)
+        self.weight += weight
+
+    def value(self) -> Params:
+        """The mean; a ValueError if nothing has been added, or only with weight zero."""
+        if self.weight <= 0:
+            raise ValueError("a mean needs at least one model of positive weight")
+        return {name: (total / self.weight).to(self._types[name]) for name, total in self._sums.items()}
 
 
 def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -12,11 +12,11 @@ and the optimiser's state is fresh in each round, since clients are stateless in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.federation import Method, Problem, State, weighted_mean
+from apfl.federation import Method, Problem, RunningMean, State, streaming
 from apfl.training import Result, Work
 
 
@@ -30,12 +30,13 @@ class FedAvg(Method):
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         return [Work(client, state["global"], (problem.phase(),)) for client in clients]
 
-    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
-        trained = [result for result in results if problem.size(result.client)]
-        if not trained:
-            return state
-        weights = [problem.size(result.client) for result in trained]
-        return state | {"global": weighted_mean([result.params for result in trained], weights)}
+    @streaming
+    def server_update(self, state: State, problem: Problem, round: int, results: Iterable[Result]) -> State:
+        mean = RunningMean()
+        for result in results:
+            if size := problem.size(result.client):
+                mean.add(result.params, size)
+        return state | {"global": mean.value()} if mean.weight else state
 
 
 METHOD = FedAvg
