@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import Record, place
+from benchmarks.measuring import Record, cores, place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,11 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LEFT_OUT = pytest.StashKey[list[dict[str, str]]]()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture

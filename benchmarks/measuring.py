@@ -6,6 +6,7 @@ and a ratio is the median over the pairs.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ ORDER = ("training", "suites", "gpu", "server", "generator", "data", "clock", "p
 def place(topic: str) -> int:
     """Where a topic stands on the page."""
     return ORDER.index(topic) if topic in ORDER else len(ORDER)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,46 @@
+"""Partitions.
+
+`apfl.data.partition.make_partition`: 200,000 images of ten classes shared among 10,000 clients, with the test parts of
+all clients. Dirichlet is asked for one image a client at least: the usual ten for each of 10,000 clients are next to
+impossible with these images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import pytest
+
+from apfl.data.dataset import Dataset
+from apfl.data.partition import make_partition
+from benchmarks.measuring import in_turn
+
+SETTINGS = {
+    "IID": "iid-clients10000",
+    "Dirichlet, alpha 1": "dirichlet-alpha1-clients10000-min1",
+    "pathological, 2 classes a client": "pathological-classes2-clients10000",
+}
+
+
+def dataset(count: int) -> Dataset:
+    """Labels that are not in order; all images are one, because no partition looks at them."""
+    labels = np.random.default_rng(0).integers(0, 10, count)
+    images = np.broadcast_to(np.zeros((1, 1, 32, 32), np.uint8), (count, 1, 32, 32))
+    return Dataset("random", images, labels, tuple("abcdefghij"), {"kind": "random"})
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def bench_partition(benchmark, record, quick, kind: str) -> None:
+    """Sharing 200,000 images among 10,000 clients."""
+    data = dataset(200_000)
+
+    def share() -> float:
+        began = time.perf_counter()
+        made = make_partition(data, SETTINGS[kind], seed=0)
+        assert made.clients == 10_000
+        return time.perf_counter() - began
+
+    (seconds,) = in_turn(benchmark, 1 if quick else 3, share)
+    record(f"{kind} (`{SETTINGS[kind]}`)", statistics.median(seconds), "s")

@@ -1,0 +1,158 @@
+"""docs/performance.md and its plots, from what `make bench` measured.
+
+    python -m benchmarks.performance build/performance.json   # the run's JSON -> docs/measurements/performance.json
+                                                              # -> docs/performance.md, docs/images/performance-*.svg
+
+The page is a function of the committed JSON file alone, as a test holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import bound, place
+
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "docs" / "measurements" / "performance.json"
+PAGE = ROOT / "docs" / "performance.md"
+IMAGES = ROOT / "docs" / "images"
+COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<"}
+
+INTRODUCTION = """\
+# Performance
+
+What the suite costs, measured by one command on one machine:
+
+    make bench
+
+It binds itself to two cores (`BENCH="--bench-cores 4"`: to four; `BENCH=--quick`: a trial in a minute or two), so leave
+them alone meanwhile. It writes [the measurements](measurements/performance.json) and makes this page of them. Machines
+are shared and their clocks drift: where two things are compared, they are measured in turn within the same run, and the
+ratio is the median over such pairs. *Asked* is what this project asks of itself: of the ratio, where there is one."""
+
+
+def trimmed(raw: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs of pytest-benchmark's JSON: machine, date, and the topics with their figures and curves."""
+    topics: dict[str, dict[str, Any]] = {}
+    for said in [one["extra_info"] for one in raw["benchmarks"]] + raw["left_out"]:
+        if "topic" not in said:
+            continue
+        head = {name: said[name] for name in ("topic", "title", "about")}
+        topic = topics.setdefault(said["topic"], head | {"figures": [], "series": [], "left_out": []})
+        topic["figures"] += [_rounded(entry) for entry in said.get("figures", [])]
+        topic["series"] += [_rounded(entry) for entry in said.get("series", [])]
+        if "reason" in said:
+            topic["left_out"].append({"what": said["what"], "reason": said["reason"]})
+    commit = raw.get("commit_info", {})
+    return {
+        "date": raw["datetime"][:10],
+        "commit": {"id": commit.get("id"), "changed": commit.get("dirty")},
+        "machine": raw["machine_info"]["bench"],
+        "topics": sorted(topics.values(), key=lambda topic: place(topic["topic"])),
+    }
+
+
+def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
+    """Five digits of each number: more are noise."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(part) for part in value]
+        return float(f"{value:.5g}") if isinstance(value, float) else value
+
+    return {name: short(value) for name, value in entry.items()}
+
+
+def met(entry: dict[str, Any]) -> bool | None:
+    """Does the ratio, or the value where there is no ratio, keep to what is asked? None if nothing is asked."""
+    if entry["asked"] is None:
+        return None
+    sign, limit = bound(entry["asked"])
+    return COMPARE[sign](entry["value"] if entry["ratio"] is None else entry["ratio"], limit)
+
+
+def number(value: float) -> str:
+    """Three digits, or all of those before the point: 3,038; 41.2; 0.0123."""
+    if not math.isfinite(value) or not value:
+        return f"{value:g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(0, digits), 6)}f}"
+
+
+def table(figures: list[dict[str, Any]]) -> list[str]:
+    lines = ["| figure | measured | ratio | against | asked | met |", "| --- | ---: | ---: | --- | ---: | --- |"]
+    for entry in figures:
+        kept = met(entry)
+        cells = [
+            entry["figure"],
+            f"{number(entry['value'])} {entry['unit']}".strip(),
+            "" if entry["ratio"] is None else number(entry["ratio"]),
+            entry["against"] or "",
+            "" if entry["asked"] is None else _asked(entry["asked"]),
+            {None: "", True: "yes", False: "**no**"}[kept],
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return lines
+
+
+def _asked(asked: str) -> str:
+    sign, limit = bound(asked)
+    return f"{SIGNS[sign]} {limit:g}"
+
+
+def page(measured: dict[str, Any]) -> str:
+    """The page, from the trimmed measurements."""
+    machine, commit = measured["machine"], measured["commit"]
+    lines = [INTRODUCTION, ""]
+    if machine["quick"]:
+        lines += ["**A trial run (`--quick`): few and small repetitions. Do not quote these numbers.**", ""]
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory, " if machine["memory_bytes"] else ""
+    commit_id = f", commit {commit['id'][:12]}{' with changes' if commit['changed'] else ''}" if commit["id"] else ""
+    lines += [
+        f"Measured on {measured['date']}: {machine['processor']}, {machine['cores_used']} of {machine['cores']} cores, "
+        f"{memory}{'bf16 in hardware' if machine['bf16'] else 'no bf16 in hardware'}, GPU: {machine['gpu'] or 'none'}; "
+        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}{commit_id}.",
+        "",
+    ]
+    for topic in measured["topics"]:
+        lines += [f"## {topic['title']}", ""]
+        lines += [topic["about"], ""] if topic["about"] else []
+        lines += [*table(topic["figures"]), ""] if topic["figures"] else []
+        if topic["series"]:
+            lines += [f"![{topic['title']}](images/{picture_name(topic)})", ""]
+        lines += [f"- Left out: {one['what']}: {one['reason']}" for one in topic["left_out"]]
+        lines += [""] if topic["left_out"] else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def picture_name(topic: dict[str, Any]) -> str:
+    return f"performance-{topic['topic']}.svg"
+
+
+def main(raw: Path) -> None:
+    """Trim ``raw`` into the committed JSON file, and make page and plots of that."""
+    from benchmarks.performance_plots import draw
+
+    measured = trimmed(json.loads(raw.read_text()))
+    MEASURED.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page(measured))
+    for old in IMAGES.glob("performance-*.svg"):
+        old.unlink()
+    for topic in measured["topics"]:
+        if topic["series"]:
+            (IMAGES / picture_name(topic)).write_bytes(draw(topic))
+    asked = [entry for topic in measured["topics"] for entry in topic["figures"] if entry["asked"] is not None]
+    missed = [entry["figure"] for entry in asked if not met(entry)]
+    print(
+        f"{PAGE.relative_to(ROOT)}: {len(asked) - len(missed)} of {len(asked)} asked figures met", *missed, sep="\n  "
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
