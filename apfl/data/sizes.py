@@ -1,0 +1,28 @@
+"""How many images the known data sets have, official train and test parts together, and how many channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SIZES: Mapping[str, tuple[int, int]] = {
+    "digits": (1797, 1),
+    "photos": (1950, 3),
+    "cifar10": (60_000, 3),
+    "cifar100": (60_000, 3),
+    "emnist": (145_600, 1),
+    "fashion_mnist": (70_000, 1),
+}
+COLOURS = 3
+
+
+def size_of(entry: Mapping[str, Any], name: str) -> int | None:
+    """How many images a study takes of the data set ``name``, whose section of the study is ``entry``; None if nobody
+    knows before it is read."""
+    known, most = SIZES.get(name, (None, COLOURS))[0], entry.get("max_samples")
+    return min(known, most) if known and most else known or most
+
+
+def channels_of(name: str) -> int:
+    """1 for grey, 3 for colour, and for data sets that are not known."""
+    return SIZES.get(name, (0, COLOURS))[1]

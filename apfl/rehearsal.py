@@ -1,0 +1,205 @@
+"""A rehearsal: the code of a method at its true scale, of which only a sample is really computed.
+
+Costs are asked of a method's own code, as no table could know the cost of a method that somebody adds. On a `Stage`
+every loop of local training says how many steps it wants, but the first loops of a kind take only a few, and later ones
+one; the images of a generator and classifications without a gradient are treated alike. What is left out is charged
+at the price of what was done (`Meter`). What is not metered is really done, which is right but takes its time:
+`OutOfTime` ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apfl.federation import Problem
+from apfl.memorization import Memory
+from apfl.nets import Model, Params
+from apfl.training import Engine, Objective, Phase, Step
+
+SAMPLE = 4
+"""Steps that are really taken of a loop whose price is not yet known."""
+LOOPS = 2
+"""Loops of a kind after which its price is known."""
+IMAGES = 100
+"""Images that are really made or classified to know a price."""
+FEWEST = 20
+"""Images that are cheaper to classify than to price."""
+
+
+class OutOfTime(Exception):
+    """A rehearsal takes longer than it may."""
+
+
+@dataclass
+class Spent:
+    """What a piece of code takes, in seconds: really, and with what was left out (once it has ended)."""
+
+    real: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Meter:
+    """Prices by kind of work, in seconds a unit, and how many units were left out."""
+
+    prices: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
+    loops: dict[Hashable, int] = field(default_factory=lambda: defaultdict(int))
+    owed: dict[Hashable, float] = field(default_factory=lambda: defaultdict(float))
+    answers: dict[Hashable, Tensor] = field(default_factory=dict)
+    deadline: float = float("inf")
+    inside: bool = False
+
+    def price(self, kind: Hashable) -> float:
+        return median(self.prices[kind]) if self.prices[kind] else 0.0
+
+    def check(self) -> None:
+        if time.perf_counter() > self.deadline:
+            raise OutOfTime
+
+    @contextmanager
+    def timing(self, limit: float = float("inf")) -> Iterator[Spent]:
+        """Time what is within; `OutOfTime` after ``limit`` real seconds, at the next call of a model."""
+        self.owed.clear()
+        self.inside, spent, began = False, Spent(), time.perf_counter()
+        self.deadline = began + limit
+        try:
+            yield spent
+        finally:
+            self.deadline = float("inf")
+        spent.real = time.perf_counter() - began
+        spent.seconds = spent.real + sum(units * self.price(kind) for kind, units in self.owed.items())
+
+
+class Epochs(int):
+    """A number of epochs: times the steps of an epoch it is the steps that are really taken; the others are owed.
+
+    A loop asks once for each of the batches that its steps get, and is told the same.
+    """
+
+    def __new__(cls, epochs: int, allowed: Callable[[int], int], batches: int) -> Epochs:
+        made = super().__new__(cls, epochs)
+        made.allowed, made.batches, made.asked, made.taken = allowed, batches, 0, 0
+        return made
+
+    def __mul__(self, per_epoch: int) -> int:
+        if self.asked % self.batches == 0:
+            self.taken = self.allowed(int(self) * int(per_epoch))
+        self.asked += 1
+        return self.taken
+
+    __rmul__ = __mul__
+
+
+def _allowed(meter: Meter, kind: Hashable, wanted: int) -> int:
+    known = meter.loops[kind] >= LOOPS
+    taken = min(wanted, 1 if known else SAMPLE)  # a method may divide by the number of steps
+    meter.loops[kind] += taken > 1
+    meter.owed[kind] += wanted - taken
+    return taken
+
+
+@dataclass
+class Timed:
+    """An objective that notes when it is called: from one call to the next, a step has been taken."""
+
+    objective: Objective
+    meter: Meter
+    kind: Hashable
+    last: float = 0.0
+
+    def __call__(self, model: Model, params: Params, trainable: Params, step: Step) -> tuple[Tensor, Params]:
+        now = time.perf_counter()
+        if step.index:  # the first step of a loop ends no other
+            self.meter.prices[self.kind].append(now - self.last)
+        self.last = now
+        self.meter.inside = True
+        try:
+            return self.objective(model, params, trainable, step)
+        finally:
+            self.meter.inside = False
+
+
+@dataclass(frozen=True)
+class Stage(Problem):
+    """A problem whose ordinary phases are metered."""
+
+    meter: Meter = field(default_factory=Meter)
+
+    def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
+        """A phase of which only a sample is carried out; exact gradients on all data are carried out in full."""
+        phase = super().phase(objective, **changes)
+        if phase.batch_size == 0:
+            return phase
+        changed = tuple(name for name in self.start if phase.trainable(name))
+        kind = ("step", _name(phase.objective), changed, phase.batch_size, phase.batches, phase.optimizer.name)
+        timed = Timed(phase.objective, self.meter, kind)
+        if phase.steps is not None:
+            return replace(phase, objective=timed, steps=_allowed(self.meter, kind, phase.steps))
+        epochs = Epochs(phase.epochs, partial(_allowed, self.meter, kind), phase.batches)
+        return replace(phase, objective=timed, epochs=epochs)
+
+
+@dataclass(frozen=True)
+class MeteredModel(Model):
+    """A classifier that, where no gradient is wanted, classifies a sample; it ends what is `OutOfTime`."""
+
+    meter: Meter = field(default_factory=Meter)
+
+    def __call__(self, params: Params, images: Tensor) -> Tensor:
+        self.meter.check()
+        return self._sampled("classify", super().__call__, params, images)
+
+    def features(self, params: Params, images: Tensor) -> Tensor:
+        self.meter.check()
+        return self._sampled("features", super().features, params, images)
+
+    def _sampled(self, kind: str, function: Any, params: Params, images: Tensor) -> Tensor:
+        meter = self.meter
+        if torch.is_grad_enabled() or meter.inside or len(images) < FEWEST:
+            return function(params, images)
+        taken = len(images)
+        if len(meter.prices[kind]) < SAMPLE:
+            meter.answers[kind], seconds = _timed(lambda: function(params, images[:IMAGES]).clone())
+            meter.prices[kind].append(seconds / len(meter.answers[kind]))
+            taken -= len(meter.answers[kind])
+        meter.owed[kind] += taken
+        return meter.answers[kind][torch.arange(len(images)) % len(meter.answers[kind])]
+
+
+@dataclass(frozen=True)
+class MeteredMemory(Memory):
+    """A generator that makes a sample of the images that it is asked for."""
+
+    meter: Meter = field(default_factory=Meter)
+
+    def sample(self, labels: Tensor, stream: torch.Generator, engine: Engine) -> Tensor:
+        kind = ("sample", self.config.width, self.config.noise_dimension)
+        while len(self.meter.prices[kind]) < 2:
+            few = labels[torch.arange(IMAGES) % len(labels)] if len(labels) else torch.zeros(IMAGES, dtype=torch.long)
+            _, seconds = _timed(lambda few=few: super(MeteredMemory, self).sample(few, stream, engine))
+            self.meter.prices[kind].append(seconds / IMAGES)
+        self.meter.owed[kind] += len(labels)
+        channels = self.generator.image[-1].num_features
+        return torch.randn(1, channels, 32, 32).expand(len(labels), -1, -1, -1)
+
+
+def _name(objective: Objective) -> str:
+    """The kind of an objective: its class, and that of its loss."""
+    parts = [objective, *(getattr(objective, "__dict__", {}).get(name) for name in ("loss", "objective"))]
+    return "/".join(getattr(part, "__qualname__", type(part).__qualname__) for part in parts if part is not None)
+
+
+def _timed(function: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    value = function()
+    return value, time.perf_counter() - began
