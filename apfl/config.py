@@ -63,6 +63,7 @@ class Study:
     name: str
     description: str
     seeds: tuple[int, ...]
+    one_job_per: str
     data_root: str
     semantics_root: str
     data: Mapping[str, Mapping[str, Any]]

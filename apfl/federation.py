@@ -108,8 +108,12 @@ def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> Iterable[Resu
     result is asked for, or as many at once as the engine stacks. The results are in their order."""
     if problem.engine.stack < 2:
         return (run_work(problem, piece, round) for piece, round in work)
-    jobs = [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
-    return tuple(train_stack(problem.model, jobs, problem.engine))
+    return tuple(train_stack(problem.model, jobs_of(problem, work), problem.engine))
+
+
+def jobs_of(problem: Problem, work: Sequence[tuple[Work, int]]) -> list[Job]:
+    """Pieces of work, each with its round, with all that it takes to train them."""
+    return [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
 
 
 CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], Iterable[Result]]

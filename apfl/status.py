@@ -33,7 +33,7 @@ RUNS = ("federate", "external", "memorize", "personalize")
 KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report", "claims")
 PAGES = {"report": "report.html", "claims": "verdict/claims.json"}
 """What is made once from the whole study; the log is called after it."""
-ROUND = re.compile(r".*\bround (\d+)/(\d+)\b")
+ROUND = re.compile(r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b")
 LIKENESS: tuple[Callable[[Run], tuple], ...] = (
     lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
     lambda run: (run.stage, run.spec.get("module"), run.dataset),
@@ -112,6 +112,14 @@ def log_of(kind: str, path: str) -> str:
     return "/".join(filter(None, (folder, "logs", f"{rest}.log")))
 
 
+def _log(kind: str, path: str, results: Path) -> str:
+    """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
+    own = log_of(kind, path)
+    both = (own, f"{own.rpartition('/')[0]}/seeds.log") if kind in RUNS else (own,)
+    there = [log for log in both if (results / log).is_file()]
+    return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
+
+
 def left(all_jobs: Sequence[Job]) -> Left:
     """An estimate of the computing time that is left, one run after another."""
     timed = [job for job in all_jobs if job.run and job.seconds is not None]
@@ -142,8 +150,10 @@ def _run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
         state = ended if current else "outdated"
     job = _job(run.stage, run.path, state, results, found, run.inputs.values(), broken)
     share = 0.0
-    if (match := ROUND.match(job.note)) and job.state in ("running", "stopped"):
-        rounds, last = map(int, match.groups())
+    match = ROUND.match(job.note)
+    # The log of a job that makes all seeds of a cell may speak of another one.
+    if match and match["seed"] in (None, str(run.seed)) and job.state in ("running", "stopped"):
+        rounds, last = int(match["round"]), int(match["last"])
         if job.state == "stopped":  # it goes on from its checkpoint, if it has one
             every = run.spec["training"]["checkpoint_every"]
             rounds = rounds // every * every if (results / run.path / "checkpoint.safetensors").is_file() else 0
@@ -192,7 +202,7 @@ def _job(
     kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Any, broken: str = ""
 ) -> Job:
     """A job whose result is there (``made`` says in which state), or else what its log says of it."""
-    log = log_of(kind, path)
+    log = _log(kind, path, results)
     if made in ("done", "diverged"):
         return Job(kind, path, log, made)
     said = joblog.read(results / log)

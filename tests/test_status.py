@@ -111,6 +111,21 @@ def test_a_job_runs_as_long_as_its_process_lives_and_is_stopped_once_that_is_kil
     assert states(tmp_path)[path].share == 0.5, "it goes on after round 5, as checkpoint_every says"
 
 
+def test_the_log_of_a_job_that_makes_all_seeds_counts_for_each_of_them(tmp_path: Path) -> None:
+    (tmp_path / FOLDER.replace("/runs/", "/logs/runs/") / "fedavg").mkdir(parents=True)
+    cell = tmp_path / FOLDER.replace("/runs/", "/logs/runs/") / "fedavg/seeds.log"
+    cell.write_text("job federate on elsewhere, process 7\nFedAvg, seed 1: round 5/10  12 samples/s\n")
+    found = states(tmp_path)
+    first, second = (found[f"{FOLDER}/fedavg/seed{seed}"] for seed in (0, 1))
+    assert [first.state, second.state] == ["running", "running"]
+    assert [first.share, second.share] == [0.0, 0.5], "the line speaks of seed 1"
+    cell.write_text("job federate on elsewhere, process 7\napfl: error: x: wrong; mend it\n")
+    assert states(tmp_path)[f"{FOLDER}/fedavg/seed0"].error == "apfl: error: x: wrong; mend it"
+    log(tmp_path, f"{FOLDER}/fedavg/seed0", "job federate on elsewhere, process 8\nFedAvg, seed 0: round 1/10\n")
+    os.utime(cell, (1.0, 1.0))
+    assert states(tmp_path)[f"{FOLDER}/fedavg/seed0"].share == 0.1, "its own log is younger"
+
+
 def test_looking_at_a_log_does_not_keep_a_job_from_locking_it(tmp_path: Path) -> None:
     file = tmp_path / "job.log"
     file.touch()

@@ -13,13 +13,28 @@ from apfl.errors import UserError
 Spec = Annotated[
     str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
 ]
+SEVERAL = "; once for each run"
+Specs = Annotated[
+    list[str],
+    typer.Option(
+        "--spec",
+        help="A run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study. Given several times "
+        "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+    ),
+]
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
-PartitionPath = Annotated[Path, typer.Option("--partition", help="Partition made by `apfl partition`.")]
-Semantics = Annotated[Path | None, typer.Option(help="Class embeddings made by `apfl semantics`.")]
-Proxy = Annotated[Path | None, typer.Option(help="Unlabelled images for distillation, made by `apfl data`.")]
-Base = Annotated[Path, typer.Option("--run", help="Folder of the federated run to start from.")]
-Generator = Annotated[Path | None, typer.Option(help="Folder made by `apfl memorize`.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Datas = Annotated[list[Path], typer.Option("--data", help=f"Data set made by `apfl data`{SEVERAL}.")]
+Partitions = Annotated[list[Path], typer.Option("--partition", help=f"Partition made by `apfl partition`{SEVERAL}.")]
+Semantics = Annotated[
+    list[Path] | None, typer.Option("--semantics", help=f"Class embeddings made by `apfl semantics`{SEVERAL}.")
+]
+Proxies = Annotated[
+    list[Path] | None,
+    typer.Option("--proxy", help=f"Unlabelled images for distillation, made by `apfl data`{SEVERAL}."),
+]
+Bases = Annotated[list[Path], typer.Option("--run", help=f"Folder of the federated run to start from{SEVERAL}.")]
+Generators = Annotated[list[Path] | None, typer.Option("--generator", help=f"Folder made by `apfl memorize`{SEVERAL}.")]
+Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -49,53 +64,72 @@ def initial(
 
 
 def federate(
-    spec: Spec, data: Data, partition: PartitionPath, out: Out, semantics: Semantics = None, proxy: Proxy = None,
+    spec: Specs, data: Datas, partition: Partitions, out: Outs, semantics: Semantics = None, proxy: Proxies = None,
     device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train a federated method and record the accuracies of its models."""
-    from apfl.artifacts import require_output
-    from apfl.stages.federate import federate as stage
-    from apfl.stages.inputs import Inputs
+    from apfl.stages.several import federate_all
     from apfl.tuning import tune_process
 
     tune_process()
-    require_output(out)
-    stage(_specification(spec), Inputs(data, partition, semantics, proxy), out, device)
+    federate_all(_calls(spec, out, data=data, partition=partition, semantics=semantics, proxy=proxy), device)
 
 
 def memorize(
-    spec: Spec,
-    data: Data,
-    partition: PartitionPath,
-    semantics: Semantics,
-    base: Base,
-    out: Out,
+    spec: Specs, data: Datas, partition: Partitions, semantics: Semantics, run: Bases, out: Outs,
     device: Device = "auto",
-) -> None:
+) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
-    from apfl.artifacts import require_output
-    from apfl.stages.inputs import Inputs
     from apfl.stages.memorize import memorize_run
+    from apfl.stages.several import one_after_another
     from apfl.tuning import tune_process
 
     tune_process()
-    require_output(out)
-    memorize_run(_specification(spec), Inputs(data, partition, semantics), base, out, device)
+    one_after_another(
+        _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run),
+        lambda call: memorize_run(call.specification, call.inputs, call.base, call.out, device),
+    )
 
 
 def personalize(
-    spec: Spec, data: Data, partition: PartitionPath, base: Base, out: Out, generator: Generator = None,
+    spec: Specs, data: Datas, partition: Partitions, run: Bases, out: Outs, generator: Generators = None,
     device: Device = "auto",
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
-    from apfl.artifacts import require_output
-    from apfl.stages.inputs import Inputs
     from apfl.stages.personalize import personalize_run
+    from apfl.stages.several import one_after_another
     from apfl.tuning import tune_process
 
     tune_process()
-    require_output(out)
-    personalize_run(_specification(spec), Inputs(data, partition), base, generator, out, device)
+    one_after_another(
+        _calls(spec, out, data=data, partition=partition, run=run, generator=generator),
+        lambda call: personalize_run(call.specification, call.inputs, call.base, call.generator, call.out, device),
+    )
+
+
+def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Any]:
+    """The runs that a command line asks for: of each option the value that stands at the run's place."""
+    from apfl.artifacts import require_output
+    from apfl.stages.inputs import Inputs
+    from apfl.stages.several import Call
+
+    for name, values in {"out": outs, **paths}.items():
+        if values and len(values) != len(specs):
+            raise UserError(
+                f"--{name}: given {len(values)} times, but --spec {len(specs)} times; give both once for every run"
+            )
+    if len(set(outs)) < len(outs):
+        raise UserError("--out: two runs have the same folder; give each run its own")
+    for out in outs:
+        require_output(out)
+    files = {name: values or [None] * len(specs) for name, values in paths.items()}
+
+    def call(place: int, spec: str) -> Call:
+        own = {name: values[place] for name, values in files.items()}
+        base, generator = own.pop("run", None), own.pop("generator", None)
+        return Call(_specification(spec), Inputs(**own), outs[place], base, generator)
+
+    return [call(place, spec) for place, spec in enumerate(specs)]
 
 
 def _specification(text: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from apfl.asynchronous import AsyncRound, check_schedule, payload, run_clock, st
 from apfl.clock import Schedule, Timeline, plan
 from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import BaseModels, Method, Problem, Round, run
+from apfl.federation import BaseModels, CarryOut, Method, Problem, Round, run, run_all
 from apfl.locks import alone_in
 from apfl.nets import Params
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem, method_of
@@ -184,11 +184,19 @@ def _number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
     return {int(text): value for text, value in by_text.items()}
 
 
-def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device: str = "auto") -> dict[str, Any]:
+def federate(
+    specification: Mapping[str, Any],
+    inputs: Inputs,
+    out: Path,
+    device: str = "auto",
+    carry_out: CarryOut = run_all,
+    beside: int = 1,
+) -> dict[str, Any]:
     """Run a method and write ``metrics.parquet``, ``state.safetensors`` and ``run.json`` to ``out``; returns the
     record.
 
     A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
+    ``carry_out`` is what trains; ``beside`` runs share it, and its time.
     """
     check_specification(specification, "method", "module")
     method = method_of(specification)
@@ -206,23 +214,23 @@ def federate(specification: Mapping[str, Any], inputs: Inputs, out: Path, device
     schedule, timeline = scheduled(specification, method, problem)
     with alone_in(out):
         if not finished(out, record):  # by the process that was waited for
-            _carry_out(method, problem, schedule, timeline, record, out)
+            _carry_out(method, problem, schedule, timeline, record, out, carry_out, Stopwatch(beside))
     return record
 
 
 def _carry_out(
     method: Method, problem: Problem, schedule: Schedule | None, timeline: Timeline | None, record: dict[str, Any],
-    out: Path,
+    out: Path, carry_out: CarryOut, watch: Stopwatch,
 ) -> None:  # fmt: skip
     """Train from the start or from the last checkpoint, and write the run; ``record`` is completed."""
-    specification, checkpoint, watch, status = record["specification"], out / CHECKPOINT, Stopwatch(), "finished"
+    specification, checkpoint, status = record["specification"], out / CHECKPOINT, "finished"
     restored = read_checkpoint(checkpoint, record, str(problem.engine.device))
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier = header["rows"], header["seconds"]
     try:
-        rounds = run(method, problem, start)
+        rounds = run(method, problem, start, carry_out)
         if schedule:
-            rounds = run_clock(method, problem, schedule, timeline, start)
+            rounds = run_clock(method, problem, schedule, timeline, start, carry_out)
         for now in _evaluated(method, problem, rounds, rows, saved):
             _print_round(method, problem, now, rows, watch, first=start.round if start else 0)
             if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < problem.training.rounds:
@@ -291,7 +299,7 @@ def _print_round(
     here = [row for row in rows if row["round"] == now.round]
     accuracy = f"  pooled {100 * headline(here, method.model):5.2f} %" if here else ""
     print(
-        f"{method.title}: round {now.round}/{problem.training.rounds}{accuracy}"
+        f"{method.title}, seed {problem.seed}: round {now.round}/{problem.training.rounds}{accuracy}"
         f"  {samples / max(seconds, 1e-9):,.0f} samples/s  {time.strftime('%H:%M:%S', time.gmtime(left))} left",
         flush=True,
     )

@@ -134,12 +134,18 @@ def method_of(specification: Mapping[str, Any]) -> Any:
     return load_method(module, parameters)
 
 
+def engine_of(specification: Mapping[str, Any], device: str = "auto", precision: str | None = None) -> Engine:
+    """What a run is computed with."""
+    training = configure(TrainingConfig, specification["training"], "training")
+    return Engine.choose(precision or training.precision, device)
+
+
 def load_problem(
     specification: Mapping[str, Any], inputs: Inputs, device: str = "auto", precision: str | None = None
 ) -> Problem:
     """The problem that a specification states, on the artefacts that a stage is given."""
     training = configure(TrainingConfig, specification["training"], "training")
-    engine = Engine.choose(precision or training.precision, device)
+    engine = engine_of(specification, device, precision)
     seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
     dataset, partition = load_dataset(inputs.data), load_partition(inputs.partition)
     check_match(dataset, partition)

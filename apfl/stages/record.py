@@ -70,19 +70,20 @@ def recorded(out: Path, record: dict[str, Any], *names: str) -> Iterator[None]:
 
 
 class Stopwatch:
-    """Wall-clock seconds since the start, and since the last lap."""
+    """Wall-clock seconds since the start, and since the last lap; of runs side by side, each one's share of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: int = 1) -> None:
         self.start = self.last = time.perf_counter()
+        self.beside = beside
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.start
+        return (time.perf_counter() - self.start) / self.beside
 
     def lap(self) -> float:
         now = time.perf_counter()
         before, self.last = self.last, now
-        return now - before
+        return (now - before) / self.beside
 
     def usage(self, problem: Problem) -> dict[str, Any]:
         """Device, precision, threads and peak memory in bytes."""

@@ -6,19 +6,13 @@ rule memorize:
     input:
         unpack(generator_inputs),
     output:
-        generator="results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/generator.safetensors",
-        record="results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/run.json",
-        samples=report(
-            "results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/samples.png",
-            caption="../report/samples.rst",
-            category="Synthetic images",
-            subcategory="{dataset}",
-            labels={"setting": "{setting}", "generator": "{method}", "seed": "{seed}"},
-        ),
+        generator=each_seed("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/generator.safetensors"),
+        record=each_seed("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/run.json"),
+        samples=pictures_of_samples("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/samples.png"),
     log:
-        "results/{study}/logs/generators/{dataset}/{setting}/{method}/seed{seed}.log",
+        job_file("results/{study}/logs/generators/{dataset}/{setting}/{method}/seed{seed}.log"),
     benchmark:
-        "results/{study}/benchmarks/generators/{dataset}/{setting}/{method}/seed{seed}.tsv"
+        job_file("results/{study}/benchmarks/generators/{dataset}/{setting}/{method}/seed{seed}.tsv")
     priority: 20
     conda:
         "../../environment.yml"
@@ -28,24 +22,22 @@ rule memorize:
         mem_mb=8000,
         runtime=1440,
     params:
-        spec=generator_spec,
+        runs=generator_calls,
         code=generator_code,
-        options=generator_options,
-        out=subpath(output.record, parent=True),
     shell:
-        "python -m apfl memorize --spec {params.spec:q} {params.options} --out {params.out:q} > {log:q} 2>&1"
+        "python -m apfl memorize {params.runs} > {log:q} 2>&1"
 
 
 rule personalize:
     input:
         unpack(run_inputs),
     output:
-        metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
-        record="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json",
+        metrics=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet"),
+        record=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json"),
     log:
-        "results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log",
+        job_file("results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log"),
     benchmark:
-        "results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv"
+        job_file("results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv")
     wildcard_constraints:
         method=variants("personalize"),
     priority: 10
@@ -57,9 +49,7 @@ rule personalize:
         mem_mb=8000,
         runtime=1440,
     params:
-        spec=run_spec,
+        runs=run_calls,
         code=run_code,
-        options=run_options,
-        out=subpath(output.record, parent=True),
     shell:
-        "python -m apfl personalize --spec {params.spec:q} {params.options} --out {params.out:q} > {log:q} 2>&1"
+        "python -m apfl personalize {params.runs} > {log:q} 2>&1"

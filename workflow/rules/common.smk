@@ -92,6 +92,42 @@ def gpus():
     return int(not workflow.remote_exec and shutil.which("nvidia-smi") is not None)
 
 
+def one_job_per():
+    """Whether a training job makes the run of one "seed" or those of a "cell".
+
+    Jobs on other machines read this file too, and are told in the environment what was decided where they were planned.
+    """
+    if workflow.is_main_process:
+        auto = "cell" if gpus() else "seed"
+        os.environ["APFL_ONE_JOB_PER"] = auto if STUDY.one_job_per == "auto" else STUDY.one_job_per
+    return os.environ.get("APFL_ONE_JOB_PER", "seed")
+
+
+PER_CELL = one_job_per() == "cell"
+
+
+envvars:
+    "APFL_ONE_JOB_PER",
+
+
+def each_seed(pattern):
+    """A file of the one seed of a training job, or of all its seeds."""
+    return [pattern.replace("{seed}", str(seed)) for seed in STUDY.seeds] if PER_CELL else [pattern]
+
+
+def job_file(pattern):
+    """A file of a training job, such as its log."""
+    return pattern.replace("seed{seed}", "seeds") if PER_CELL else pattern
+
+
+def pictures_of_samples(pattern):
+    """What generators make, for the report."""
+    common = {"caption": "../report/samples.rst", "category": "Synthetic images", "subcategory": "{dataset}"}
+    seeds = map(str, STUDY.seeds) if PER_CELL else ["{seed}"]
+    labels = [{"setting": "{setting}", "generator": "{method}", "seed": seed} for seed in seeds]
+    return [report(path, labels=own, **common) for path, own in zip(each_seed(pattern), labels, strict=True)]
+
+
 def any_of(values):
     """A regular expression for a wildcard that takes these values and no other."""
     return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
@@ -121,58 +157,64 @@ def as_options(values):
     return " ".join(f"--{name} {value}" for name, value in values.items())
 
 
-# Runs: their inputs, options, specification and code.
+# Runs: their inputs, options, specification and code. A training job makes one run, or a cell's runs of all seeds.
 
 
-def run_of(wildcards, kind="runs"):
-    """The run whose folder the wildcards spell out."""
-    return RUNS[f"{STUDY.name}/{kind}/{wildcards.dataset}/{wildcards.setting}/{wildcards.method}/seed{wildcards.seed}"]
+def runs_of(wildcards, kind="runs"):
+    """The runs whose folders the wildcards spell out."""
+    place = f"{STUDY.name}/{kind}/{wildcards.dataset}/{wildcards.setting}/{wildcards.method}"
+    seeds = [wildcards.seed] if "seed" in wildcards.keys() else STUDY.seeds
+    return [RUNS[f"{place}/seed{seed}"] for seed in seeds]
 
 
-def generator_of(wildcards):
-    return run_of(wildcards, "generators")
+def generators_of(wildcards):
+    return runs_of(wildcards, "generators")
 
 
-def files_of(run):
-    """By name, the files that a run reads."""
-    read = {name: os.path.join(path, READ_FROM_A_RUN.get(name, "")).rstrip(os.sep) for name, path in run.inputs.items()}
-    return under_results(read)
+def files_of(runs):
+    """By name, the files that runs read."""
+    read = {}
+    for run in runs:
+        for name, path in under_results(run.inputs).items():
+            read.setdefault(name, {})[os.path.join(path, READ_FROM_A_RUN.get(name, "")).rstrip(os.sep)] = None
+    return {name: list(paths) for name, paths in read.items()}
 
 
-def options_of(run):
-    return as_options({name: shlex.quote(path) for name, path in under_results(run.inputs).items()})
+def calls_of(runs):
+    """What the command line takes for runs: specification, files and folder of each."""
+    calls = []
+    for run in runs:
+        given = {
+            "spec": canonical_json(run.spec),
+            **under_results(run.inputs),
+            "out": os.path.join("results", run.path),
+        }
+        calls.append(as_options({name: shlex.quote(value) for name, value in given.items()}))
+    return " ".join(calls)
 
 
 def run_inputs(wildcards):
-    return files_of(run_of(wildcards))
+    return files_of(runs_of(wildcards))
 
 
-def run_options(wildcards):
-    return options_of(run_of(wildcards))
-
-
-def run_spec(wildcards):
-    return canonical_json(run_of(wildcards).spec)
+def run_calls(wildcards):
+    return calls_of(runs_of(wildcards))
 
 
 def run_code(wildcards):
-    return code(*run_of(wildcards).modules)
+    return code(*runs_of(wildcards)[0].modules)
 
 
 def generator_inputs(wildcards):
-    return files_of(generator_of(wildcards))
+    return files_of(generators_of(wildcards))
 
 
-def generator_options(wildcards):
-    return options_of(generator_of(wildcards))
-
-
-def generator_spec(wildcards):
-    return canonical_json(generator_of(wildcards).spec)
+def generator_calls(wildcards):
+    return calls_of(generators_of(wildcards))
 
 
 def generator_code(wildcards):
-    return code(*generator_of(wildcards).modules)
+    return code(*generators_of(wildcards)[0].modules)
 
 
 def run_files():

@@ -1,17 +1,17 @@
-# Federated training: one rule for all methods, one job for a method in a setting with a seed.
+# Federated training: one rule for all methods, one job for a method in a setting, with a seed or with all.
 
 
 rule federate:
     input:
         unpack(run_inputs),
     output:
-        metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
-        state="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors",
-        record="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json",
+        metrics=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet"),
+        state=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors"),
+        record=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json"),
     log:
-        "results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log",
+        job_file("results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log"),
     benchmark:
-        "results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv"
+        job_file("results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv")
     wildcard_constraints:
         method=variants("federate"),
     # Those that others wait for, and the longest, come first.
@@ -24,9 +24,7 @@ rule federate:
         mem_mb=8000,
         runtime=1440,
     params:
-        spec=run_spec,
+        runs=run_calls,
         code=run_code,
-        options=run_options,
-        out=subpath(output.record, parent=True),
     shell:
-        "python -m apfl federate --spec {params.spec:q} {params.options} --out {params.out:q} > {log:q} 2>&1"
+        "python -m apfl federate {params.runs} > {log:q} 2>&1"

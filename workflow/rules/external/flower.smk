@@ -39,13 +39,11 @@ rule flower:
         mem_mb=8000,
         runtime=1440,
     params:
-        spec=run_spec,
-        options=run_options,
-        out=subpath(output.record, parent=True),
+        run=run_calls,
         # Without conda, the environment that `make flower` makes.
         python=external_python("flower"),
     # The program gets these files and no more: not the suite's modules, not where other data lie, none of the user's keys.
     shell:
         'env -i PATH="$PATH" ${{HOME+HOME="$HOME"}} ${{TMPDIR+TMPDIR="$TMPDIR"}}'
         ' ${{OMP_NUM_THREADS+OMP_NUM_THREADS="$OMP_NUM_THREADS"}} ${{LD_LIBRARY_PATH+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"}}'
-        " {params.python:q} {input.script:q} --spec {params.spec:q} {params.options} --out {params.out:q} > {log:q} 2>&1"
+        " {params.python:q} {input.script:q} {params.run} > {log:q} 2>&1"
