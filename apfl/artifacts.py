@@ -29,6 +29,7 @@ from apfl.locks import open_part
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     import torch
 
 MOST_BYTES = 16 << 30
@@ -249,9 +250,14 @@ def _checksum(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) ->
     return total.hexdigest()
 
 
-def write_parquet(path: str | os.PathLike, frame: pd.DataFrame) -> None:
+def write_parquet(path: str | os.PathLike, frame: pd.DataFrame | pa.Table) -> None:
+    """Write a table, without the index if it is a data frame."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
     with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
+        write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:

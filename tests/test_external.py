@@ -90,7 +90,8 @@ def test_flowers_metrics_are_the_table_that_we_would_write(flower) -> None:
     theirs = pd.read_parquet(folder / "out" / "metrics.parquet")
     problem, state = ours(folder, spec)
     rows = evaluate(problem, {"global": state["global"]}, 1)
-    expected = metrics_frame(rows, dataset="digits", setting=SETTING, method="flower", semantics="", reading="", seed=0)
+    identity = {"dataset": "digits", "setting": SETTING, "method": "flower", "semantics": "", "reading": "", "seed": 0}
+    expected = metrics_frame(rows, **identity).to_pandas()
     pd.testing.assert_frame_equal(theirs[list(expected.columns)], expected, atol=1e-4)
     record = read_json(folder / "out" / "run.json")
     assert record["status"] == "finished" and record["specification"] == spec

@@ -333,7 +333,7 @@ def measured(draw: st.DrawFn) -> list[dict]:
 @few
 @given(measured())
 def test_averages_are_between_the_least_and_the_most_and_weights_count(found) -> None:
-    frame = metrics_frame(found, **IDENTITY)
+    frame = metrics_frame(found, **IDENTITY).to_pandas()
     for role in ("non_dropout", "dropout"):
         means = averages(frame, "global", "own", role).set_index("round")
         ours = frame[(frame["client_role"] == role) & (frame["test"] == "own")]
@@ -351,7 +351,7 @@ def test_averages_are_between_the_least_and_the_most_and_weights_count(found) ->
 @few
 @given(measured(), seeds)
 def test_averages_know_no_order_of_rows_and_no_unit_of_weight(found, seed) -> None:
-    frame = metrics_frame(found, **IDENTITY)
+    frame = metrics_frame(found, **IDENTITY).to_pandas()
     mixed = frame.sample(frac=1, random_state=seed % 2**31).assign(train_samples=lambda one: 3 * one["train_samples"])
     for role in ("non_dropout", "dropout"):
         one, other = (averages(table, "global", "pooled", role) for table in (frame, mixed))
@@ -362,7 +362,7 @@ def test_averages_know_no_order_of_rows_and_no_unit_of_weight(found, seed) -> No
 @given(measured())
 def test_the_metrics_table_has_its_columns_and_types_even_without_rows(found) -> None:
     for rows_ in (found, []):
-        frame = metrics_frame(rows_, **IDENTITY)
+        frame = metrics_frame(rows_, **IDENTITY).to_pandas()
         assert tuple(frame.columns) == COLUMNS and len(frame) == len(rows_)
         for name in ("seed", "round", "client", "samples", "train_samples"):
             assert frame[name].dtype == "int64"
