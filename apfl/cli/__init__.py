@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from apfl.errors import UserError
+from apfl.tuning import tune_start
 
 app = typer.Typer(
     name="apfl",
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     which standard output may be as well. SIGTERM ends the process as an exception would, so that no half-written file
     stays; its status is 143, as if nobody had caught it.
     """
+    tune_start()
     _register()
     ended: list[int] = []
 
