@@ -37,9 +37,12 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
 
-bench: $(VENV)/core.stamp ## ratios measured in one run: local training against a bare loop, the server against training
-	python -m benchmarks.local_training
-	python -m benchmarks.virtual_clock
+# BENCH=--quick is a trial; the benchmarks are those of benchmarks/bench_*.py.
+bench: $(VENV)/full.stamp ## what the suite costs, as ratios measured in one run: docs/performance.md
+	@mkdir -p build
+	python -m pytest benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' $(BENCH) \
+	  --benchmark-json build/performance.json --benchmark-columns median,rounds
+	python -m benchmarks.performance build/performance.json
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
 MADE := --results build/reference --out build/reference

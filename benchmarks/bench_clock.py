@@ -60,7 +60,7 @@ def serve(clients: int, concurrency: int, events: int) -> dict[str, float]:
 @pytest.mark.parametrize(("clients", "concurrency"), [(100, 10), (1000, 10), (1000, 100)])
 def bench_events(benchmark, record, quick, clients: int, concurrency: int) -> None:
     """The asynchronous server without training."""
-    arguments = (clients, concurrency, 1000 if quick else 2000)
+    arguments = (clients, concurrency, 300 if quick else 2000)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = benchmark.pedantic(lambda: pool.apply(serve, arguments), rounds=1)
     what = f"without training, {clients:,} clients, {concurrency} in flight"

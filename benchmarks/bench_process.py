@@ -1,0 +1,56 @@
+"""Programs and the workflow.
+
+Start-up is a process of its own, from its start to its end, in turn with one that does nothing but `import torch`. The
+demo is read from what Snakemake left in this folder when it was last made as a whole: the wall-clock time of its run,
+and the seconds that each job took by itself. What is neither is Snakemake's work and waiting for a free core's job.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.demo_times import NoDemo, demo_times
+from benchmarks.measuring import in_turn, ratio
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = {
+    "`python -m apfl --help`": ["-m", "apfl", "--help"],
+    "`python -m apfl methods`": ["-m", "apfl", "methods"],
+    "a training job without training (the imports of `apfl federate`)": ["-c", "import apfl.stages.federate"],
+}
+
+
+def seconds(arguments: list[str]) -> float:
+    """Wall-clock seconds of a Python process."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def bench_start(benchmark, record, quick, program: str) -> None:
+    """Start-up of the command line."""
+    ours, torch = in_turn(
+        benchmark, 2 if quick else 5, lambda: seconds(PROGRAMS[program]), lambda: seconds(["-c", "import torch"])
+    )
+    record(
+        program, statistics.median(ours), "s",
+        ratio=ratio(ours, torch), against=f"`import torch`, {statistics.median(torch):.2f} s",
+    )  # fmt: skip
+
+
+def bench_demo(benchmark, record) -> None:
+    """The demo: its time, and the scheduler's part of it."""
+    try:
+        demo = benchmark.pedantic(lambda: demo_times(ROOT), rounds=1)
+    except NoDemo as error:
+        pytest.skip(str(error))
+    record(f"the demo, {demo.jobs} jobs on {demo.cores} cores", demo.wall / 60, "min", asked="< 8")
+    record("its jobs' own time, of all cores", 100 * demo.busy, "%")
+    record("scheduler, and cores without a job, of all cores", 100 * demo.overhead, "%", asked="<= 10")
