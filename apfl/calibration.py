@@ -1,9 +1,9 @@
 """What the runs of a study cost on this machine, measured in seconds on random images: `Calibration`.
 
-No cost is kept in a table of methods: the code of each method is rehearsed (`apfl.rehearsal`) with its hyper-parameters,
-the network, and the sizes of the data set and its partition, on images that need not be there. A federated run is its
-second round times the rounds (or the share of it that a schedule lets arrive), plus the evaluations; a generator is its
-steps times one step; a personalization is rehearsed as a whole.
+No cost is kept in a table of methods: the code of each method is rehearsed (`apfl.rehearsal`) with its
+hyper-parameters, the network, and the sizes of the data set and its partition, on images that need not be there. A
+federated run is its second round times the rounds (or the share of it that a schedule lets arrive), plus the
+evaluations; a generator is its steps times one step; a personalization is rehearsed as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from apfl.data.partition import Partition, make_partition
 from apfl.data.setting import parse_setting
 from apfl.data.sizes import channels_of, size_of
 from apfl.errors import UserError
-from apfl.evaluation import outcomes, pooled_indices
+from apfl.evaluation import outcomes
 from apfl.federation import BaseModels, Models, Problem, load_method, run
 from apfl.memorization import GeneratorConfig, Memory, build_memory, memorize, teachers_of
 from apfl.nets import Model, build_network, initial_parameters
@@ -58,7 +58,8 @@ class Price:
 class Calibration:
     """The costs of a study's runs by measurement, each measured once and kept.
 
-    Everything is computed on the CPU with one thread, as the jobs of the default profile are.
+    Everything is computed on the CPU with one thread, as the jobs of the default profile are. Seconds are those that
+    the process computes, so that other programs at work do not count.
     """
 
     study: Study
@@ -105,9 +106,9 @@ class Calibration:
         model = Model(problem.model.network)
         indices = torch.arange(len(problem.images.labels)).repeat(2)[:1000]
         for _ in range(2):  # the first time warms up
-            began = time.perf_counter()
+            began = time.process_time()
             outcomes(problem, lambda images: model(problem.start, images), indices)
-            spent = time.perf_counter() - began
+            spent = time.process_time() - began
         return spent / len(indices)
 
     def _rehearse(self, planned: Run) -> Price:
@@ -164,7 +165,7 @@ class Calibration:
         config = GeneratorConfig(**planned.spec["parameters"])
         problem = self._problem(planned)
         base = self._base(problem)
-        teachers, weights = teachers_of(problem, base, config)
+        _, weights = teachers_of(problem, base, config)
         seen = weights.sum(0) > 0
         groups = int(seen.sum()) * max(1, round(config.samples_per_class / config.group))
         steps = -(-groups // (config.batch_size // config.group))
@@ -201,14 +202,15 @@ class Calibration:
         ends: list[float] = []
         model = Model(problem.model.network)
         memorize(memory, model, [problem.start] * teachers, weights, problem.engine, 0,
-                 on_epoch=lambda entry: ends.append(time.perf_counter()))  # fmt: skip
-        return ends[1] - ends[0], time.perf_counter() - ends[1]
+                 on_epoch=lambda entry: ends.append(time.process_time()))  # fmt: skip
+        return ends[1] - ends[0], time.process_time() - ends[1]
 
     def _personalize(self, planned: Run) -> float:
         spec = planned.spec
         generator = self._generators.get(planned.inputs.get("generator", ""))
+        made_by = generator and (generator.width, generator.noise_dimension)
         key = ("personalize", planned.dataset, planned.setting, spec["module"], _frozen(spec["parameters"]),
-               _frozen(_lasting(spec["training"])), generator and (generator.width, generator.noise_dimension))  # fmt: skip
+               _frozen(_lasting(spec["training"])), made_by)  # fmt: skip
 
         def attempt(parameters: Mapping[str, Any], part: float) -> Price:
             problem, memory = self._problem(planned, part), None

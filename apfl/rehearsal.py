@@ -63,20 +63,20 @@ class Meter:
         return median(self.prices[kind]) if self.prices[kind] else 0.0
 
     def check(self) -> None:
-        if time.perf_counter() > self.deadline:
+        if time.process_time() > self.deadline:
             raise OutOfTime
 
     @contextmanager
     def timing(self, limit: float = float("inf")) -> Iterator[Spent]:
         """Time what is within; `OutOfTime` after ``limit`` real seconds, at the next call of a model."""
         self.owed.clear()
-        self.inside, spent, began = False, Spent(), time.perf_counter()
+        self.inside, spent, began = False, Spent(), time.process_time()
         self.deadline = began + limit
         try:
             yield spent
         finally:
             self.deadline = float("inf")
-        spent.real = time.perf_counter() - began
+        spent.real = time.process_time() - began
         spent.seconds = spent.real + sum(units * self.price(kind) for kind, units in self.owed.items())
 
 
@@ -118,7 +118,7 @@ class Timed:
     last: float = 0.0
 
     def __call__(self, model: Model, params: Params, trainable: Params, step: Step) -> tuple[Tensor, Params]:
-        now = time.perf_counter()
+        now = time.process_time()
         if step.index:  # the first step of a loop ends no other
             self.meter.prices[self.kind].append(now - self.last)
         self.last = now
@@ -200,6 +200,6 @@ def _name(objective: Objective) -> str:
 
 
 def _timed(function: Any) -> tuple[Any, float]:
-    began = time.perf_counter()
+    began = time.process_time()
     value = function()
-    return value, time.perf_counter() - began
+    return value, time.process_time() - began

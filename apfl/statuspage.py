@@ -72,10 +72,15 @@ def estimate(left: Left) -> str:
         return f"{said}, and no estimate yet, as none is finished"
     finished = "1 finished run" if left.basis == 1 else f"{left.basis} finished runs"
     basis = f"an estimate from the seconds of {finished}{rest}"
-    return f"{said}, about {_hours(left.seconds)} of computing, one after another ({basis})"
+    return f"{said}, about {hours(left.seconds)} of computing, one after another ({basis})"
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """A stretch of time in words.
+
+    >>> hours(80), hours(600), hours(5400)
+    ('80 s', '10 min', '1.5 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"

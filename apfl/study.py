@@ -7,6 +7,7 @@ serves FedAvg, FedAvg-FT and every ablation of AP-FL, and the rounds that each o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from apfl.errors import UserError
 from apfl.plan import ORDINARY, Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
 from apfl.schedules import Timing, timed
 
-__all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "cells", "load_study", "runs"]
+__all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "asked", "cells", "load_study", "runs"]
 
 OUTPUTS = (
     "table1", "table2", "table3", "table4", "convergence", "dropout",
@@ -95,6 +96,11 @@ def artefacts(study: Study) -> list[Artefact]:
         wanted |= {entry.path: entry for entry in (place.data, place.partition)}
     order = ("data", "partition", "initial", "semantics")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def asked(study: Study) -> dict[str, int]:
+    """By stage, how many runs the cells of the study ask for, over all seeds; equal ones are trained once (`runs`)."""
+    return Counter(run.stage for _, chains in _requests(study) for links in chains for run in links)
 
 
 def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Request]:

@@ -39,23 +39,37 @@ def methods(
 def plan(
     study: StudyFile,
     json: Annotated[bool, typer.Option("--json", help="Print every run with its specification and inputs.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print what would be made, path by path.")] = False,
+    no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Leave out how long it would take.")] = False,
 ) -> None:
-    """Show what a study would run, without running it."""
+    """Show what a study would run, without running it, and how long that would take on this machine.
+
+    For the estimate the code of each method is rehearsed on random images, which takes half a minute or so on one core.
+    """
     from dataclasses import asdict
     from json import dumps
 
-    from apfl.study import artefacts, load_study, runs
+    from apfl.study import artefacts, asked, load_study, runs
 
     loaded = load_study(study)
     planned, files = runs(loaded), artefacts(loaded)
     if json:
         print(dumps([asdict(run) for run in planned], indent=2))
         return
-    for entry in files:
+    for entry in files if list_ else ():
         print(f"{entry.kind:<11} results/{entry.path}")
-    for run in planned:
+    for run in planned if list_ else ():
         print(f"{run.stage:<11} results/{run.path}")
-    print(_summary(study, loaded, planned, files))
+    print(_summary(study, loaded, planned, files), flush=True)
+    trained = Counter(run.stage for run in planned)
+    shared = (f"{stage} {number} asked for, {trained[stage]} made" for stage, number in asked(loaded).items())
+    print(f"runs shared: {', '.join(shared)}", flush=True)
+    if not (no_estimate or list_):
+        from apfl.estimate import described, estimate, progress
+
+        with progress() as notify:
+            found = estimate(loaded, notify)
+        print("\n".join(described(found)))
 
 
 def check(study: StudyFile) -> None:
