@@ -24,7 +24,8 @@ SECONDS = 1.5
 
 @dataclass(frozen=True)
 class Crowd:
-    """``start``: seconds of computing until a job has begun; ``slower``: by which factor jobs take longer with one on every core."""
+    """``start``: seconds of computing until a job has begun; ``slower``: by which factor jobs take longer with one on
+    every core."""
 
     start: float
     slower: float

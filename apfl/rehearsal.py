@@ -60,9 +60,11 @@ class Meter:
     inside: bool = False
 
     def price(self, kind: Hashable) -> float:
-        return median(self.prices[kind]) if self.prices[kind] else 0.0
+        """Seconds of a unit of work of this kind, the median of what was measured."""
+        return median(self.prices[kind])
 
     def check(self) -> None:
+        """`OutOfTime` after the deadline."""
         if time.process_time() > self.deadline:
             raise OutOfTime
 
@@ -77,7 +79,10 @@ class Meter:
         finally:
             self.deadline = float("inf")
         spent.real = time.process_time() - began
-        spent.seconds = spent.real + sum(units * self.price(kind) for kind, units in self.owed.items())
+        owed = {kind: units for kind, units in self.owed.items() if units}
+        if unpriced := [kind for kind in owed if not self.prices[kind]]:
+            raise ValueError(f"of {unpriced[0]} nothing was done, so its price is not known")
+        spent.seconds = spent.real + sum(units * self.price(kind) for kind, units in owed.items())
 
 
 class Epochs(int):
@@ -141,12 +146,14 @@ class Stage(Problem):
         if phase.batch_size == 0:
             return phase
         changed = tuple(name for name in self.start if phase.trainable(name))
-        kind = ("step", _name(phase.objective), changed, phase.batch_size, phase.batches, phase.optimizer.name)
-        timed = Timed(phase.objective, self.meter, kind)
-        if phase.steps is not None:
-            return replace(phase, objective=timed, steps=_allowed(self.meter, kind, phase.steps))
-        epochs = Epochs(phase.epochs, partial(_allowed, self.meter, kind), phase.batches)
-        return replace(phase, objective=timed, epochs=epochs)
+        given = phase.steps is not None
+        kind = ("step", given, _name(phase.objective), changed, phase.batch_size, phase.batches, phase.optimizer.name)
+        timed = replace(phase, objective=Timed(phase.objective, self.meter, kind))
+        if not given:
+            return replace(timed, epochs=Epochs(phase.epochs, partial(_allowed, self.meter, kind), phase.batches))
+        # A method may draw batches by a phase and train in a way of its own, which then never gets a price.
+        known = len(self.meter.prices[kind]) >= SAMPLE
+        return replace(timed, steps=_allowed(self.meter, kind, phase.steps)) if known else timed
 
 
 @dataclass(frozen=True)
@@ -194,9 +201,15 @@ class MeteredMemory(Memory):
 
 
 def _name(objective: Objective) -> str:
-    """The kind of an objective: its class, and that of its loss."""
+    """The kind of an objective: its class and that of its loss, with what counts something in them, such as inner
+    steps."""
     parts = [objective, *(getattr(objective, "__dict__", {}).get(name) for name in ("loss", "objective"))]
-    return "/".join(getattr(part, "__qualname__", type(part).__qualname__) for part in parts if part is not None)
+    return "/".join(_kind(part) for part in parts if part is not None)
+
+
+def _kind(part: Any) -> str:
+    counts = {name: value for name, value in getattr(part, "__dict__", {}).items() if isinstance(value, int | str)}
+    return f"{getattr(part, '__qualname__', type(part).__qualname__)} {counts}"
 
 
 def _timed(function: Any) -> tuple[Any, float]:
