@@ -31,8 +31,8 @@ What the suite costs, measured by one command on one machine:
 
     make bench
 
-It binds itself to two cores, so leave those alone meanwhile. It writes [the measurements](measurements/performance.json)
-and makes this page of them. `make bench BENCH="--bench-cores 4"` takes four cores, and `make bench BENCH=--quick` is a
+It binds itself to two cores, so leave those alone meanwhile. It writes [its figures](measurements/performance.json) and
+makes this page of them. `make bench BENCH="--bench-cores 4"` takes four cores, and `make bench BENCH=--quick` is a
 trial. Machines are shared and their clocks drift: where two things are compared, they are measured in turn within the
 same run, and the ratio is the median over such pairs. *Asked* is what this project asks of itself: of the ratio, where
 there is one."""
