@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from apfl.data.dataset import Dataset
 from apfl.data.partition import (
     PARTITIONERS,
+    by_client,
     check_match,
     load_partition,
     make_partition,
@@ -306,3 +307,22 @@ def test_a_setting_that_says_nothing_sensible_is_refused(text, words):
     with pytest.raises(UserError, match=words) as refused:
         parse_setting(text)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("clients", [1, 4, 50])
+def test_sorting_by_client_finds_what_a_search_for_each_finds(clients: int) -> None:
+    client = np.random.default_rng(clients).integers(-1, clients, 60)
+    found = by_client(client, clients)
+    assert len(found) == clients and {one.dtype for one in found} == {np.dtype(np.int64)}
+    for number, positions in enumerate(found):
+        assert np.array_equal(positions, np.flatnonzero(client == number))
+    unused = by_client(np.full(3, -1), clients)
+    assert [len(one) for one in unused] == [0] * clients
+
+
+def test_train_and_test_parts_are_the_images_of_their_client() -> None:
+    partition = make_partition(fake(), "dirichlet-alpha0.1-clients5-min1", 0)
+    for client in range(partition.clients):
+        own = partition.client == client
+        assert np.array_equal(partition.train(client), np.flatnonzero(own & partition.is_train))
+        assert np.array_equal(partition.test(client), np.flatnonzero(own & ~partition.is_train))

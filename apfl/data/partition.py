@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,16 @@ class Partition:
 
     def train(self, client: int) -> np.ndarray:
         """Positions of the client's training images, int64, ascending."""
-        return np.flatnonzero((self.client == client) & self.is_train)
+        return self._parts[0][client]
 
     def test(self, client: int) -> np.ndarray:
         """Positions of the client's test images, int64, ascending."""
-        return np.flatnonzero((self.client == client) & ~self.is_train)
+        return self._parts[1][client]
+
+    @cached_property
+    def _parts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        trained, tested = (np.where(part, self.client, -1) for part in (self.is_train, ~self.is_train))
+        return by_client(trained, self.clients), by_client(tested, self.clients)
 
 
 def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Partition:
@@ -93,13 +99,22 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Parti
 def split(labels: np.ndarray, assignment: Assignment, stream: np.random.Generator) -> np.ndarray:
     """bool [N], true where an image is for training: inside each client 10 % are for tests, stratified by class."""
     is_train = np.zeros(len(labels), bool)
-    for client in range(len(assignment.dropout)):
-        own = stream.permutation(np.flatnonzero(assignment.client == client))
+    for positions in by_client(assignment.client, len(assignment.dropout)):
+        own = stream.permutation(positions)
         kinds, inverse, sizes = np.unique(labels[own], return_inverse=True, return_counts=True)
         quota = quota_for_tests(sizes, stream)
         for kind in range(len(kinds)):
             is_train[own[inverse == kind][quota[kind] :]] = True
     return is_train
+
+
+def by_client(client: np.ndarray, clients: int) -> list[np.ndarray]:
+    """For each client in turn the positions of its images, int64, ascending; those of client -1 are left out.
+
+    One sort for all of them: a search for each would take clients times images.
+    """
+    ends = np.cumsum(np.bincount(client + 1, minlength=clients + 1))
+    return np.split(np.argsort(client, kind="stable"), ends)[1:-1]
 
 
 def quota_for_tests(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
