@@ -116,6 +116,8 @@ class Calibration:
 
         def attempt(parameters: Mapping[str, Any], part: float) -> Price:
             problem = self._problem(planned, part)
+            twice = replace(problem.training, rounds=max(2, problem.training.rounds))
+            problem = replace(problem, training=twice)
             method, meter = load_method(spec["module"], parameters), problem.meter
             course_, states, round_ = run(method, problem), [], Spent()
             next(course_)
