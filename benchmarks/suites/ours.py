@@ -1,0 +1,75 @@
+"""The federation in this suite: `apfl.federation.run`, as the workflow's jobs train."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.suites.common import Course, Federation, arguments, load  # first: start-up counts from its import
+
+import torch
+
+from apfl.federation import Problem, State, run
+from apfl.nets import CNN, Model
+from apfl.training import Engine, Images, TrainingConfig, Work
+from apfl.tuning import tune_process
+from baselines.fedavg import FedAvg
+
+
+@dataclass(frozen=True)
+class InOrder(FedAvg):
+    """FedAvg whose clients take their images in the order of the file, as the other suites do here."""
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        work = super().client_work(state, problem, round, clients)
+        return [replace(one, phases=tuple(replace(phase, shuffle=False) for phase in one.phases)) for one in work]
+
+
+def problem_of(federation: Federation, engine: Engine, rounds: int, seed: int = 0) -> Problem:
+    """The federation as a problem, on the engine's device."""
+    device = engine.device
+    pixels = torch.from_numpy(federation.images).permute(0, 2, 3, 1).contiguous().to(device)
+    scale = [torch.from_numpy(value).float().to(device) for value in (federation.mean, federation.std)]
+    labels = federation.targets
+    rows = tuple(torch.arange(len(federation))[federation.rows(client)] for client in range(federation.clients))
+    return Problem(
+        model=Model(CNN(3, 10)),
+        images=Images(pixels, labels.to(device), *scale),
+        train=rows,
+        test=tuple(row[:0] for row in rows),
+        counts=torch.stack([labels[row].bincount(minlength=10) for row in rows]),
+        dropout=(False,) * federation.clients,
+        unseen=torch.zeros(10, dtype=torch.bool),
+        training=TrainingConfig(
+            rounds=rounds,
+            local_epochs=1,
+            batch_size=federation.batch_size,
+            learning_rate=federation.learning_rate,
+            optimizer="sgd",
+            keep_local_models=False,
+        ),
+        seed=seed,
+        start={name: value.to(device) for name, value in federation.start.items()},
+        engine=engine,
+    )
+
+
+def _precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
+
+
+def main() -> None:
+    options = arguments("ours", _precision)
+    tune_process()
+    torch.set_num_threads(options.threads)
+    course = Course("ours", options)
+    federation = load(options.data)
+    problem = problem_of(federation, Engine.choose(options.precision, "cpu"), course.total)
+    for now in run(InOrder(), problem):
+        course.mark()
+    course.report(federation, now.state["global"])
+
+
+if __name__ == "__main__":
+    main()

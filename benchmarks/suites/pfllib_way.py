@@ -1,0 +1,94 @@
+"""The federation the way PFLlib (TsingZ0/PFLlib) goes about it, as a plain loop; none of its code is used.
+
+Each client has a model of its own that stays in memory. In every round the clients train one after another: each
+takes the global parameters over, reads its images from its own compressed file, makes a list of pairs of them and a
+DataLoader over that list, and takes each batch to the device. Images are float32 [C, H, W], the network has ReLU
+before pooling as it has there, and the server takes the mean weighted by the numbers of images. Its loader shuffles and drops a short last
+batch; here it does neither, for the sake of comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.suites.common import Course, Federation, arguments, load  # first: start-up counts from its import
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+
+class Client:
+    """A client with its own model and its own file."""
+
+    def __init__(self, federation: Federation, number: int, folder: Path, device: torch.device) -> None:
+        images, labels = federation.client(number)
+        self.file, self.size, self.device = folder / f"{number}.npz", len(labels), device
+        np.savez_compressed(self.file, x=images.numpy(), y=labels.numpy())
+        self.batch_size = federation.batch_size
+        self.model = federation.network(pool_first=False).to(device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=federation.learning_rate)
+
+    def loader(self) -> DataLoader:
+        with np.load(self.file, allow_pickle=False) as archive:
+            images, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
+        return DataLoader(list(zip(images, labels, strict=True)), self.batch_size)
+
+    def train(self, server: nn.Module, epochs: int) -> None:
+        for own, value in zip(self.model.parameters(), server.parameters(), strict=True):
+            own.data = value.data.clone()
+        loader = self.loader()
+        self.model.train()
+        for _ in range(epochs):
+            for images, labels in loader:
+                images, labels = images.to(self.device), labels.to(self.device)
+                loss = F.cross_entropy(self.model(images), labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+
+def federate(
+    federation: Federation, rounds: int, device: torch.device | str = "cpu", epochs: int = 1
+) -> Iterator[Mapping[str, Tensor]]:
+    """The global parameters before the first round and after each."""
+    device = torch.device(device)
+    with tempfile.TemporaryDirectory() as folder:
+        clients = [Client(federation, number, Path(folder), device) for number in range(federation.clients)]
+        server = copy.deepcopy(clients[0].model)
+        yield server.state_dict()
+        for _ in range(rounds):
+            for client in clients:
+                client.train(server, epochs)
+            total = sum(client.size for client in clients)
+            for value in server.parameters():
+                value.data.zero_()
+            for client in clients:
+                for value, own in zip(server.parameters(), client.model.parameters(), strict=True):
+                    value.data += own.data.clone() * client.size / total
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            yield server.state_dict()
+
+
+def _device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu")
+
+
+def main() -> None:
+    options = arguments("pfllib_way", _device)
+    course = Course("pfllib_way", options)
+    federation = load(options.data)
+    for params in federate(federation, course.total, options.device):
+        course.mark()
+    course.report(federation, params)
+
+
+if __name__ == "__main__":
+    main()
