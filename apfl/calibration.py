@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 from apfl.clock import Schedule
 from apfl.clock import plan as course
 from apfl.config import Study
-from apfl.data.dataset import Dataset
+from apfl.data.dataset import Dataset, save_dataset
 from apfl.data.partition import Partition, make_partition
 from apfl.data.setting import parse_setting
 from apfl.data.sizes import channels_of, size_of
@@ -32,6 +34,7 @@ from apfl.nets import Model, build_network, initial_parameters
 from apfl.plan import Run
 from apfl.registry import card
 from apfl.rehearsal import Meter, MeteredMemory, MeteredModel, OutOfTime, Spent, Stage
+from apfl.stages.pictures import SHOWN_CLASSES, sample_grid
 from apfl.training import Engine, Images, TrainingConfig
 
 PER_CLASS, FEWEST = 20, 600
@@ -39,7 +42,7 @@ PER_CLASS, FEWEST = 20, 600
 SEMANTIC_DIMENSION = 512
 """Of the class embeddings, whose own dimension is known to their files alone; a generator's cost hardly depends on
 it."""
-LIMIT = 2.0
+LIMIT = 1.0
 """Real seconds that one rehearsal may take; after that, amounts of work are cut (`_amounts`)."""
 ROUND_LISTS = ("evaluate_rounds", "save_rounds", "rounds", "checkpoint_every")
 
@@ -122,7 +125,7 @@ class Calibration:
             course_, states, round_ = run(method, problem), [], Spent()
             next(course_)
             limit = 2 * LIMIT
-            while len(states) < 2 and (not states or round_.real < LIMIT / 2):
+            while len(states) < 2 and (not states or round_.real < LIMIT):
                 with meter.timing(limit) as round_:
                     states.append(next(course_))
             now = states[-1]
@@ -176,20 +179,34 @@ class Calibration:
         training = config.epochs * steps * (step + (looking - 1) * teacher) + steps * forward
         # The ceiling: every teacher and the global model on the real test images.
         checks = self._looking(planned, Price(0.0, models=len(base.local_models) + 1))
-        return len(planned.spec["rounds"]) * (training + checks)
+        return len(planned.spec["rounds"]) * (training + checks) + self._drawing(planned, problem, config)
+
+    def _drawing(self, planned: Run, problem: Stage, config: GeneratorConfig) -> float:
+        """Seconds of the picture of synthetic images, whose rows are classes, and of importing what draws it."""
+
+        def draw() -> float:
+            began = time.process_time()
+            with TemporaryDirectory() as folder:
+                path, few = Path(folder), np.arange(problem.classes)
+                nothing = np.zeros((len(few), 1, 32, 32), np.uint8)
+                names = tuple(map(str, few))
+                save_dataset(path / "data.npz", Dataset("random", nothing, few, names, {}))
+                sample_grid(path / "samples.png", problem, _untrained(problem, config), path / "data.npz")
+            return (time.process_time() - began) / min(problem.classes, SHOWN_CLASSES)
+
+        return min(self._classes(planned), SHOWN_CLASSES) * self._once(("picture",), draw)
 
     def _time_generator(self, planned: Run, problem: Stage, config: GeneratorConfig) -> tuple[float, float, float]:
         """Seconds of one step with one teacher, of one forward pass, and of one more teacher of all images."""
         channels = problem.images.pixels.shape[-1]
         shape = (config.width, config.noise_dimension, config.batch_size, config.group)
-        key = ("teacher", planned.dataset)
-        if key not in self.kept:
-            one, _ = self._steps(problem, config, 1)
-            three, _ = self._steps(problem, config, 3)
-            self.kept[key] = max(0.0, three - one) / 2 / config.batch_size
         step, forward = self._once(
             ("generator", channels, *shape, config.diversity), lambda: self._steps(problem, config, 1)
         )
+        key = ("teacher", planned.dataset)
+        if key not in self.kept:
+            three, _ = self._steps(problem, config, 3)
+            self.kept[key] = max(0.0, three - step) / 2 / config.batch_size
         return step, forward, self.kept[key] * config.batch_size
 
     @staticmethod

@@ -54,6 +54,7 @@ class Meter:
 
     prices: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
     loops: dict[Hashable, int] = field(default_factory=lambda: defaultdict(int))
+    known: set[Hashable] = field(default_factory=set)
     owed: dict[Hashable, float] = field(default_factory=lambda: defaultdict(float))
     answers: dict[Hashable, Tensor] = field(default_factory=dict)
     deadline: float = float("inf")
@@ -106,8 +107,10 @@ class Epochs(int):
 
 
 def _allowed(meter: Meter, kind: Hashable, wanted: int) -> int:
-    known = meter.loops[kind] >= LOOPS
-    taken = min(wanted, 1 if known else SAMPLE)  # a method may divide by the number of steps
+    """How many of the steps that a loop wants are taken: one at least, as a method may divide by their number."""
+    if meter.loops[kind] >= LOOPS:
+        meter.known.add(kind)
+    taken = min(wanted, 1 if kind in meter.known else SAMPLE)
     meter.loops[kind] += taken > 1
     meter.owed[kind] += wanted - taken
     return taken
@@ -115,7 +118,10 @@ def _allowed(meter: Meter, kind: Hashable, wanted: int) -> int:
 
 @dataclass
 class Timed:
-    """An objective that notes when it is called: from one call to the next, a step has been taken."""
+    """An objective that notes when it is called: from one call to the next, a step has been taken.
+
+    Where its price is known, it is charged and not computed: the direction is zero.
+    """
 
     objective: Objective
     meter: Meter
@@ -123,6 +129,9 @@ class Timed:
     last: float = 0.0
 
     def __call__(self, model: Model, params: Params, trainable: Params, step: Step) -> tuple[Tensor, Params]:
+        if self.kind in self.meter.known:
+            self.meter.owed[self.kind] += 1
+            return torch.zeros(()), {name: torch.zeros_like(value) for name, value in trainable.items()}
         now = time.process_time()
         if step.index:  # the first step of a loop ends no other
             self.meter.prices[self.kind].append(now - self.last)
@@ -152,8 +161,10 @@ class Stage(Problem):
         if not given:
             return replace(timed, epochs=Epochs(phase.epochs, partial(_allowed, self.meter, kind), phase.batches))
         # A method may draw batches by a phase and train in a way of its own, which then never gets a price.
-        known = len(self.meter.prices[kind]) >= SAMPLE
-        return replace(timed, steps=_allowed(self.meter, kind, phase.steps)) if known else timed
+        if len(self.meter.prices[kind]) < SAMPLE:
+            return timed
+        self.meter.known.add(kind)
+        return replace(timed, steps=_allowed(self.meter, kind, phase.steps))
 
 
 @dataclass(frozen=True)
