@@ -9,7 +9,6 @@ memory of one does not hide another's.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from typing import Any
@@ -22,7 +21,7 @@ from apfl.clock import Schedule, plan
 from apfl.federation import load_method
 from apfl.tuning import tune_process
 from benchmarks.federations import Clocked, federation, send_back
-from benchmarks.measuring import in_turn, ratio
+from benchmarks.measuring import in_turn, peak_memory, ratio
 
 SCHEDULE: dict[str, Any] = {
     "latency": "exponential", "heterogeneity": 0.5, "merge": "delta", "staleness": "polynomial",
@@ -48,13 +47,12 @@ def serve(clients: int, concurrency: int, events: int) -> dict[str, float]:
     problem = federation(clients, 1, rounds=max(1, events // clients))
     schedule = Schedule(**SCHEDULE, concurrency=concurrency)
     timeline = plan(schedule, problem.participants, problem.training.rounds, 0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     began = time.perf_counter()
     for _ in run_clock(load_method("fedavg"), problem, schedule, timeline, carry_out=send_back):
         pass
     seconds = time.perf_counter() - began
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"speed": len(timeline.arrivals) / seconds, "memory": grown}
+    return {"speed": len(timeline.arrivals) / seconds, "memory": peak_memory() - before}
 
 
 @pytest.mark.parametrize(("clients", "concurrency"), [(100, 10), (1000, 10), (1000, 100)])

@@ -9,7 +9,6 @@ step with two images costs nearly as much as one with fifty, so a sample costs m
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from apfl.federation import Problem, load_method, run
 from apfl.tuning import tune_process
 from benchmarks.federations import Clocked, federation
-from benchmarks.measuring import Record
+from benchmarks.measuring import Record, peak_memory
 
 UNIT = "µs a sample"
 
@@ -30,8 +29,7 @@ def one_round(clients: int, samples: int, classes: int) -> dict[str, float]:
     carry_out(federation(10, 50, classes=classes), Clocked())  # to warm up
     problem, clocked = federation(clients, samples, classes=classes), Clocked()
     whole = carry_out(problem, clocked)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"training": clocked.seconds, "server": whole - clocked.seconds, "memory": memory}
+    return {"training": clocked.seconds, "server": whole - clocked.seconds, "memory": peak_memory()}
 
 
 def carry_out(problem: Problem, clocked: Clocked) -> float:

@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,12 @@ def page(measured: dict[str, Any]) -> str:
         lines += ["**A trial run (`--quick`): few and small repetitions. Do not quote these numbers.**", ""]
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory, " if machine["memory_bytes"] else ""
     commit_id = f", commit {commit['id'][:12]}{' with changes' if commit['changed'] else ''}" if commit["id"] else ""
-    lines += [
+    said = (
         f"Measured on {measured['date']}: {machine['processor']}, {machine['cores_used']} of {machine['cores']} cores, "
         f"{memory}{'bf16 in hardware' if machine['bf16'] else 'no bf16 in hardware'}, GPU: {machine['gpu'] or 'none'}; "
-        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}{commit_id}.",
-        "",
-    ]
+        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}{commit_id}."
+    )
+    lines += [textwrap.fill(said, 120), ""]
     for topic in measured["topics"]:
         lines += [f"## {topic['title']}", ""]
         lines += [topic["about"], ""] if topic["about"] else []

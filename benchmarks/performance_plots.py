@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import matplotlib
@@ -28,7 +29,7 @@ def draw(topic: dict[str, Any]) -> bytes:
                 axes.plot(entry["x"], entry["y"], **style.keywords, markersize=5, linewidth=1.6, label=entry["label"])
             axes.set(xscale="log", yscale="log", xlabel=plot)
             places = sorted({x for entry in curves for x in entry["x"]})
-            axes.set_xticks(places)
+            axes.set_xticks(places if len(places) < 5 else [x for x in places if math.log10(x).is_integer()])
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
