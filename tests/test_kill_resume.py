@@ -28,7 +28,6 @@ from killing import (
     parts,
 )
 
-
 CHECKPOINTED = ("federate", "asynchronous")
 """The stages that write checkpoints."""
 
