@@ -1,8 +1,9 @@
 """Programs and the workflow.
 
 Start-up is a process of its own, from its start to its end, in turn with one that does nothing but `import torch`. The
-demo is read from what Snakemake left in this folder when it was last made as a whole: the wall-clock time of its run,
-and the seconds that each job took by itself. What is neither is Snakemake's work and waiting for a free core's job.
+demo is read from what Snakemake left in this folder when `make demo` last made all of it: the wall-clock time in its
+log, and the seconds that each job took by itself. The rest of the cores' time is Snakemake's work between jobs, and
+cores that wait for a job, at the end above all.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def bench_demo(benchmark, record) -> None:
         demo = benchmark.pedantic(lambda: demo_times(ROOT), rounds=1)
     except NoDemo as error:
         pytest.skip(str(error))
-    record(f"the demo, {demo.jobs} jobs on {demo.cores} cores", demo.wall / 60, "min", asked="< 8")
+    # What is asked holds for two cores: more of them meet it more easily.
+    asked = "< 8" if demo.cores <= 2 else None
+    record(f"the demo, {demo.jobs} jobs on {demo.cores} cores", demo.wall / 60, "min", asked=asked)
     record("its jobs' own time, of all cores", 100 * demo.busy, "%")
     record("scheduler, and cores without a job, of all cores", 100 * demo.overhead, "%", asked="<= 10")
