@@ -125,7 +125,8 @@ class Calibration:
             course_, states, round_ = run(method, problem), [], Spent()
             next(course_)
             limit = 2 * LIMIT
-            while len(states) < 2 and (not states or round_.real < LIMIT):
+            whole = part == 1 and parameters == spec["parameters"]
+            while not states or (len(states) < 2 and whole and round_.real < LIMIT):
                 with meter.timing(limit) as round_:
                     states.append(next(course_))
             now = states[-1]
@@ -237,7 +238,7 @@ class Calibration:
                 made = _untrained(problem, generator)
                 memory = MeteredMemory(made.config, made.generator, made.embeddings, problem.meter)
             method = load_method(spec["module"], parameters)
-            with problem.meter.timing(2 * LIMIT) as spent:
+            with problem.meter.timing(LIMIT) as spent:
                 models = method.personalize(problem, self._base(problem), spec["training"]["rounds"], memory)
             return Price(spent.seconds, models=_count(models))
 

@@ -25,7 +25,8 @@ MANY = 16
 class Estimate:
     """Seconds of one core by run, without the start of its process; why some have none; and the jobs, packed.
 
-    ``tasks`` are all jobs with their starts, as long as they take with one on every core.
+    ``tasks`` are all jobs with their starts, as long as they take with one on every core; ``gpu``: there is one, which
+    is not in the estimate.
     """
 
     seconds: Sequence[tuple[Run, float]]
@@ -33,6 +34,7 @@ class Estimate:
     crowd: Crowd
     cores: int
     tasks: Sequence[Task]
+    gpu: bool = False
 
     @property
     def packed(self) -> Packed:
@@ -68,7 +70,7 @@ def estimate(study: Study, notify: Callable[[int, int], None] = lambda done, of:
     crowd = measure(cores)
     by_path = {run.path: one for run, one in seconds}
     tasks = tasks_of(study, lambda kind, path: crowd.slower * (crowd.start + by_path.get(path, 0.0)))
-    return Estimate(seconds, unknown, crowd, cores, tasks)
+    return Estimate(seconds, unknown, crowd, cores, tasks, torch.cuda.is_available())
 
 
 def described(found: Estimate) -> Iterator[str]:
@@ -86,6 +88,8 @@ def described(found: Estimate) -> Iterator[str]:
     yield f"dearest: {dearest}"
     for reason, number in found.unknown.items():
         yield f"not in it: {number} {'run' if number == 1 else 'runs'} of {reason}"
+    if found.gpu:
+        yield "not in it: the GPU of this machine, on which the runs would be trained"
     packed = found.packed
     cores = "1 core" if found.cores == 1 else f"{found.cores} cores"
     yield (

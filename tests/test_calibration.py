@@ -17,7 +17,10 @@ from studies import tiny
 from apfl import crowd
 from apfl.calibration import Calibration
 from apfl.cli import main
+from apfl.config import CLASSES
 from apfl.crowd import Crowd
+from apfl.data.sizes import SIZES, size_of
+from apfl.data.sources import digits, photos
 from apfl.estimate import Estimate, described, estimate, gain
 from apfl.federation import Problem, load_method, run, run_work
 from apfl.packing import Task
@@ -224,6 +227,21 @@ def test_what_fails_in_a_rehearsal_is_named_and_the_rest_is_estimated(
     assert sum(seconds for _, seconds in found.seconds) == 10 * priced
     assert sum(task.seconds for task in found.tasks) == pytest.approx(1.5 * (10 * priced + 2 * len(found.tasks)))
     assert f"busy {100 * found.packed.busy:.0f} %" in lines and "1.50 times as long" in lines
+
+
+def test_a_gpu_is_said_to_be_no_part_of_the_estimate() -> None:
+    found = Estimate([], {}, Crowd(1.0, 1.0), 2, [])
+    assert not any("GPU" in line for line in described(found))
+    assert any("GPU" in line for line in described(dataclasses.replace(found, gpu=True)))
+
+
+def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
+    for read, name in ((digits, "digits"), (photos, "photos")):
+        raw = read(name)
+        assert size_of({}, name) == len(raw.labels), name
+    assert size_of({"max_samples": 900}, "digits") == 900 and size_of({"max_samples": 9000}, "digits") == 1797
+    assert size_of({"max_samples": 70}, "mine") == 70 and size_of({"max_samples": None}, "mine") is None
+    assert set(SIZES) == set(CLASSES)
 
 
 def test_the_gain_of_the_longest_first() -> None:

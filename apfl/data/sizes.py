@@ -12,8 +12,12 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "cifar100": (60_000, 3),
     "emnist": (145_600, 1),
     "fashion_mnist": (70_000, 1),
+    "emnist_letters_a_to_l": (9_600, 1),
+    "ocr_letters": (52_152, 1),
+    "nist_letters_small": (4_994, 1),
 }
 COLOURS = 3
+"""Channels of a data set that is not among them."""
 
 
 def size_of(entry: Mapping[str, Any], name: str) -> int | None:
