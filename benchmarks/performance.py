@@ -151,9 +151,11 @@ def main(raw: Path) -> None:
             (IMAGES / picture_name(topic)).write_bytes(draw(topic))
     asked = [entry for topic in measured["topics"] for entry in topic["figures"] if entry["asked"] is not None]
     missed = [entry["figure"] for entry in asked if not met(entry)]
-    print(
-        f"{PAGE.relative_to(ROOT)}: {len(asked) - len(missed)} of {len(asked)} asked figures met", *missed, sep="\n  "
-    )
+    for topic in measured["topics"]:
+        print(topic["title"], *table(topic["figures"])[2:], sep="\n  ")
+    print(f"{PAGE.relative_to(ROOT)}: {len(asked) - len(missed)} of {len(asked)} figures are as asked")
+    for figure in missed:
+        print(f"  not {figure}")
 
 
 if __name__ == "__main__":
