@@ -58,7 +58,7 @@ def serve(clients: int, concurrency: int, events: int) -> dict[str, float]:
 @pytest.mark.parametrize(("clients", "concurrency"), [(100, 10), (1000, 10), (1000, 100)])
 def bench_events(benchmark, record, quick, clients: int, concurrency: int) -> None:
     """The asynchronous server without training."""
-    arguments = (clients, concurrency, 300 if quick else 2000)
+    arguments = (clients, concurrency, 300 if quick else 1000)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = benchmark.pedantic(lambda: pool.apply(serve, arguments), rounds=1)
     what = f"without training, {clients:,} clients, {concurrency} in flight"
@@ -83,7 +83,7 @@ def bench_share(benchmark, record, quick) -> None:
         training.append(clocked.seconds)
         rest.append(time.perf_counter() - began - clocked.seconds)
 
-    benchmark.pedantic(carry_out, rounds=2 if quick else 4)
+    benchmark.pedantic(carry_out, rounds=2 if quick else 3)
     whole = [inside + outside for inside, outside in zip(training, rest, strict=True)]
     record(
         "the server, for ten uploads of clients with 1,000 images", statistics.median(rest), "s",

@@ -42,5 +42,5 @@ def bench_partition(benchmark, record, quick, kind: str) -> None:
         assert made.clients == 10_000
         return time.perf_counter() - began
 
-    (seconds,) = in_turn(benchmark, 1 if quick else 3, share)
+    (seconds,) = in_turn(benchmark, 1 if quick else 2, share)
     record(f"{kind} (`{SETTINGS[kind]}`)", statistics.median(seconds), "s")

@@ -50,12 +50,12 @@ def bench_memorize(benchmark, record, quick, width: int, teachers: int) -> None:
     tune_process()
     torch.set_num_threads(1)
     engine = Engine.choose("auto", "cpu")
-    samples, rounds = (20, 2) if quick else (60, 3)
+    samples, rounds = (20, 2) if quick else (40, 3)
     ours, classifier = in_turn(
         benchmark,
         rounds,
         lambda: seconds_per_image(width, teachers, samples, engine),
-        lambda: 1 / library(500 if quick else 2000, engine.bf16, "adam"),
+        lambda: 1 / library(500 if quick else 1000, engine.bf16, "adam"),
     )
     record(
         f"width {width}, {teachers} teacher{'s' * (teachers > 1)}: {1 / statistics.median(ours):,.0f} images/s",

@@ -38,7 +38,7 @@ def seconds(arguments: list[str]) -> float:
 def bench_start(benchmark, record, quick, program: str) -> None:
     """Start-up of the command line."""
     ours, torch = in_turn(
-        benchmark, 2 if quick else 5, lambda: seconds(PROGRAMS[program]), lambda: seconds(["-c", "import torch"])
+        benchmark, 2 if quick else 3, lambda: seconds(PROGRAMS[program]), lambda: seconds(["-c", "import torch"])
     )
     record(
         program, statistics.median(ours), "s",

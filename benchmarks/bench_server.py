@@ -28,7 +28,7 @@ def _one_thread() -> None:
 def bench_round(benchmark, record, quick) -> None:
     """A round of FedAvg, split into training and everything else."""
     _one_thread()
-    rounds, samples = (1, 100) if quick else (5, 1000)
+    rounds, samples = (1, 100) if quick else (4, 1000)
     problem = federation(10, samples, rounds=rounds + 1, keep=True)
     clocked, method = Clocked(), load_method("fedavg")
     training: list[float] = []
@@ -70,7 +70,7 @@ def bench_aggregation(benchmark, record, quick) -> None:
             pass
         return clocked.seconds
 
-    seconds, training = in_turn(benchmark, 2 if quick else 5, mean, train)
+    seconds, training = in_turn(benchmark, 2 if quick else 3, mean, train)
     record(
         "mean of ten CNNs of 878,538 parameters", 1000 * statistics.median(seconds), "ms",
         ratio=ratio(seconds, training), against="the training of their round",
@@ -99,7 +99,7 @@ def bench_evaluation(benchmark, record, quick) -> None:
         evaluate(problem, {"global": problem.start}, round=1)
         return time.perf_counter() - began
 
-    speeds, training, seconds = in_turn(benchmark, 2 if quick else 5, score, train, round_)
+    speeds, training, seconds = in_turn(benchmark, 2 if quick else 3, score, train, round_)
     record("evaluation", statistics.median(speeds), "images/s", ratio=ratio(speeds, training), against="training")
     record(
         f"evaluation of the global model on {len(pooled_indices(problem)):,} test images, a row for each client",

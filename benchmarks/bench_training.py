@@ -97,7 +97,7 @@ def threads(request: pytest.FixtureRequest):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def bench_local_training(benchmark, record, quick, precision: str, threads: int, optimizer: str) -> None:
     """Local training against the bare loop and the matrix product."""
-    bf16, count, rounds = _bf16(precision), *((500, 2) if quick else (2000, 7))
+    bf16, count, rounds = _bf16(precision), *((500, 2) if quick else (1500, 6))
     ours, bare, peak = in_turn(
         benchmark,
         rounds,
@@ -141,7 +141,7 @@ def _child(start, done, bf16: bool, count: int) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def bench_two_processes(benchmark, record, quick, precision: str, threads: int) -> None:
     """Two processes of one thread, as the workflow uses two cores."""
-    bf16, count, rounds = _bf16(precision), *((500, 2) if quick else (2000, 7))
+    bf16, count, rounds = _bf16(precision), *((500, 2) if quick else (1500, 6))
     context = multiprocessing.get_context("spawn")
     pipes = [(context.Pipe(), context.Pipe()) for _ in range(2)]
     children = [
