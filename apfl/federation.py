@@ -103,7 +103,7 @@ def run_work(problem: Problem, work: Work, round: int) -> Result:
     return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
 
 
-def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> Iterable[Result]:
+def run_all(problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterable[Result]:
     """Carry out pieces of work, each with its round, that do not wait for each other: one after another, each when its
     result is asked for, or as many at once as the engine stacks. The results are in their order."""
     if problem.engine.stack < 2:
@@ -111,7 +111,7 @@ def run_all(problem: Problem, work: Sequence[tuple[Work, int]]) -> Iterable[Resu
     return tuple(train_stack(problem.model, jobs_of(problem, work), problem.engine))
 
 
-def jobs_of(problem: Problem, work: Sequence[tuple[Work, int]]) -> list[Job]:
+def jobs_of(problem: Problem, work: Iterable[tuple[Work, int]]) -> list[Job]:
     """Pieces of work, each with its round, with all that it takes to train them."""
     return [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
 

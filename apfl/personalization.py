@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from apfl.federation import Problem, run_work
+from apfl.federation import Problem, run_all
 from apfl.memorization import Memory, ensemble_log_probabilities
 from apfl.nets import Params
 from apfl.streams import torch_stream
@@ -18,11 +20,11 @@ def interpolate(local: Params, friend: Params, beta: float) -> Params:
     return {name: torch.lerp(friend[name], local[name], beta) for name in local}
 
 
-def localize(problem: Problem, client: int, model: Params, round: int) -> Params:
-    """theta^l of Eq. 12: the global model fine-tuned once on the client's own data, for the local epochs of one
-    round."""
-    work = Work(client, model, (problem.phase(),), role="localized")
-    return run_work(problem, work, round).params
+def localize(problem: Problem, clients: Iterable[int], model: Params, round: int) -> dict[int, Params]:
+    """theta^l of Eq. 12, by client: the global model fine-tuned once on the client's own data, for the local epochs of
+    one round."""
+    work = [Work(client, model, (problem.phase(),), role="localized") for client in clients]
+    return {result.client: result.params for result in run_all(problem, [(piece, round) for piece in work])}
 
 
 def label_counts(distribution: Tensor, total: int) -> Tensor:
@@ -70,9 +72,7 @@ def synthetic_images(
     return SyntheticImages(images, torch.cat(soft).clone())
 
 
-def befriend(problem: Problem, client: int, start: Params, samples: SyntheticImages, epochs: int, round: int) -> Params:
-    """theta^f: a classifier trained on synthetic images alone."""
+def friend_work(problem: Problem, client: int, start: Params, samples: SyntheticImages, epochs: int) -> Work:
+    """What makes theta^f: a classifier trained on synthetic images alone."""
     indices = torch.arange(len(samples.labels), device=problem.engine.device)
-    phase = problem.phase(epochs=epochs)
-    work = Work(client, start, (phase,), role="friend", samples=samples, indices=indices)
-    return run_work(problem, work, round).params
+    return Work(client, start, (problem.phase(epochs=epochs),), role="friend", samples=samples, indices=indices)

@@ -23,10 +23,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from apfl.errors import UserError
-from apfl.federation import BaseModels, Derived, Models, Problem
+from apfl.federation import BaseModels, Derived, Models, Problem, run_all
 from apfl.memorization import Memory, teachers_of
 from apfl.nets import Params
-from apfl.personalization import befriend, interpolate, label_counts, label_distribution, localize, synthetic_images
+from apfl.personalization import friend_work, interpolate, label_counts, label_distribution, localize, synthetic_images
+from apfl.training import Work
 
 STARTS: Mapping[str, Callable[[Problem, BaseModels, Params], Params]] = {
     "global": lambda problem, base, local: base.global_model,
@@ -83,9 +84,9 @@ class APFL(Derived):
         locals_ = {client: base.local_models[client] for client in heard}
         # Eq. 12 for whoever is there: a client of which the server never heard is a dropout client to it.
         missing = [client for client in problem.clients if client not in locals_]
-        localized = {client: localize(problem, client, base.global_model, round) for client in missing}
+        localized = localize(problem, missing, base.global_model, round)
         own = locals_ | localized
-        friends = {client: self.friend(problem, base, client, own[client], round, generator) for client in sorted(own)}
+        friends = self.friends(problem, base, own, round, generator)
 
         def mixed(beta: float) -> Models:
             weight = beta if self.beta_weighs == "local" else 1 - beta
@@ -94,21 +95,29 @@ class APFL(Derived):
         sweep = {f"beta{beta}": mixed(beta) for beta in (BETAS if self.sweep_beta else ())}
         return {"local": locals_, "localized": localized, "friend": friends, "personalized": mixed(self.beta)} | sweep
 
-    def friend(
-        self, problem: Problem, base: BaseModels, client: int, own: Params, round: int, memory: Memory
-    ) -> Params:
-        """theta^f of one client; a client without data has no label distribution, and keeps the parameters it starts
-        from."""
-        start = STARTS[self.friend_start](problem, base, own)
+    def friends(
+        self, problem: Problem, base: BaseModels, own: Mapping[int, Params], round: int, memory: Memory
+    ) -> dict[int, Params]:
+        """theta^f of each client in ``own``; one without data has no label distribution, and keeps the parameters it
+        starts from."""
+        starts = {client: STARTS[self.friend_start](problem, base, own[client]) for client in sorted(own)}
+        # One after another, so that the synthetic images of one client at a time are there.
+        work = (self._friend(problem, base, client, start, round, memory) for client, start in starts.items())
+        results = run_all(problem, ((piece, round) for piece in work if piece is not None))
+        return starts | {result.client: result.params for result in results}
+
+    def _friend(
+        self, problem: Problem, base: BaseModels, client: int, start: Params, round: int, memory: Memory
+    ) -> Work | None:
         distribution = label_distribution(problem, client, self.friend_distribution)
         classes = int((distribution > 0).sum())
         if not classes:
-            return start
+            return None
         counts = label_counts(distribution, self.samples_per_class * classes)
         config = replace(memory.config, teacher="clients")
         teachers = teachers_of(problem, base, config) if self.friend_labels == "soft" else None
         samples = synthetic_images(problem, memory, client, counts, round, teachers)
-        return befriend(problem, client, start, samples, self.friend_epochs or problem.training.local_epochs, round)
+        return friend_work(problem, client, start, samples, self.friend_epochs or problem.training.local_epochs)
 
 
 METHOD = APFL

@@ -103,7 +103,7 @@ class APFLFeedback(FedAvg):
         weights = class_weights(problem.counts[list(sent)])
         memorize(memory, problem.model, list(sent.values()), weights, problem.engine, problem.seed, round)
         base = BaseModels(state["global"], sent)
-        friends = {client: self.friends.friend(problem, base, client, sent[client], round, memory) for client in sent}
+        friends = self.friends.friends(problem, base, sent, round, memory)
         sizes = [problem.size(client) for client in friends]
         return {
             "global": interpolate(weighted_mean(list(friends.values()), sizes), state["global"], self.feedback),
@@ -122,11 +122,14 @@ class APFLFeedback(FedAvg):
         friends = {int(client): friend for client, friend in state.get("friends", {}).items()}
         if not friends:
             return {"global": state["global"]}
-        own = {client: latest[client] for client in friends}
-        memory, base = self.memory(state, problem), BaseModels(state["global"], dict(latest))
-        for client in problem.dropouts:
-            own[client] = localize(problem, client, state["global"], problem.training.rounds)
-            friends[client] = self.friends.friend(problem, base, client, own[client], problem.training.rounds, memory)
+        memory, base, last = (
+            self.memory(state, problem),
+            BaseModels(state["global"], dict(latest)),
+            problem.training.rounds,
+        )
+        localized = localize(problem, problem.dropouts, state["global"], last)
+        own = {client: latest[client] for client in friends} | localized
+        friends |= self.friends.friends(problem, base, localized, last, memory)
         personalized = {client: interpolate(own[client], friends[client], self.beta) for client in own}
         return {"global": state["global"], "local": dict(latest), "friend": friends, "personalized": personalized}
 

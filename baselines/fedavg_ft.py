@@ -21,9 +21,7 @@ class FedAvgFT(Derived):
     model: ClassVar[str] = "localized"
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
-        return {
-            "localized": {client: localize(problem, client, base.global_model, round) for client in problem.clients}
-        }
+        return {"localized": localize(problem, problem.clients, base.global_model, round)}
 
 
 METHOD = FedAvgFT

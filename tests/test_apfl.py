@@ -9,6 +9,7 @@ import pytest
 import torch
 from problems import Tiny, distance, equal, parameters, same_data, tiny_problem
 
+from apfl import stacked
 from apfl.errors import UserError
 from apfl.federation import BaseModels, load_method, run, weighted_mean
 from apfl.memorization import (
@@ -223,7 +224,22 @@ def test_equation_12_takes_the_localized_global_model_for_dropouts_which_is_feda
     fine_tuned = load_method("fedavg_ft").personalize(problem, base, 2)["localized"]
     assert equal(models["personalized"][2], fine_tuned[2])
     assert models["localized"].keys() == {2} and models["local"].keys() == {0, 1}
-    assert distance(localize(problem, 2, base.global_model, 2), base.global_model) > 1e-3
+    assert distance(localize(problem, [2], base.global_model, 2)[2], base.global_model) > 1e-3
+
+
+def test_friends_and_localized_models_are_the_same_trained_as_one_stack(trained, monkeypatch) -> None:
+    problem, base, memory = trained
+    method = load_method("apfl", {"samples_per_class": 6, "friend_distribution": "uniform"})
+    sizes: list[int] = []
+    together = stacked._together
+    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    alone = method.personalize(problem, base, 2, memory)
+    assert not sizes
+    at_once = method.personalize(dataclasses.replace(problem, engine=Engine(stack=8)), base, 2, memory)
+    assert sizes == [3], "three friends, each with images of its own; one localized model needs no stack"
+    for role in ("friend", "localized"):
+        for client, params in alone[role].items():
+            assert distance(at_once[role][client], params) < 1e-4 * distance(params, base.global_model)
 
 
 def test_changing_a_dropout_clients_images_changes_no_generator(trained) -> None:

@@ -178,7 +178,7 @@ def test_a_new_method_is_a_file_and_a_name_and_plans_its_own_runs_and_what_hangs
 
 
 def test_editing_one_method_runs_that_method_again_and_editing_its_words_runs_nothing(finished: Project) -> None:
-    with finished.edited("baselines/fedavg_ft.py", '"localized": {', '"localized": {} | {'):
+    with finished.edited("baselines/fedavg_ft.py", '"localized": localize', '"localized": {} | localize'):
         assert finished.plan() == {"personalize": 1} | PAPER
     with finished.edited("baselines/local.py", "Local training: each client", "# No code.\nEach client, by itself,"):
         assert finished.plan() == {}
