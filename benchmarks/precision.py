@@ -14,9 +14,9 @@ import pandas as pd
 
 from apfl.artifacts import write_text
 from apfl.data.dataset import load_dataset, save_dataset
+from apfl.data.decode import make_dataset
 from apfl.data.parquet import parquet
 from apfl.data.partition import make_partition, save_partition
-from apfl.data.sources import make_dataset
 from apfl.stages.federate import federate
 from apfl.stages.inputs import Inputs
 from apfl.tuning import tune_process
