@@ -97,7 +97,7 @@ def described(found: Estimate) -> Iterator[str]:
         f" (with a job on each, a job takes {found.crowd.slower:.2f} times as long as alone)"
     )
     yield "longest jobs first would gain " + " and ".join(
-        f"{100 * gain(found.tasks, cores):.1f} % with {cores} cores" for cores in (2, MANY)
+        f"{round(100 * gain(found.tasks, cores), 1) + 0.0} % with {cores} cores" for cores in (2, MANY)
     )
 
 

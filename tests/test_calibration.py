@@ -289,6 +289,14 @@ def test_plan_prints_jobs_sharing_and_estimate(written: str, capsys: pytest.Capt
     assert not captured.err  # no progress where there is no terminal
 
 
+def test_plan_needs_no_data(tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APFL_DATA_ROOT", raising=False)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(tiny(data={"digits": {"source": "digits"}, "cifar10": {"source": "parquet"}})))
+    run_plan(str(path), "--no-estimate")
+    assert "cifar10" not in capsys.readouterr().err
+
+
 def test_plan_lists_paths_if_asked_and_can_leave_the_estimate_out(
     written: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,9 +50,10 @@ def plan(
     from dataclasses import asdict
     from json import dumps
 
-    from apfl.study import artefacts, asked, load_study, runs
+    from apfl.status import planned as read_study
+    from apfl.study import artefacts, asked, runs
 
-    loaded = load_study(study)
+    loaded = read_study(study)
     planned, files = runs(loaded), artefacts(loaded)
     if json:
         print(dumps([asdict(run) for run in planned], indent=2))
@@ -63,7 +64,8 @@ def plan(
         print(f"{run.stage:<11} results/{run.path}")
     print(_summary(study, loaded, planned, files), flush=True)
     trained = Counter(run.stage for run in planned)
-    shared = (f"{stage} {number} asked for, {trained[stage]} made" for stage, number in asked(loaded).items())
+    wanted = asked(loaded)
+    shared = (f"{stage} {wanted[stage]} asked for, {number} made" for stage, number in trained.items())
     print(f"runs shared: {', '.join(shared)}", flush=True)
     if not (no_estimate or list_):
         from apfl.estimate import described, estimate, progress
