@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,11 +105,20 @@ def run_work(problem: Problem, work: Work, round: int) -> Result:
 
 
 def run_all(problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterable[Result]:
-    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, each when its
-    result is asked for, or as many at once as the engine stacks. The results are in their order."""
+    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, or as many at
+    once as the engine stacks. The results are in their order, and are trained when they are asked for."""
     if problem.engine.stack < 2:
         return (run_work(problem, piece, round) for piece, round in work)
-    return tuple(train_stack(problem.model, jobs_of(problem, work), problem.engine))
+    return _run_stacks(problem, iter(work))
+
+
+STACKS = 8
+"""Stacks among which pieces of work are sorted by length, and whose results are there at a time."""
+
+
+def _run_stacks(problem: Problem, work: Iterator[tuple[Work, int]]) -> Iterator[Result]:
+    while some := jobs_of(problem, islice(work, STACKS * problem.engine.stack)):
+        yield from train_stack(problem.model, some, problem.engine)
 
 
 def jobs_of(problem: Problem, work: Iterable[tuple[Work, int]]) -> list[Job]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from problems import equal, parameters, tiny_problem
 
-from apfl import stacked
+from apfl import federation, stacked
 from apfl.federation import load_method, run, run_all
 from apfl.nets import CNN
 from apfl.stacked import Job, train_stack
@@ -127,3 +127,17 @@ def test_results_come_in_the_order_of_the_work() -> None:
     problem = dataclasses.replace(tiny_problem(sizes=(5, 30, 12)), engine=TOGETHER)
     work = load_method("fedavg").client_work({"global": problem.start}, problem, 1, [0, 1, 2])
     assert [result.client for result in run_all(problem, [(piece, 1) for piece in work])] == [0, 1, 2]
+
+
+def test_many_clients_are_trained_some_stacks_at_a_time_as_their_results_are_asked_for(monkeypatch) -> None:
+    problem = dataclasses.replace(tiny_problem(sizes=(6,) * 7), engine=Engine(stack=2))
+    monkeypatch.setattr(federation, "STACKS", 2)
+    sizes: list[int] = []
+    together = stacked._together
+    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    work = load_method("fedavg").client_work({"global": problem.start}, problem, 1, problem.clients)
+    results = run_all(problem, ((piece, 1) for piece in work))
+    assert not sizes
+    assert [next(iter(results)).client for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert sizes == [2, 2, 2], "the first two stacks, and the third as it is reached"
+    assert [result.client for result in results] == [5, 6]
