@@ -195,7 +195,7 @@ def demo(tmp_path: Path) -> Path:
         "Provided cores: 2\n1 of 3 steps (33%) done\n3 of 3 steps (100%) done\nElapsed time: 0:01:40.000000\n"
     )
     job(tmp_path, "runs/x/seed0", "federate", 1, 93, own=90, files=2)
-    job(tmp_path, "runs/x/seed1", "federate", 1, 63, own=60)
+    job(tmp_path, "runs/x/seed1", "federate", 3, 63, own=60)
     job(tmp_path, "tables/table2", "table", 70, 90, own=None)
     return tmp_path
 
