@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from apfl.nets import Model, Params
 from apfl.optimizers import SGD, Adam
@@ -154,8 +155,9 @@ def _phase(
     """One phase, in place on ``stack``; for each job its mean loss, its steps and the images it has seen."""
     phases = [job.work.phases[number] for job in jobs]
     first = phases[0]
-    rows = [list(_order(job, phase, number)) for job, phase in zip(jobs, phases, strict=True)]
-    steps = [len(own) for own in rows]
+    rows, steps = _orders([list(_order(job, phase, number)) for job, phase in zip(jobs, phases, strict=True)])
+    seen = (rows >= 0).sum((0, 2)).tolist()
+    samples = [job.samples for job in jobs]
     trained = {name: value for name, value in stack.items() if first.trainable(name)}
     optimizer = _Prefix(first, list(trained.values()))
     tensors = _tensors([phase.objective.loss for phase in phases])
@@ -163,7 +165,7 @@ def _phase(
     total = torch.zeros(len(jobs), device=engine.device)
     for step in range(max(steps, default=0)):
         active = sum(count > step for count in steps)
-        batch = _padded([job.samples for job in jobs[:active]], [own[step] for own in rows[:active]])
+        batch = _gathered(samples[:active], rows[step, :active])
         leaves = {name: value[:active].detach().requires_grad_() for name, value in trained.items()}
         params = {name: value[:active] for name, value in stack.items()} | leaves
         parts = {path: value[:active] for path, value in tensors.items()}
@@ -175,7 +177,7 @@ def _phase(
             trained[name][:active].sub_(value[:active], alpha=first.optimizer.learning_rate)
         total[:active] += loss.detach()
     means = (total / torch.tensor(steps, device=engine.device).clamp_min(1)).tolist()
-    return [(mean, len(own), sum(len(part) for part in own)) for mean, own in zip(means, rows, strict=True)]
+    return list(zip(means, steps, seen, strict=True))
 
 
 def _order(job: Job, phase: Phase, number: int) -> Iterator[Tensor]:
@@ -185,33 +187,36 @@ def _order(job: Job, phase: Phase, number: int) -> Iterator[Tensor]:
     return batches(phase, job.indices, stream)
 
 
+def _orders(each: Sequence[Sequence[Tensor]]) -> tuple[Tensor, list[int]]:
+    """The batches of all models in all steps as indices [S, M, B], -1 where a model has no image, and its steps [M].
+
+    Made once a phase: on a GPU a step is too short for many small copies.
+    """
+    steps = [len(own) for own in each]
+    flat = pad_sequence([batch for own in each for batch in own], batch_first=True, padding_value=-1)
+    rows = pad_sequence(flat.split(steps), padding_value=-1)
+    return rows, steps
+
+
 def _gathered(samples: Sequence[Samples], rows: Tensor) -> Batch:
-    """Images [M, B, ...] and labels [M, B] of the models' own ``samples`` at ``rows`` [M, B]; one look into each
-    source."""
+    """Images [M, B, ...] and labels [M, B] of the models' own ``samples`` at ``rows`` [M, B], with one look into each
+    source. Where a row is -1 stands some image, with a label that no loss sees."""
+    there = rows.clamp_min(0)
     sources: dict[int, list[int]] = {}
     for place, source in enumerate(samples):
         sources.setdefault(id(source), []).append(place)
-    parts = [samples[places[0]].batch(rows[places].flatten()) for places in sources.values()]
-    images = torch.cat([part.images for part in parts]).unflatten(0, (len(rows), -1))
-    labels = torch.cat([part.labels for part in parts]).view(rows.shape)
     order = [place for places in sources.values() for place in places]
-    if order == sorted(order):
-        return Batch(images, labels)
-    back = torch.tensor(order, device=rows.device).argsort()
-    return Batch(images[back], labels[back])
-
-
-def _padded(samples: Sequence[Samples], rows: Sequence[Tensor]) -> Batch:
-    """Images [M, B, ...] and labels [M, B]; a batch that is short is filled up with images that have no label."""
-    longest = max(len(own) for own in rows)
-    filled = torch.stack([torch.cat([own, own[:1].expand(longest - len(own))]) for own in rows])
-    batch = _gathered(samples, filled)
-    labels = batch.labels
-    if any(len(own) < longest for own in rows):
-        places = torch.arange(longest, device=labels.device)
-        sizes = torch.tensor([len(own) for own in rows], device=labels.device)
-        labels = torch.where(places < sizes[:, None], labels, PADDING)
-    return Batch(batch.images, labels)
+    if len(sources) == 1:
+        part = samples[0].batch(there.flatten())
+        images, labels = part.images.unflatten(0, rows.shape), part.labels.view(rows.shape)
+    else:
+        parts = [samples[places[0]].batch(there[places].flatten()) for places in sources.values()]
+        images = torch.cat([part.images for part in parts]).unflatten(0, rows.shape)
+        labels = torch.cat([part.labels for part in parts]).view(rows.shape)
+        if order != sorted(order):
+            back = torch.tensor(order, device=rows.device).argsort()
+            images, labels = images[back], labels[back]
+    return Batch(images, torch.where(rows < 0, PADDING, labels))
 
 
 def _losses(
