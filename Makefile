@@ -10,7 +10,7 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower lint audit bench clean
+.PHONY: help demo test test-all flower suites lint audit bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,11 @@ test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed
 	python -m pytest --quiet -n auto --dist worksteal -m slow
 
 flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
+
+SUITES := flower pfl fedlab
+suites: $(VENV)/full.stamp ## other suites, each in an environment of its own, for make bench
+	@for suite in $(SUITES); do $(MAKE) --no-print-directory .venv-$$suite/$$suite.stamp \
+	  || echo "$$suite cannot be installed here; make bench leaves it out" >&2; done
 
 lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint
 	ruff check .
@@ -83,6 +88,17 @@ $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	  > "$$(.venv-flower/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/suite.pth"
 	.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	  $$($(VENV)/bin/python -c 'import yaml; print(*yaml.safe_load(open("$<"))["dependencies"][-1]["pip"])')
+	@touch $@
+
+# Likewise other suites. The constraint keeps them from another torch; what else they want in other versions is theirs.
+.venv-pfl/pfl.stamp: PACKAGE := pfl[pytorch]==0.6.0
+.venv-fedlab/fedlab.stamp: PACKAGE := fedlab==1.3.0
+.venv-pfl/pfl.stamp .venv-fedlab/fedlab.stamp: | $(VENV)/full.stamp
+	@$(PYTHON) -m venv $(@D)
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/suite.pth"
+	@$(VENV)/bin/python -c 'import torch; print("torch==" + torch.__version__)' > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c $(@D)/constraints.txt '$(PACKAGE)'
 	@touch $@
 
 $(VENV)/bin/pip:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,6 +44,13 @@ def record(request: pytest.FixtureRequest, benchmark: Any) -> Record:
     """What a benchmark says for the page: figures by calling it, curves by `Record.series`."""
     benchmark.extra_info.update(_topic(request.module))
     return Record(benchmark.extra_info)
+
+
+@pytest.fixture
+def leave_out(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Says for the page what a benchmark leaves out, and why, while it measures the rest."""
+    topic, left_out = _topic(request.module), request.config.stash[LEFT_OUT]
+    return lambda what, reason: left_out.append(topic | {"what": what, "reason": reason})
 
 
 def _topic(module: Any) -> dict[str, str]:

@@ -19,13 +19,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-BEGAN = time.perf_counter()
-"""Start-up counts from here: PyTorch is imported below."""
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from benchmarks.measuring import peak_memory
+from benchmarks.suites import BEGAN
 
 CLASSES = 10
 
@@ -180,7 +180,7 @@ class Course:
             if self.options.in_turn:
                 self._say(f"{self.seconds[-1]!r}")
         if self.over:
-            self.peak = peak_rss()  # before anything is evaluated
+            self.peak = peak_memory()  # before anything is evaluated
             return
         if self.options.in_turn:
             self._say("ready")
@@ -217,17 +217,3 @@ class Course:
 
     def _say(self, line: str) -> None:
         print(line, file=self.output, flush=True)
-
-
-def peak_rss() -> int:
-    """The most memory that this process has had resident, in bytes.
-
-    Not `resource.getrusage`: its figure is inherited from the program that started this one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

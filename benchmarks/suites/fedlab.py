@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.suites.common import Course, Federation, arguments, load  # first: start-up counts from its import
-
 from fedlab.contrib.algorithm.basic_client import SGDSerialClientTrainer
 from fedlab.contrib.algorithm.basic_server import SyncServerHandler
 from fedlab.contrib.dataset.basic_dataset import FedDataset
 from fedlab.core.standalone import StandalonePipeline
 from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.suites.common import Course, Federation, arguments, load
 
 
 class Clients(FedDataset):

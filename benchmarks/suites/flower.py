@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from benchmarks.suites.common import Course, Federation, arguments, load, peak_rss  # first: start-up counts from here
-
 import torch
 import torch.nn.functional as F
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -24,6 +22,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
+
+from benchmarks.measuring import peak_memory
+from benchmarks.suites.common import Course, Federation, arguments, load
 
 app = ClientApp()
 
@@ -48,7 +49,7 @@ def fit(message: Message, context: Context) -> Message:
         optimizer.zero_grad()
         F.cross_entropy(network(batch), classes).backward()
         optimizer.step()
-    facts = {"num-examples": len(labels), "process": os.getpid(), "peak": peak_rss()}
+    facts = {"num-examples": len(labels), "process": os.getpid(), "peak": peak_memory()}
     content = {"arrays": ArrayRecord(network.state_dict()), "metrics": MetricRecord(facts)}
     return Message(content=RecordDict(content), reply_to=message)
 

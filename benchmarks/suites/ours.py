@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.suites.common import Course, Federation, arguments, load  # first: start-up counts from its import
-
 import torch
 
 from apfl.federation import Problem, State, run
@@ -15,6 +13,7 @@ from apfl.nets import CNN, Model
 from apfl.training import Engine, Images, TrainingConfig, Work
 from apfl.tuning import tune_process
 from baselines.fedavg import FedAvg
+from benchmarks.suites.common import Course, Federation, arguments, load
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,11 @@ def main() -> None:
     course = Course("ours", options)
     federation = load(options.data)
     problem = problem_of(federation, Engine.choose(options.precision, "cpu"), course.total)
+    last = None
     for now in run(InOrder(), problem):
         course.mark()
-    course.report(federation, now.state["global"])
+        last = now.state["global"]
+    course.report(federation, last)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 
-from benchmarks.suites.common import CNN, Course, arguments, load  # first: start-up counts from its import
-
 import torch
 import torch.nn.functional as F
 from pfl.aggregate.simulate import SimulatedBackend
@@ -23,6 +21,8 @@ from pfl.data.sampling import get_user_sampler
 from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
+
+from benchmarks.suites.common import CNN, Course, arguments, load
 
 
 class Network(CNN):

@@ -3,8 +3,8 @@
 Each client has a model of its own that stays in memory. In every round the clients train one after another: each
 takes the global parameters over, reads its images from its own compressed file, makes a list of pairs of them and a
 DataLoader over that list, and takes each batch to the device. Images are float32 [C, H, W], the network has ReLU
-before pooling as it has there, and the server takes the mean weighted by the numbers of images. Its loader shuffles and drops a short last
-batch; here it does neither, for the sake of comparison.
+before pooling as it has there, and the server takes the mean weighted by the numbers of images. PFLlib's loader
+shuffles and drops a short last batch; here it does neither, for the sake of comparison.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.suites.common import Course, Federation, arguments, load  # first: start-up counts from its import
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from benchmarks.suites.common import Course, Federation, arguments, load
 
 
 class Client:
@@ -85,9 +85,11 @@ def main() -> None:
     options = arguments("pfllib_way", _device)
     course = Course("pfllib_way", options)
     federation = load(options.data)
+    last = None
     for params in federate(federation, course.total, options.device):
         course.mark()
-    course.report(federation, params)
+        last = params
+    course.report(federation, last)
 
 
 if __name__ == "__main__":
