@@ -69,7 +69,7 @@ def estimate(study: Study, notify: Callable[[int, int], None] = lambda done, of:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     crowd = measure(cores)
     by_path = {run.path: one for run, one in seconds}
-    tasks = tasks_of(study, lambda kind, path: crowd.slower * (crowd.start + by_path.get(path, 0.0)))
+    tasks = tasks_of(study, crowd.slower * crowd.start, lambda kind, path: crowd.slower * by_path.get(path, 0.0))
     return Estimate(seconds, unknown, crowd, cores, tasks, torch.cuda.is_available())
 
 

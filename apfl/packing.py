@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from apfl.config import Study
+from apfl.plan import Run
 from apfl.study import artefacts, cells, runs
 
 PRIORITIES: Mapping[str, int] = {
@@ -96,27 +97,34 @@ def pack(tasks: Sequence[Task], cores: int, order: Order = workflow_order) -> Pa
     return Packed(cores, now, work, max(work / cores, max(longest_first(tasks).values(), default=0.0)))
 
 
-def tasks_of(study: Study, seconds: Callable[[str, str], float]) -> list[Task]:
-    """Every job of the study in the workflow's order; ``seconds`` (kind, path) says how long one takes, its start
-    included.
+def tasks_of(study: Study, start: float, seconds: Callable[[str, str], float]) -> list[Task]:
+    """Every job of the study in the workflow's order; ``seconds`` (kind, path) says how long one takes once it has
+    started, which takes ``start`` seconds.
 
     The path of a table or a figure is its name, as is that of the report and of the claims.
     """
     tasks = [
-        Task(entry.path, entry.kind, seconds(entry.kind, entry.path), tuple(entry.inputs.values()))
+        Task(entry.path, entry.kind, start + seconds(entry.kind, entry.path), tuple(entry.inputs.values()))
         for entry in artefacts(study)
     ]
     planned = runs(study)
-    tasks += [Task(run.path, run.stage, seconds(run.stage, run.path), tuple(run.inputs.values())) for run in planned]
-    outputs = {
-        output: tuple({path: None for cell in cells(study, output) for path in (*cell.runs, *cell.origins)})
-        for output in (*study.tables, *study.figures)
-    }
-    for output, needs in outputs.items():
+    job = {run.path: run.job(study.one_job_per) for run in planned}
+    together: dict[str, list[Run]] = {}
+    for run in planned:
+        together.setdefault(job[run.path], []).append(run)
+
+    def needs(paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(job.get(path, path) for path in paths))
+
+    for name, made in together.items():
+        work = sum(seconds(run.stage, run.path) for run in made)
+        read = needs(path for run in made for path in run.inputs.values())
+        tasks.append(Task(name, made[0].stage, start + work, read))
+    for output in (*study.tables, *study.figures):
         kind = "table" if output in study.tables else "figure"
-        tasks.append(Task(output, kind, seconds(kind, output), needs))
-    everything = tuple(run.path for run in planned)
-    return [*tasks, *(Task(page, page, seconds(page, page), everything) for page in ("claims", "report"))]
+        read = needs(path for cell in cells(study, output) for path in (*cell.runs, *cell.origins))
+        tasks.append(Task(output, kind, start + seconds(kind, output), read))
+    return [*tasks, *(Task(page, page, start + seconds(page, page), tuple(together)) for page in ("claims", "report"))]
 
 
 def _sorted(tasks: Iterable[Task]) -> list[Task]:

@@ -53,6 +53,15 @@ class Run:
         return self.path.split("/")[-2]
 
     @property
+    def cell(self) -> str:
+        """The folder of the runs of all seeds."""
+        return self.path.rpartition("/")[0]
+
+    def job(self, one_job_per: str) -> str:
+        """What names the job that makes it, if a job makes the run of one "seed" or those of a "cell"."""
+        return self.cell if one_job_per == "cell" and self.stage != "external" else self.path
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """The modules whose code decides the result, with all that they import."""
         if self.stage == "external":

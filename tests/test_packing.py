@@ -60,9 +60,23 @@ def test_the_priorities_are_those_of_the_rules() -> None:
 
 def test_the_jobs_of_a_study_wait_for_what_they_read() -> None:
     study = load_study(tiny())
-    tasks = {task.name: task for task in tasks_of(study, lambda kind, path: 1.0)}
+    tasks = {task.name: task for task in tasks_of(study, 1.0, lambda kind, path: 0.0)}
     assert {run.path for run in runs(study)} < tasks.keys()
     personalized = next(run for run in runs(study) if run.stage == "personalize" and "generator" in run.inputs)
     assert {personalized.inputs["run"], personalized.inputs["generator"]} <= set(tasks[personalized.path].needs)
     assert personalized.path in tasks["table2"].needs and personalized.path in tasks["report"].needs
     assert tasks[personalized.inputs["run"]].needs and not tasks["data/digits-300.npz"].needs
+
+
+def test_a_job_of_a_cell_starts_once_and_works_for_all_its_seeds() -> None:
+    apart, cells = (
+        tasks_of(load_study(tiny(seeds=[0, 1], one_job_per=kind)), 100.0, lambda kind, path: 1.0)
+        for kind in ("seed", "cell")
+    )
+    by_name = {task.name: task for task in cells}
+    generated = next(task for task in cells if task.kind == "personalize" and len(task.needs) == 5)
+    assert generated.seconds == 102.0, "data, two partitions, a federated run and a generator are read"
+    assert {task.kind for task in map(by_name.get, generated.needs)} == {"data", "partition", "federate", "memorize"}
+    assert len(apart) - len(cells) == sum(task.kind in ("federate", "memorize", "personalize") for task in cells)
+    assert sum(task.seconds for task in apart) - sum(task.seconds for task in cells) == 100 * (len(apart) - len(cells))
+    assert set(by_name["report"].needs) < by_name.keys()

@@ -110,7 +110,8 @@ def status(
 
 
 def _summary(path: Path, study: Any, planned: list[Any], files: list[Any]) -> str:
-    counts = Counter(entry.kind for entry in files) + Counter(run.stage for run in planned)
+    jobs = {run.job(study.one_job_per): run.stage for run in planned}
+    counts = Counter(entry.kind for entry in files) + Counter(jobs.values())
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
 
