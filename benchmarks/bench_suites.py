@@ -1,12 +1,12 @@
 """The same federation in other suites.
 
 FedAvg, ten clients with 1,000 images of CIFAR-10's shape each, the paper's CNN, batch 50, one local epoch, SGD with
-learning rate 0.01, no evaluation. Each suite is a program of `benchmarks/suites` in an environment of its own with the
-same torch. All train on the same batches in the same order from the same parameters, which
-the final parameters prove. They are timed round by round, in turn; start-up and a first round are not
-counted. *PFLlib's way* is a loop that goes about it as PFLlib does. Where a suite can use two cores in two ways, a
-process of two threads, or two federations beside each other in processes of one thread, whose figures are added, the faster
-one stands for it.
+learning rate 0.01, no evaluation. Each suite is a program of `benchmarks/suites` in an environment of its own over the
+same torch. All train on the same batches in the same order from the same parameters, which the final parameters prove.
+They are timed round by round, in turn; start-up and a first round are not counted. *PFLlib's way* is a loop that goes
+about it as PFLlib does. Two cores can be used in two ways, by a process of two threads, or by two federations beside
+each other in processes of one thread, whose figures are added; where a suite was run in both, ratios are of the faster
+one.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_a_suite_that_is_missing_or_breaks_is_left_out_with_its_reason(data, tmp
     with pytest.raises(Absent, match=r"^not installed; make suites$"):
         interpreter("pfl", tmp_path)
     assert interpreter("pfl", _environment(tmp_path)) == tmp_path / ".venv-pfl/bin/python"
-    with pytest.raises(Absent, match="No module named benchmarks.suites.nobody"):
+    with pytest.raises(Absent, match=r"No module named benchmarks\.suites\.nobody"):
         Running(Way("nobody"), data, 1, tmp_path / "nobody")
 
     def missing(suite: str) -> Path:
