@@ -20,6 +20,8 @@ from apfl.training import Diverged, Result, Work
 
 T = TypeVar("T")
 
+LANE = "federation"
+"""The name of the threads."""
 PATIENCE = 10.0
 """Seconds that a federation has to end, when all are to."""
 
@@ -77,7 +79,7 @@ class _Lane(Generic[T]):
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._value: Any = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=LANE, daemon=True)
         self._thread.start()
 
     def turn(self, answer: Any) -> bool:

@@ -13,7 +13,9 @@ from apfl.federation import Problem
 from apfl.memorization import Memory
 from apfl.streams import torch_stream
 
-COLUMNS = 8
+REAL, COLUMNS = 4, 8
+CELL, GAP = 0.58, 2
+"""Inches of an image with its margin, and pixels of the margin."""
 SHOWN_CLASSES = 30
 
 
@@ -31,23 +33,28 @@ def sample_grid(path: Path, problem: Problem, memory: Memory, data: Path) -> Non
     labels = torch.tensor(shown, device=problem.engine.device).repeat_interleave(COLUMNS)
     images = memory.sample(labels, torch_stream(problem.seed, "pictures", device=problem.engine.device), problem.engine)
     synthetic = _displayable(images.permute(0, 2, 3, 1).cpu() * problem.images.std.cpu() + problem.images.mean.cpu())
-    figure = Figure(figsize=(9.2, 0.62 * len(shown) + 0.9), layout="none", dpi=110)
-    axes = figure.subplots(len(shown), COLUMNS + 5, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.08})
-    figure.subplots_adjust(left=0.17, right=0.99, bottom=0.01, top=1 - 0.75 / (0.62 * len(shown) + 0.9))
+    columns = REAL + 1 + COLUMNS
+    side = synthetic.shape[1] + GAP
+    # One picture in one set of axes: axes of their own for each image take ten times as long.
+    mosaic = np.full((side * len(shown), side * columns, 3), 255, dtype=np.uint8)
     for row, label in enumerate(shown):
-        real = (problem.images.labels == label).nonzero().flatten()[:4]
-        pictures = [problem.images.pixels[index].cpu().numpy() for index in real]
-        for axis in axes[row]:
-            axis.set_axis_off()
-        for axis, picture in zip(axes[row], pictures, strict=False):
-            _show(axis, picture)
-        for axis, picture in zip(axes[row][5:], synthetic[row * COLUMNS : (row + 1) * COLUMNS], strict=True):
-            _show(axis, picture)
+        real = problem.images.pixels[(problem.images.labels == label).nonzero().flatten()[:REAL]].cpu().numpy()
+        made = synthetic[row * COLUMNS : (row + 1) * COLUMNS]
+        for column, picture in (*enumerate(real), *enumerate(made, start=REAL + 1)):
+            top, left = row * side + GAP // 2, column * side + GAP // 2
+            mosaic[top : top + side - GAP, left : left + side - GAP] = picture  # grey spreads over the colours
+    height = CELL * len(shown) + 0.75
+    figure = Figure(figsize=(CELL * columns / 0.82, height), layout="none", dpi=110)
+    axes = figure.add_axes((0.17, 0.1 / height, 0.82, CELL * len(shown) / height))
+    axes.set_axis_off()
+    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
+    for row, label in enumerate(shown):
         mark = " (unseen)" if label in unseen else ""
-        axes[row][0].text(-0.15, 0.5, f"{names[label]}{mark}", transform=axes[row][0].transAxes, ha="right",
-                          va="center", fontsize=8, color="#b3400f" if mark else "black", parse_math=False)  # fmt: skip
-    figure.text(0.27, 1 - 0.42 / (0.62 * len(shown) + 0.9), "real", ha="center", fontsize=10)
-    figure.text(0.70, 1 - 0.42 / (0.62 * len(shown) + 0.9), "synthetic", ha="center", fontsize=10)
+        axes.text(-0.01, 1 - (row + 0.5) / len(shown), f"{names[label]}{mark}", transform=axes.transAxes, ha="right",
+                  va="center", fontsize=8, color="#b3400f" if mark else "black", parse_math=False)  # fmt: skip
+    for text, column in (("real", REAL / 2), ("synthetic", REAL + 1 + COLUMNS / 2)):
+        axes.text(column / columns, 1 + 0.2 / (CELL * len(shown)), text, transform=axes.transAxes, ha="center",
+                  fontsize=10)  # fmt: skip
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
@@ -64,10 +71,3 @@ def no_samples(path: Path, why: str) -> None:
 
 def _displayable(images: torch.Tensor) -> np.ndarray:
     return images.clamp(0, 255).round().to(torch.uint8).numpy()
-
-
-def _show(axis, picture: np.ndarray) -> None:
-    grey = picture.shape[-1] == 1
-    axis.imshow(
-        picture[..., 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation="nearest"
-    )
