@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ORDER = ("training", "suites", "gpu", "server", "generator", "data", "clock", "process", "scaling")
+ORDER = ("training", "precision", "suites", "gpu", "server", "generator", "data", "clock", "process", "scaling")
 """The topics in the order of the page; others follow."""
 
 
