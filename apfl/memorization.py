@@ -21,7 +21,7 @@ from apfl.federation import BaseModels, Problem
 from apfl.nets import Model, Params, SemanticGenerator, seeded
 from apfl.optimizers import Adam
 from apfl.streams import torch_stream
-from apfl.training import Diverged, Engine
+from apfl.training import Diverged, Engine, channels_last, laid_out
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def teacher_loss(model: Model, teachers: Sequence[Params], weights: Tensor, imag
     for teacher, weight in zip(teachers, weights[:, labels], strict=True):
         (rows,) = weight.nonzero(as_tuple=True)
         if len(rows):
-            loss = F.cross_entropy(model(teacher, images[rows]).float(), labels[rows], reduction="none")
+            loss = F.cross_entropy(model(teacher, laid_out(images[rows])).float(), labels[rows], reduction="none")
             total = total + (weight[rows] * loss).sum()
     return total / len(labels)
 
@@ -225,7 +225,7 @@ def memorize(
     batch.
     """
     config, generator = memory.config, memory.generator
-    teachers = [{name: value.detach() for name, value in teacher.items()} for teacher in teachers]
+    teachers = [channels_last(teacher) for teacher in teachers]
     parameters = list(generator.parameters())
     optimizer = Adam(parameters, config.learning_rate)
     stream = torch_stream(seed, "memorize", round=round, device=engine.device)

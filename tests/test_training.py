@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from problems import Tiny, distance, equal, parameters, tiny_problem
 
+from apfl.data.dataset import Dataset
 from apfl.errors import UserError
 from apfl.federation import Round, load_method, run, run_all, run_work, weighted_mean
 from apfl.nets import CNN, Model, build_network, initial_parameters
-from apfl.training import Diverged, Engine, Gradient, Phase, TrainingConfig, Work, batches, cross_entropy, train
+from apfl.stages.inputs import images_of
+from apfl.training import (
+    Diverged,
+    Engine,
+    Gradient,
+    Phase,
+    SyntheticImages,
+    TrainingConfig,
+    Work,
+    batches,
+    cross_entropy,
+    laid_out,
+    train,
+)
 
 
 def last(problem, method="fedavg", **options) -> Round:
@@ -234,3 +249,16 @@ def test_an_unknown_method_or_hyper_parameter_is_refused() -> None:
         load_method("fedfoo")
     with pytest.raises(UserError, match="mu"):
         load_method("fedavg", {"mu": 1})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_lie_in_memory_as_convolutions_like_them(channels) -> None:
+    numbers = np.random.default_rng(0).integers(0, 256, (6, channels, 32, 32), dtype=np.uint8)
+    dataset = Dataset("noise", numbers, np.arange(6) % 3, ("a", "b", "c"), {})
+    real = images_of(dataset, torch.arange(6), torch.device("cpu")).batch(torch.tensor([3, 1]))
+    plain = torch.randn(6, channels, 32, 32)
+    made = SyntheticImages(plain, torch.zeros(6)).batch(torch.tensor([3, 1]))
+    for batch in (real, made):
+        assert batch.images.stride() == (1024 * channels, 1, 32 * channels, channels)
+    assert torch.equal(made.images, plain[[3, 1]])
+    assert laid_out(made.images) is made.images and laid_out(plain[:, 0, 0]).shape == (6, 32)
