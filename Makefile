@@ -97,7 +97,7 @@ $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@$(PYTHON) -m venv $(@D)
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/suite.pth"
-	@$(VENV)/bin/python -c 'import torch; print("torch==" + torch.__version__)' > $(@D)/constraints.txt
+	@$(VENV)/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c $(@D)/constraints.txt '$(PACKAGE)'
 	@touch $@
 
