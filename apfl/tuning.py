@@ -1,9 +1,12 @@
-"""Settings of the process that training runs in: threads, and how Python and the C library keep memory."""
+"""The process that training runs in: its threads, how Python and the C library keep memory, and how much it took."""
 
 from __future__ import annotations
 
 import gc
 import os
+import resource
+import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP_THRESHOLD = 32 << 20  # the largest that glibc takes
@@ -37,3 +40,14 @@ def tune_process() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had resident, in bytes.
+
+    Where Linux says it: what `resource.getrusage` gives there is at least that of the program that started this one.
+    """
+    try:
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

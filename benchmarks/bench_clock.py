@@ -19,9 +19,9 @@ import torch
 from apfl.asynchronous import run_clock
 from apfl.clock import Schedule, plan
 from apfl.federation import load_method
-from apfl.tuning import tune_process
+from apfl.tuning import peak_memory, tune_process
 from benchmarks.federations import Clocked, federation, send_back
-from benchmarks.measuring import in_turn, peak_memory, ratio
+from benchmarks.measuring import in_turn, ratio
 
 SCHEDULE: dict[str, Any] = {
     "latency": "exponential", "heterogeneity": 0.5, "merge": "delta", "staleness": "polynomial",

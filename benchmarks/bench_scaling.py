@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from apfl.federation import Problem, load_method, run
-from apfl.tuning import tune_process
+from apfl.tuning import peak_memory, tune_process
 from benchmarks.federations import Clocked, federation
-from benchmarks.measuring import Record, peak_memory
+from benchmarks.measuring import Record
 
 UNIT = "µs a sample"
 

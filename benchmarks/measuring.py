@@ -7,12 +7,9 @@ and a ratio is the median over the pairs.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 ORDER = ("training", "precision", "suites", "gpu", "server", "generator", "data", "clock", "process", "scaling")
@@ -27,17 +24,6 @@ def place(topic: str) -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had resident, in bytes.
-
-    Where Linux says it: what `resource.getrusage` gives there is at least that of the program that started this one.
-    """
-    try:
-        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @dataclass(frozen=True)

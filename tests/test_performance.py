@@ -14,7 +14,7 @@ import pytest
 
 from apfl.registry import ROOT
 from benchmarks.demo_times import NoDemo, demo_times
-from benchmarks.measuring import Record, in_turn, peak_memory, ratio
+from benchmarks.measuring import Record, in_turn, ratio
 from benchmarks.performance import IMAGES, MEASURED, PAGE, met, number, page, picture_name, trimmed
 
 MADE_UP = '''"""Made-up things.
@@ -153,13 +153,6 @@ def test_what_is_compared_is_measured_in_turn_and_the_first_round_does_not_count
     assert (ours, theirs) == ([1, 8, 2], [1, 2, 4])
     assert ratio([1, 8, 2], [1, 2, 4]) == 1  # the median of 1, 4 and 0.5; the medians have a ratio of 2 / 2
     assert ratio([1, 8, 3], [2, 4, 1]) == 2  # and of 0.5, 2 and 3, where the medians have 3 / 2
-
-
-def test_the_peak_memory_of_a_process_is_its_own() -> None:
-    program = "from benchmarks.measuring import peak_memory; print(peak_memory())"
-    held = bytearray(400 * 2**20)
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert peak_memory() > len(held) > 4 * int(done.stdout)
 
 
 @pytest.mark.parametrize(

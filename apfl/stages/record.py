@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.registry import code_digest
 from apfl.stages.inputs import Inputs
+from apfl.tuning import peak_memory
 
 IDENTITY = ("dataset", "setting", "method", "semantics", "reading", "seed")
 
@@ -87,10 +86,9 @@ class Stopwatch:
 
     def usage(self, problem: Problem) -> dict[str, Any]:
         """Device, precision, threads and peak memory in bytes."""
-        unit = 1 if sys.platform == "darwin" else 1024
         return {
             "device": str(problem.engine.device),
             "precision": problem.engine.precision,
             "threads": torch.get_num_threads(),
-            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_memory": peak_memory(),
         }

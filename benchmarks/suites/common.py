@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measuring import peak_memory
+from apfl.tuning import peak_memory
 from benchmarks.suites import BEGAN
 
 CLASSES = 10

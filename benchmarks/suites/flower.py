@@ -23,7 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from benchmarks.measuring import peak_memory
+from apfl.tuning import peak_memory
 from benchmarks.suites.common import Course, Federation, arguments, load
 
 app = ClientApp()
