@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,11 @@ def test_the_stages_import_only_what_they_need(folder: Path) -> None:
     assert found & SLOW == DRAWING
     friend = {"method": "fedavg-ft", "module": "fedavg_ft", "rounds": [1]}
     assert modules(folder, "personalize", friend, run=folder / "federate") & SLOW == set()
+
+
+def test_a_clone_whose_packages_are_not_installed_says_so() -> None:
+    command = [sys.executable, "-S", "-m", "apfl", "methods"]  # without site-packages
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "typer is not installed" in done.stderr and "pip install" in done.stderr
