@@ -213,8 +213,7 @@ def test_a_failing_method_stops_no_other_and_status_tells_how_it_stands(tmp_path
     (tmp_path / "baselines/broken.py").write_text(FAILING.partition("    def client_work")[0] + "\n\nMETHOD = Broken\n")
     logs = [tmp_path / "results" / job["log"] for job in state.values() if job["state"] == "done"]
     sizes = [log.stat().st_size for log in logs]
-    done = project.run("snakemake", "--cores", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.succeed("snakemake", "--cores", "2")
     counts = status(project, study)["counts"]
     assert counts["done"] == sum(counts.values()) == len(after["jobs"])
     assert [log.stat().st_size for log in logs] == sizes
@@ -222,6 +221,5 @@ def test_a_failing_method_stops_no_other_and_status_tells_how_it_stands(tmp_path
 
 
 def status(project: Project, study: Path) -> dict:
-    done = project.run(sys.executable, "-m", "apfl", "status", str(study), "--json")
-    assert done.returncode == 0, done.stderr
+    done = project.succeed(sys.executable, "-m", "apfl", "status", str(study), "--json")
     return json.loads(done.stdout)

@@ -32,8 +32,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def jobs(fresh: Project) -> str:
     """What a dry run with Slurm's profile says of each job."""
-    done = fresh.run("snakemake", "--dry-run", "--workflow-profile", "profiles/slurm")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = fresh.succeed("snakemake", "--dry-run", "--workflow-profile", "profiles/slurm")
     return done.stdout + done.stderr
 
 

@@ -225,8 +225,7 @@ def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     changes = {"flower": {"module": "external/flower"}}
     given = STUDY | {"methods": STUDY["methods"] | changes}
     project = Project(tmp_path, given)
-    done = project.run("snakemake", "--dry-run", "--quiet", "host")
-    assert done.returncode == 0, done.stderr
+    done = project.succeed("snakemake", "--dry-run", "--quiet", "host")
     said = done.stdout + done.stderr
     blocks = re.findall(r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said, re.MULTILINE)
     logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}

@@ -43,10 +43,15 @@ class Project:
         environment = os.environ | {"PATH": path, "APFL_DATA_ROOT": "", "APFL_SEMANTICS_ROOT": ""}
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=500)
 
+    def succeed(self, *command: str, **options: str) -> subprocess.CompletedProcess[str]:
+        """`run`, of what must end well."""
+        done = self.run(*command, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
     def plan(self, *arguments: str) -> dict[str, int]:
         """How many jobs of each rule would run."""
-        done = self.run("snakemake", "--dry-run", *arguments)
-        assert done.returncode == 0, done.stderr
+        done = self.succeed("snakemake", "--dry-run", *arguments)
         stats = re.search(r"^job +count\n[- ]+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
         rows = (line.split() for line in stats[1].splitlines()) if stats else ()
         return {name: int(count) for name, count in rows if name != "all"}
@@ -75,8 +80,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, finished by plain `snakemake`."""
     project = Project(tmp_path_factory.mktemp("finished"), STUDY)
-    done = project.run("snakemake")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.succeed("snakemake")
     return project
 
 
@@ -138,10 +142,8 @@ def test_a_broken_method_file_ends_in_one_line(fresh: Project) -> None:
 
 
 def test_the_workflow_is_lint_clean_and_formatted(fresh: Project) -> None:
-    linted = fresh.run("snakemake", "--lint")
-    assert linted.returncode == 0, linted.stderr
-    formatted = fresh.run("snakefmt", "--check", "Snakefile", "workflow")
-    assert formatted.returncode == 0, formatted.stderr
+    fresh.succeed("snakemake", "--lint")
+    fresh.succeed("snakefmt", "--check", "Snakefile", "workflow")
 
 
 def test_plain_snakemake_makes_every_table_and_figure_and_then_has_nothing_to_do(finished: Project) -> None:
@@ -232,8 +234,7 @@ def test_what_is_there_can_be_shown_while_runs_are_missing(finished: Project) ->
     folder = finished.root / RUNS / "local/seed0"
     aside = folder.rename(folder.with_name("aside"))
     try:
-        done = finished.run("snakemake", "partial")
-        assert done.returncode == 0, done.stderr
+        finished.succeed("snakemake", "partial")
         rows = (finished.root / "results/tiny/partial/tables/table2.csv").read_text().splitlines()
         assert any("Local" in row and row.endswith("not run") for row in rows)
         assert any("FedAvg" in row and row.endswith("ok") for row in rows)
@@ -257,8 +258,7 @@ def test_snakemake_s_own_report_is_made_without_a_network(finished: Project) -> 
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         alone = ["env", "http_proxy=http://127.0.0.1:9", "https_proxy=http://127.0.0.1:9"]
-    done = finished.run(*alone, "snakemake", "--report", "report.html")
-    assert done.returncode == 0, done.stderr
+    finished.succeed(*alone, "snakemake", "--report", "report.html")
     page = (finished.root / "report.html").read_text()
     assert "table2.html" in page and "figure4.svg" in page and "full-participation" in page
 
@@ -266,8 +266,7 @@ def test_snakemake_s_own_report_is_made_without_a_network(finished: Project) -> 
 def test_the_documented_command_runs_every_job_in_the_conda_environment(tmp_path: Path) -> None:
     project = Project(tmp_path, {**tiny(methods={"fedavg": {}}), "apfl": {}})
     stub = ROOT / "tests/conda_stub/bin"
-    done = project.run("snakemake", "--cores", "all", "--use-conda", path=f"{stub}:{BIN}:{os.environ['PATH']}")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.succeed("snakemake", "--cores", "all", "--use-conda", path=f"{stub}:{BIN}:{os.environ['PATH']}")
     (environment,) = (path for path in (tmp_path / ".snakemake/conda").iterdir() if path.is_dir())
     assert (environment / "used").exists(), "the jobs ran with another interpreter"
     assert (tmp_path / TABLE).is_file()

@@ -17,8 +17,7 @@ FEDAVG = RUNS / "fedavg"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("cells"), STUDY)
-    done = made.run("snakemake")
-    assert done.returncode == 0, done.stdout + done.stderr
+    made.succeed("snakemake")
     return made
 
 
@@ -37,8 +36,7 @@ def test_a_job_for_a_cell_makes_what_jobs_for_each_seed_make(project: Project, t
     assert {name: number for name, number in fresh.plan().items() if name in runs} == {
         name: 2 * number for name, number in runs.items()
     }
-    done = fresh.run("snakemake", "tables")
-    assert done.returncode == 0, done.stderr
+    fresh.succeed("snakemake", "tables")
     assert files(fresh) == files(project) and len(files(project)) == 2 * (2 * 2 + 1 + 2)
     assert (fresh.root / TABLE).read_bytes() == (project.root / TABLE).read_bytes()
     assert project.plan() == {}
@@ -50,8 +48,7 @@ def test_the_state_of_a_study_with_such_jobs_is_known(project: Project) -> None:
 
 
 def test_snakemake_s_report_has_the_pictures_of_every_seed(project: Project) -> None:
-    done = project.run("snakemake", "--report", "report.html")
-    assert done.returncode == 0, done.stderr
+    project.succeed("snakemake", "--report", "report.html")
     text = (project.root / "report.html").read_text()
     assert all(f"seed{seed}/samples.png" in text for seed in (0, 1))
 
@@ -68,7 +65,6 @@ def test_a_seed_that_was_finished_is_not_trained_again_after_the_job_failed(proj
         assert not (project.root / FEDAVG / "seed0/run.json").exists(), "Snakemake removes what a failed job made"
     finally:
         partition.write_bytes(whole)
-    done = project.run("snakemake", "--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.succeed("snakemake", "--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
     said = log.read_text()
     assert "seed0: finished already" in said and "seed 1: round 1/1" in said and "seed 0: round 1/1" not in said

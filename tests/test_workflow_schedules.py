@@ -67,8 +67,7 @@ def test_a_study_with_a_trace_makes_its_tables_and_figures_once(project: Project
     planned = project.plan()
     assert planned["federate"] == 2, "one run of each server, though two levels of heterogeneity are asked for"
     assert (planned["table"], planned["figure"], planned["course"]) == (1, 1, 2)
-    done = project.run("snakemake")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.succeed("snakemake")
     folder = project.root / "results/tiny"
     written = json.loads((folder / "study.json").read_text())["schedules"]["measured"]
     assert written["trace"] == [[0, 0.0, 2.0], [0, 2.0, 4.0], [1, 0.0, 3.0], [1, 3.0, 6.0]]
@@ -85,8 +84,7 @@ def test_a_study_with_a_trace_makes_its_tables_and_figures_once(project: Project
 
 
 def test_snakemake_s_own_report_holds_the_figures_of_the_course_of_events(project: Project) -> None:
-    done = project.run("snakemake", "--report", "report.html")
-    assert done.returncode == 0, done.stderr
+    project.succeed("snakemake", "--report", "report.html")
     page = (project.root / "report.html").read_text()
     assert "figure_timeline.svg" in page and "convergence.html" in page and "which client trained when" in page
 
