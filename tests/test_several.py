@@ -20,8 +20,7 @@ from apfl.errors import UserError
 from apfl.federation import load_method, run
 from apfl.stages.federate import federate
 from apfl.stages.inputs import Inputs
-from apfl.stages.kept import KEPT, keep, release, restore
-from apfl.stages.several import Call, federate_all, one_after_another
+from apfl.stages.several import Call, federate_all
 from apfl.together import side_by_side
 from apfl.training import Diverged, Engine
 
@@ -81,7 +80,6 @@ def test_runs_of_one_process_are_those_of_their_own(inputs, tmp_path: Path) -> N
         federate(call.specification, call.inputs, alone, "cpu")
         for name in ("metrics.parquet", "state.safetensors"):
             assert (call.out / name).read_bytes() == (alone / name).read_bytes()
-        assert not (call.out / KEPT).exists()
 
 
 def test_seeds_are_one_stack_where_the_engine_stacks(inputs, tmp_path: Path, stacking: list[int]) -> None:
@@ -94,7 +92,6 @@ def test_seeds_are_one_stack_where_the_engine_stacks(inputs, tmp_path: Path, sta
         federate(call.specification, call.inputs, alone)
         loss, other = (metrics(folder)["loss"] for folder in (call.out, alone))
         np.testing.assert_allclose(loss, other, rtol=1e-4)
-        assert not (call.out / KEPT).exists()
     seconds = [read_json(call.out / "run.json", "record")["seconds"] for call in calls]
     assert all(value > 0 for value in seconds)
 
@@ -178,7 +175,9 @@ def test_a_signal_ends_all_federations(monkeypatch) -> None:
     assert not lanes()
 
 
-def test_what_is_finished_outlives_a_later_failure(inputs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stacks", [False, True])
+def test_what_is_finished_outlives_a_later_failure(inputs, tmp_path: Path, stacks: bool, request) -> None:
+    trained = request.getfixturevalue("stacking") if stacks else None
     calls = calls_of(inputs, tmp_path)
     broken = dataclasses.replace(calls[1], inputs=dataclasses.replace(calls[1].inputs, partition=tmp_path / "none.npz"))
     with pytest.raises(UserError):
@@ -186,28 +185,25 @@ def test_what_is_finished_outlives_a_later_failure(inputs, tmp_path: Path) -> No
     whole = {name: (calls[0].out / name).read_bytes() for name in ("metrics.parquet", "state.safetensors", "run.json")}
     for name in whole:  # as Snakemake does with all that a failed job was to make
         (calls[0].out / name).unlink()
-    trained: list[str] = []
-    one_after_another(
-        calls,
-        lambda call: trained.append(call.out.name) or federate(call.specification, call.inputs, call.out, "cpu"),
-    )
+    federate_all(calls, "cpu")
     assert {name: (calls[0].out / name).read_bytes() for name in whole} == whole, "run.json has the first run's seconds"
-    assert (calls[1].out / "run.json").is_file() and not any((call.out / KEPT).exists() for call in calls)
+    assert (calls[1].out / "run.json").is_file()
+    assert trained in (None, [3, 3, 3, 3]), "two rounds of one seed, and then of the other"
 
 
-def test_only_what_is_missing_is_put_back(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"outputs": {"a": "", "b": ""}}')
-    for name in ("a", "b"):
-        (tmp_path / name).write_text("old")
-    keep(tmp_path)
-    (tmp_path / "a").unlink()
-    (tmp_path / "b").unlink()
-    (tmp_path / "b").write_text("new")
-    restore(tmp_path)
-    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["old", "new"]
-    release([tmp_path])
-    assert not (tmp_path / KEPT).exists()
-    restore(tmp_path)
+def test_a_job_of_more_seeds_trains_those_that_are_new(inputs, tmp_path: Path, capsys) -> None:
+    first, second = calls_of(inputs, tmp_path)
+    federate_all([first], "cpu")
+    for name in (
+        "metrics.parquet",
+        "state.safetensors",
+        "run.json",
+    ):  # as Snakemake does before it starts the job again
+        (first.out / name).unlink()
+    capsys.readouterr()
+    federate_all([first, second], "cpu")
+    said = capsys.readouterr().out
+    assert "seed0: finished already" in said and "seed 0: round" not in said and "seed 1: round 2/2" in said
 
 
 @pytest.mark.parametrize(

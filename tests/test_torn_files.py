@@ -20,6 +20,7 @@ from killing import WHERE, Bench, Death, Server, all_stages, artefacts, benched,
 from apfl.locks import alone_in, open_part
 from apfl.recovery import date_back
 from apfl.registry import ROOT
+from apfl.stages.kept import KEPT
 
 DAY = 86400
 
@@ -81,17 +82,34 @@ def wait_for(log: Path, pattern: str) -> str:
     raise AssertionError(f"{log} never said {pattern}")
 
 
+def unlink(path: Path) -> None:
+    """Make a file one of its own, if it was a hard link."""
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole)
+
+
 @all_stages("federate", "personalize")
-def test_a_finished_run_with_a_damaged_file_is_made_again(bench: Bench, tmp_path: Path, stage: str) -> None:
-    shutil.copytree(bench.whole(stage), tmp_path / "run")
-    names = sorted(artefacts(tmp_path / "run"))
+def test_a_finished_run_with_a_damaged_file_is_put_back_or_made_again(bench: Bench, tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(bench.whole(stage), out)  # and so without links
+    names = sorted(name for name in artefacts(out) if not name.startswith(KEPT))
     # Every file is damaged, in turn in another way; a record alone in all ways.
     harms = [(name, DAMAGES[place % 3]) for place, name in enumerate(names)]
     for name, damage in [*harms, *((("run.json", one) for one in DAMAGES) if stage == "federate" else ())]:
-        damage(tmp_path / "run" / name)
-        assert f"{tmp_path / 'run' / name}: " in bench.finish(stage, tmp_path / "run"), (name, damage)
-    (tmp_path / "run" / names[0]).unlink()
-    assert "missing" in bench.finish(stage, tmp_path / "run")
+        unlink(out / name)
+        damage(out / name)
+        said = bench.finish(stage, out)
+        assert f"{out / name}: " in said and "put back as it was kept" in said, (name, damage)
+        unlink(out / name)
+        damage(out / KEPT / name)
+        assert "finished already" in bench.finish(stage, out), "and what was kept is so again"
+        damage(out / name)
+        damage(out / KEPT / name)
+        said = bench.finish(stage, out)
+        assert f"{out / name}: " in said and "running again" in said, (name, damage)
+    (out / names[0]).unlink()
+    assert "missing" in bench.finish(stage, out)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -10,6 +10,8 @@ import pytest
 from studies import tiny
 from test_workflow import RUNS, TABLE, Project
 
+from apfl.stages.kept import KEPT
+
 STUDY = tiny(seeds=[0, 1], one_job_per="cell")
 FEDAVG = RUNS / "fedavg"
 
@@ -25,7 +27,7 @@ def files(project: Project) -> dict[str, bytes]:
     """What the runs of the study decided."""
     names = ("metrics.parquet", "state.safetensors", "generator.safetensors")
     found = (path for path in (project.root / "results/tiny").rglob("*") if path.name in names)
-    return {str(path.relative_to(project.root)): path.read_bytes() for path in found}
+    return {str(path.relative_to(project.root)): path.read_bytes() for path in found if path.parent.name != KEPT}
 
 
 def test_a_job_for_a_cell_makes_what_jobs_for_each_seed_make(project: Project, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from apfl.artifacts import canonical_json, read_json, sha256_file
+from apfl.artifacts import canonical_json, read_json, read_record, sha256_file
 from apfl.data.dataset import Dataset, load_dataset
 from apfl.data.partition import check_match, load_partition
 from apfl.errors import UserError
@@ -20,6 +20,7 @@ from apfl.nets import Model, build_network, initial_parameters
 from apfl.registry import card
 from apfl.registry import check_values as check_parameters
 from apfl.semantics.table import load_semantics, standardize
+from apfl.stages.kept import KEPT, RECORD, is_kept, keep, restore
 from apfl.training import Engine, Images, TrainingConfig
 
 
@@ -194,23 +195,38 @@ def _proxy(path: Path, channels: int, engine: Engine) -> Images:
 
 
 def finished(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether ``folder`` already holds this very run, whole, made by this very code from these very inputs; says so."""
-    path = folder / "run.json"
+    """Whether ``folder`` holds this very run, whole, made by this very code from these very inputs; says so. A run that
+    was, and is still kept, is put back."""
+    fault = _fault(folder, record)
+    if fault is not None:
+        restored = _fault(folder / KEPT, record) is None
+        if fault:
+            print(f"{fault}; {'put back as it was kept' if restored else 'running again'}")
+        if not restored:
+            return False
+        restore(folder)
+    elif not is_kept(folder):  # it is older than this habit, or what was kept is damaged
+        keep(folder, read_record(folder / RECORD))
+    print(f"{folder}: finished already, nothing to do")
+    return True
+
+
+def _fault(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """What is wrong with this run in ``folder``; nothing to speak of ("") if it is another run or none; None if it is
+    whole."""
+    path = folder / RECORD
     if not path.is_file():
-        return False
+        return ""
     try:
         there = read_json(path, "run record")
     except UserError as error:
-        print(f"{error}; running again")
-        return False
+        return str(error)
     if not isinstance(there, dict) or any(
         canonical_json(there.get(name)) != canonical_json(record[name]) for name in ("specification", "inputs", "code")
     ):
-        return False
+        return ""
     outputs = there.get("outputs")
     for name, sha256 in outputs.items() if isinstance(outputs, dict) else [("outputs", "")]:
         if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
-            print(f"{folder / name}: missing, or not as {path.name} says; running again")
-            return False
-    print(f"{folder}: finished already, nothing to do")
-    return True
+            return f"{folder / name}: missing, or not as {path.name} says"
+    return None

@@ -1,50 +1,67 @@
-"""A job that makes several runs keeps those that it has finished.
+"""A run that is finished stays finished, whatever becomes of its files.
 
-When a job fails or is killed, Snakemake removes all that it was to make, finished runs too. So until the whole job has
-ended, the files of a finished run are also in a folder within its own that no rule knows of (as hard links, where there
-are such), and the next attempt takes them from there.
+Snakemake removes the files of a job before it starts it, and when it has failed: of a job that makes several runs the
+finished ones too, and those that were there before a seed was added to them. So the files of a finished run are also in
+a folder within its own that no rule knows of (as hard links, where there are such), and whoever asks for the very same
+run again gets them from there.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
+from filecmp import cmp
 from pathlib import Path
+from typing import Any
 
-from apfl.artifacts import read_record
+from apfl.artifacts import read_record, write_json
+from apfl.errors import UserError
+from apfl.locks import remove_abandoned
 
 KEPT = ".kept"
 RECORD = "run.json"
 
 
+def keep(out: Path, record: Mapping[str, Any]) -> None:
+    """Keep the outputs in ``out`` and the record of a finished run, in place of those of an earlier one. Where that is
+    impossible (a full disk) nothing is kept, and the run itself is as finished as it was."""
+    kept = out / KEPT
+    with suppress(OSError, UserError):
+        if kept.exists():
+            shutil.rmtree(kept)
+        kept.mkdir()
+        for name in record.get("outputs", ()):
+            _link(out / name, kept / name)
+        write_json(kept / RECORD, record)  # which says that all is there
+
+
+def is_kept(out: Path) -> bool:
+    """Whether the finished run in ``out`` is kept, and not an earlier one, or only a part."""
+    kept = out / KEPT
+    try:
+        same = (kept / RECORD).read_bytes() == (out / RECORD).read_bytes()
+        names = read_record(out / RECORD).get("outputs", ()) if same else ()
+        return same and all((kept / name).samefile(out / name) or cmp(kept / name, out / name, False) for name in names)
+    except OSError:
+        return False
+
+
 def restore(out: Path) -> None:
-    """Put back what of a finished run is kept and no longer there; its record comes last."""
-    for kept in sorted((out / KEPT).glob("*"), key=lambda path: path.name == RECORD):
-        with suppress(FileExistsError):
-            _link(kept, out / kept.name)
-            os.utime(out / kept.name)  # whoever compares times must not take it for older than its inputs
-
-
-def keep(out: Path) -> None:
-    """Keep the files of the finished run in ``out``."""
-    release([out])
-    (out / KEPT).mkdir()
-    for name in (*read_record(out / RECORD).get("outputs", ()), RECORD):
-        _link(out / name, out / KEPT / name)
-
-
-def release(folders: Iterable[Path]) -> None:
-    """Keep nothing of these runs any longer; the runs themselves stay."""
-    for out in folders:
-        shutil.rmtree(out / KEPT, ignore_errors=True)
+    """Put the run that is kept in the place of whatever is in ``out``; its record comes last."""
+    (out / RECORD).unlink(missing_ok=True)
+    remove_abandoned(out)
+    for name in (*read_record(out / KEPT / RECORD).get("outputs", ()), RECORD):
+        (out / name).unlink(missing_ok=True)
+        _link(out / KEPT / name, out / name)
+        os.utime(out / name)  # whoever compares times must not take it for older than its inputs
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except FileExistsError:
-        raise
+    except FileExistsError:  # another process was faster with the same file
+        return
     except OSError:  # no links on this file system
         shutil.copy2(source, target)

@@ -15,6 +15,7 @@ from apfl.errors import UserError
 from apfl.federation import Problem
 from apfl.registry import code_digest
 from apfl.stages.inputs import Inputs
+from apfl.stages.kept import keep
 from apfl.tuning import peak_memory
 
 IDENTITY = ("dataset", "setting", "method", "semantics", "reading", "seed")
@@ -65,6 +66,7 @@ def recorded(out: Path, record: dict[str, Any], *names: str) -> Iterator[None]:
     path.unlink(missing_ok=True)
     yield
     record["outputs"] = {name: sha256_file(out / name) for name in names}
+    keep(out, record)
     write_json(path, record)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from apfl.federation import CarryOut
 from apfl.stages.federate import federate
 from apfl.stages.inputs import Inputs, check_specification, engine_of
-from apfl.stages.kept import keep, release, restore
 from apfl.together import side_by_side
 
 
@@ -36,28 +35,18 @@ def federate_all(calls: Sequence[Call], device: str = "auto") -> None:
 
 
 def one_after_another(calls: Sequence[Call], stage: Callable[[Call], Any]) -> None:
-    """Carry out runs in their order; those that are finished outlive the failure of a later one."""
-    for call in calls:
-        restore(call.out)
+    """Carry out runs in their order."""
     for call in calls:
         stage(call)
-        if len(calls) > 1:
-            keep(call.out)
-    release(call.out for call in calls)
 
 
 def _side_by_side(calls: Sequence[Call], device: str) -> None:
-    def task(call: Call) -> Callable[[CarryOut], None]:
-        def carry_out_run(carry_out: CarryOut) -> None:
-            federate(call.specification, call.inputs, call.out, device, carry_out, beside=len(calls))
-            keep(call.out)
+    def task(call: Call) -> Callable[[CarryOut], Any]:
+        return lambda carry_out: federate(
+            call.specification, call.inputs, call.out, device, carry_out, beside=len(calls)
+        )
 
-        return carry_out_run
-
-    for call in calls:
-        restore(call.out)
     side_by_side([task(call) for call in calls])
-    release(call.out for call in calls)
 
 
 def _alike(calls: Sequence[Call]) -> bool:
