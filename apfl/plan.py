@@ -13,7 +13,7 @@ from typing import Any
 from apfl.artifacts import digest
 from apfl.config import MethodEntry, Study, generator_fields
 from apfl.readings import reading as reading_options
-from apfl.registry import Field
+from apfl.registry import Field, modules_of
 from apfl.schedules import Timing
 
 ORDINARY = Timing()
@@ -66,8 +66,7 @@ class Run:
         """The modules whose code decides the result, with all that they import."""
         if self.stage == "external":
             return ()  # its rule lists its script as an input
-        method = (f"baselines.{self.spec['module']}",) if "module" in self.spec else ()
-        return (f"apfl.stages.{self.stage}", *method)
+        return modules_of(self.stage, self.spec.get("module"))
 
 
 @dataclass(frozen=True)

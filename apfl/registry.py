@@ -178,6 +178,15 @@ def code_digest(*modules: str, root: Path = ROOT) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+def modules_of(stage: str, module: str | None = None) -> tuple[str, ...]:
+    """The modules whose code decides the result of a run of this stage, with all that they import.
+
+    Of a federated run `apfl.together` too, which gives each run of a job its own results.
+    """
+    together = ("apfl.together",) if stage == "federate" else ()
+    return (f"apfl.stages.{stage}", *together, *((f"baselines.{module}",) if module else ()))
+
+
 @cache
 def files_digest(*names: str, root: Path = ROOT) -> str:
     """A digest of files, and of every file below folders, such as templates, which no module imports: names and

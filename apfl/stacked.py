@@ -193,6 +193,8 @@ def _orders(each: Sequence[Sequence[Tensor]]) -> tuple[Tensor, list[int]]:
     Made once a phase: on a GPU a step is too short for many small copies.
     """
     steps = [len(own) for own in each]
+    if not any(steps):
+        return torch.zeros(0, len(each), 0, dtype=torch.int64), steps
     flat = pad_sequence([batch for own in each for batch in own], batch_first=True, padding_value=-1)
     rows = pad_sequence(flat.split(steps), padding_value=-1)
     return rows, steps

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from apfl.federation import CarryOut, Problem, jobs_of
+from apfl.federation import STACKS, CarryOut, Problem, jobs_of
 from apfl.stacked import attempt_stack
 from apfl.training import Diverged, Result, Work
 
@@ -44,17 +45,22 @@ def side_by_side(tasks: Sequence[Callable[[CarryOut], T]]) -> list[T]:
     Their problems are of one network. If a task fails the others go on, and the first failure is raised when they have
     ended.
     """
-    lanes = [_Lane(task) for task in tasks]
+    lanes = [_Lane(task, len(tasks)) for task in tasks]
     try:
         asking = [lane for lane in lanes if lane.turn(None)]
         while asking:
-            answers = _trained([lane.asked for lane in asking])
-            asking = [lane for lane, answer in zip(asking, answers, strict=True) if lane.turn(answer)]
+            asking = _answered(asking)
     except BaseException:
         for lane in lanes:
             lane.abandon()
         raise
     return [lane.result() for lane in lanes]
+
+
+def _answered(asking: Sequence[_Lane]) -> list[_Lane]:
+    """The lanes that ask again, after all have had what they asked for."""
+    answers = _trained([lane.asked for lane in asking])
+    return [lane for lane, answer in zip(asking, answers, strict=True) if lane.turn(answer)]
 
 
 def _trained(requests: Sequence[Asked]) -> list[tuple[Result, ...] | Diverged]:
@@ -70,10 +76,10 @@ def _trained(requests: Sequence[Asked]) -> list[tuple[Result, ...] | Diverged]:
 
 
 class _Lane(Generic[T]):
-    """A federation in a thread that waits whenever it is not its turn."""
+    """A federation in a thread that waits whenever it is not its turn; one of ``lanes``."""
 
-    def __init__(self, task: Callable[[CarryOut], T]) -> None:
-        self.task = task
+    def __init__(self, task: Callable[[CarryOut], T], lanes: int) -> None:
+        self.task, self.lanes = task, lanes
         self.asked: Asked | None = None
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -112,6 +118,9 @@ class _Lane(Generic[T]):
             raise answer
         return answer
 
-    def _carry_out(self, problem: Problem, work: Sequence[tuple[Work, int]]) -> tuple[Result, ...]:
-        self._outbox.put(Asked(problem, list(work)))
-        return self._answer()
+    def _carry_out(self, problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterator[Result]:
+        # In pieces, so that all lanes together hold no more results at a time than one that has the device for itself.
+        work, most = iter(work), max(1, STACKS * problem.engine.stack // self.lanes)
+        while piece := list(islice(work, most)):
+            self._outbox.put(Asked(problem, piece))
+            yield from self._answer()

@@ -49,5 +49,5 @@ def peak_memory() -> int:
     """
     try:
         return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
-    except OSError:
+    except (OSError, IndexError):  # not Linux, or one that does not say it
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

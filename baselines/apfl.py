@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
 from apfl.errors import UserError
@@ -35,6 +36,8 @@ STARTS: Mapping[str, Callable[[Problem, BaseModels, Params], Params]] = {
     "scratch": lambda problem, base, local: problem.start,
 }
 
+IMAGES_AT_A_TIME = 2 << 30
+"""Bytes of synthetic images that friends are trained on at once."""
 BETAS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
@@ -101,10 +104,15 @@ class APFL(Derived):
         """theta^f of each client in ``own``; one without data has no label distribution, and keeps the parameters it
         starts from."""
         starts = {client: STARTS[self.friend_start](problem, base, own[client]) for client in sorted(own)}
-        # One after another, so that the synthetic images of one client at a time are there.
         work = (self._friend(problem, base, client, start, round, memory) for client, start in starts.items())
-        results = run_all(problem, ((piece, round) for piece in work if piece is not None))
-        return starts | {result.client: result.params for result in results}
+        pieces = ((piece, round) for piece in work if piece is not None)
+        # Some clients at a time, as their synthetic images are there together where they are trained as one stack.
+        image = 4 * problem.images.pixels[0].numel()
+        most = max(1, IMAGES_AT_A_TIME // (image * self.samples_per_class * problem.classes))
+        friends = {}
+        for _ in range(0, len(starts), most):
+            friends |= {result.client: result.params for result in run_all(problem, islice(pieces, most))}
+        return starts | friends
 
     def _friend(
         self, problem: Problem, base: BaseModels, client: int, start: Params, round: int, memory: Memory

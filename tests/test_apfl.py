@@ -242,6 +242,22 @@ def test_friends_and_localized_models_are_the_same_trained_as_one_stack(trained,
             assert distance(at_once[role][client], params) < 1e-4 * distance(params, base.global_model)
 
 
+def test_friends_are_trained_on_some_clients_images_at_a_time(trained, monkeypatch) -> None:
+    problem, base, memory = trained
+    method = load_method("apfl", {"samples_per_class": 6, "friend_distribution": "uniform"})
+    problem = dataclasses.replace(problem, engine=Engine(stack=8))
+    whole = method.personalize(problem, base, 2, memory)["friend"]
+    sizes: list[int] = []
+    together = stacked._together
+    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    image = 4 * problem.images.pixels[0].numel()
+    monkeypatch.setattr("baselines.apfl.IMAGES_AT_A_TIME", 2 * image * 6 * problem.classes)
+    friends = method.personalize(problem, base, 2, memory)["friend"]
+    assert sizes == [2], "two clients' friends, and then the third one alone"
+    for client, params in whole.items():
+        assert distance(friends[client], params) < 1e-4 * distance(params, base.global_model)
+
+
 def test_changing_a_dropout_clients_images_changes_no_generator(trained) -> None:
     problem, base, memory = trained
     pixels = problem.images.pixels.clone()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,14 @@ import pandas as pd
 import pytest
 from problems import tiny_problem
 
-from apfl import stacked, together
+from apfl import federation, stacked, together
 from apfl.artifacts import read_json
 from apfl.cli import main
 from apfl.data.dataset import Dataset, save_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.errors import UserError
 from apfl.federation import load_method, run
+from apfl.stages import record
 from apfl.stages.federate import federate
 from apfl.stages.inputs import Inputs
 from apfl.stages.several import Call, federate_all
@@ -129,6 +132,7 @@ def test_federations_take_turns_and_end_when_each_of_them_does() -> None:
             rounds = 0
             for now in run(load_method("fedavg"), problem, carry_out=carry_out):
                 assert running.acquire(blocking=False), "two federations at a time"
+                time.sleep(0.01)  # in which another one would come along
                 rounds = now.round
                 running.release()
             at_once.append(rounds)
@@ -138,6 +142,45 @@ def test_federations_take_turns_and_end_when_each_of_them_does() -> None:
 
     assert side_by_side([task(problem) for problem in problems]) == [3, 1]
     assert at_once == [1, 3]
+
+
+def test_federations_hold_as_many_models_together_as_one_alone(monkeypatch) -> None:
+    monkeypatch.setattr(federation, "STACKS", 2)
+    monkeypatch.setattr(together, "STACKS", 2)
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most: list[int] = []
+    attempt = together.attempt_stack
+
+    def counted(*given):
+        results = attempt(*given)
+        alive.update(next(iter(result.params.values())) for result in results)
+        most.append(len(alive))
+        return results
+
+    monkeypatch.setattr(together, "attempt_stack", counted)
+
+    def task(seed):
+        problem = tiny_problem(sizes=(6,) * 40, rounds=2, seed=seed, keep_local_models=False)
+        problem = dataclasses.replace(problem, engine=Engine(stack=4))
+        return lambda carry_out: [*run(load_method("fedavg"), problem, carry_out=carry_out)][-1].state["global"]
+
+    side_by_side([task(seed) for seed in range(2)])
+    assert len(most) == 2 * 10 and max(most) <= 2 * 2 * 4, "two rounds of 2 x 40 models, eight at a time"
+
+
+def test_company_shares_the_seconds_and_not_the_time_that_is_left(monkeypatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(record.time, "perf_counter", lambda: clock[0])
+    company = record.Company()
+    first = record.Stopwatch(company)
+    second = record.Stopwatch(company)
+    clock[0] += 10
+    assert (first.lap(), second.lap()) == (10, 10)
+    assert (first.seconds, second.seconds, first.elapsed) == (5, 5, 10)
+    first.stop()
+    clock[0] += 4
+    second.lap()
+    assert (second.seconds, second.elapsed) == (9, 14), "alone, it has the time for itself"
 
 
 def test_a_federation_that_fails_is_raised_when_the_others_have_ended() -> None:
@@ -215,6 +258,8 @@ def test_a_job_of_more_seeds_trains_those_that_are_new(inputs, tmp_path: Path, c
           "x"], "--out: given 1 times, but --spec 2 times"),
         (["--spec", "{}", "--spec", "{}", "--data", "d", "--data", "d", "--partition", "p", "--partition", "p", "--out",
           "x", "--out", "x"], "--out: two runs have the same folder"),
+        (["--spec", "{}", "--spec", "{}", "--data", "d", "--data", "d", "--partition", "p", "--partition", "p", "--out",
+          "x", "--out", "y/../x"], "--out: two runs have the same folder"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_match_are_refused(options, message, capsys, tmp_path: Path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from apfl import federation, stacked
 from apfl.federation import load_method, run, run_all
 from apfl.nets import CNN
 from apfl.stacked import Job, train_stack
-from apfl.training import Diverged, Engine, Optimizer
+from apfl.training import Diverged, Engine, Optimizer, Work
 
 TOLERANCE = 1e-4
 ALONE, TOGETHER = Engine(), Engine(stack=8)
@@ -115,6 +115,14 @@ def test_a_stack_that_is_too_large_for_the_device_is_split(monkeypatch, capsys) 
     split = [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))][-1]
     assert close(split.state["global"], whole.state["global"])
     assert "5 models at once are too many for the device's memory; going on with 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("length", [{"epochs": 0}, {"steps": 0}])
+def test_a_phase_without_steps_changes_nothing(length) -> None:
+    problem = dataclasses.replace(tiny_problem(sizes=(9, 8)), engine=TOGETHER)
+    work = [Work(client, problem.start, (problem.phase(**length),)) for client in problem.clients]
+    for result in run_all(problem, [(piece, 1) for piece in work]):
+        assert equal(result.params, problem.start) and (result.steps, result.samples) == (0, 0)
 
 
 def test_a_client_that_diverges_is_named() -> None:

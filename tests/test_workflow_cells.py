@@ -53,6 +53,7 @@ def test_snakemake_s_report_has_the_pictures_of_every_seed(project: Project) -> 
     project.succeed("snakemake", "--report", "report.html")
     text = (project.root / "report.html").read_text()
     assert all(f"seed{seed}/samples.png" in text for seed in (0, 1))
+    assert "Synthetic images" in text, "the category in which the report shows them"
 
 
 def test_a_seed_that_was_finished_is_not_trained_again_after_the_job_failed(project: Project) -> None:

@@ -118,7 +118,7 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
             raise UserError(
                 f"--{name}: given {len(values)} times, but --spec {len(specs)} times; give both once for every run"
             )
-    if len(set(outs)) < len(outs):
+    if len({out.resolve() for out in outs}) < len(outs):
         raise UserError("--out: two runs have the same folder; give each run its own")
     for out in outs:
         require_output(out)

@@ -29,7 +29,7 @@ from apfl.federation import BaseModels, CarryOut, Method, Problem, Round, run, r
 from apfl.locks import alone_in
 from apfl.nets import Params
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem, method_of
-from apfl.stages.record import Stopwatch, identity, recorded, run_record
+from apfl.stages.record import Company, Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -190,13 +190,13 @@ def federate(
     out: Path,
     device: str = "auto",
     carry_out: CarryOut = run_all,
-    beside: int = 1,
+    company: Company | None = None,
 ) -> dict[str, Any]:
     """Run a method and write ``metrics.parquet``, ``state.safetensors`` and ``run.json`` to ``out``; returns the
     record.
 
     A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
-    ``carry_out`` is what trains; ``beside`` runs share it, and its time.
+    ``carry_out`` is what trains; the ``company`` of other runs shares it, and the time that it takes.
     """
     check_specification(specification, "method", "module")
     method = method_of(specification)
@@ -214,7 +214,11 @@ def federate(
     schedule, timeline = scheduled(specification, method, problem)
     with alone_in(out):
         if not finished(out, record):  # by the process that was waited for
-            _carry_out(method, problem, schedule, timeline, record, out, carry_out, Stopwatch(beside))
+            watch = Stopwatch(company)
+            try:
+                _carry_out(method, problem, schedule, timeline, record, out, carry_out, watch)
+            finally:
+                watch.stop()
     return record
 
 
@@ -295,7 +299,7 @@ def _print_round(
         return
     seconds = watch.lap()
     samples = sum(result.samples for result in now.results)
-    left = (problem.training.rounds - now.round) * watch.seconds / (now.round - first)
+    left = (problem.training.rounds - now.round) * watch.elapsed / (now.round - first)
     here = [row for row in rows if row["round"] == now.round]
     accuracy = f"  pooled {100 * headline(here, method.model):5.2f} %" if here else ""
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from apfl.artifacts import read_record, require_file, sha256_file, write_json
 from apfl.errors import UserError
 from apfl.federation import Problem
-from apfl.registry import code_digest
+from apfl.registry import code_digest, modules_of
 from apfl.stages.inputs import Inputs
 from apfl.stages.kept import keep
 from apfl.tuning import peak_memory
@@ -29,15 +30,13 @@ def identity(specification: Mapping[str, Any]) -> dict[str, Any]:
 def run_record(stage: str, specification: Mapping[str, Any], inputs: Inputs, **files: Path | None) -> dict[str, Any]:
     """The start of a run.json: what is asked for, the SHA-256 of what it is made from, and a digest of the code that
     decides the result. ``files`` are inputs beyond those of every stage."""
-    modules = [f"apfl.stages.{stage}"]
-    if "module" in specification:
-        modules.append(f"baselines.{specification['module']}")
     read = {name: path for name, path in {**vars(inputs), **files}.items() if path is not None}
     hashes = {name: sha256_file(require_file(path, name)) for name, path in read.items()}
     for name, path in files.items():
         if path is not None:
             _check_origin(path, name, hashes, read)
-    return {"stage": stage, "specification": dict(specification), "inputs": hashes, "code": code_digest(*modules)}
+    code = code_digest(*modules_of(stage, specification.get("module")))
+    return {"stage": stage, "specification": dict(specification), "inputs": hashes, "code": code}
 
 
 def _check_origin(path: Path, name: str, hashes: Mapping[str, str], read: Mapping[str, Path]) -> None:
@@ -70,21 +69,42 @@ def recorded(out: Path, record: dict[str, Any], *names: str) -> Iterator[None]:
     write_json(path, record)
 
 
-class Stopwatch:
-    """Wall-clock seconds since the start, and since the last lap; of runs side by side, each one's share of them."""
+@dataclass
+class Company:
+    """How many runs are at work side by side in one process, and so share its time."""
 
-    def __init__(self, beside: int = 1) -> None:
+    running: int = 0
+
+
+class Stopwatch:
+    """How long a run has been at work; of runs side by side, each one's share of the seconds, too."""
+
+    def __init__(self, company: Company | None = None) -> None:
+        self.company = company or Company()
+        self.company.running += 1
         self.start = self.last = time.perf_counter()
-        self.beside = beside
+        self._share = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Wall-clock seconds since the start."""
+        return time.perf_counter() - self.start
 
     @property
     def seconds(self) -> float:
-        return (time.perf_counter() - self.start) / self.beside
+        """The run's own share of them: what it costs. Company that comes or goes counts from the next lap on."""
+        return self._share + (time.perf_counter() - self.last) / self.company.running
 
     def lap(self) -> float:
+        """Wall-clock seconds since the last lap."""
         now = time.perf_counter()
-        before, self.last = self.last, now
-        return (now - before) / self.beside
+        lap, self.last = now - self.last, now
+        self._share += lap / self.company.running
+        return lap
+
+    def stop(self) -> None:
+        """Leave the company, whose others have the time for themselves from now on."""
+        self.company.running -= 1
 
     def usage(self, problem: Problem) -> dict[str, Any]:
         """Device, precision, threads and peak memory in bytes."""

@@ -10,6 +10,7 @@ from typing import Any
 from apfl.federation import CarryOut
 from apfl.stages.federate import federate
 from apfl.stages.inputs import Inputs, check_specification, engine_of
+from apfl.stages.record import Company
 from apfl.together import side_by_side
 
 
@@ -41,10 +42,10 @@ def one_after_another(calls: Sequence[Call], stage: Callable[[Call], Any]) -> No
 
 
 def _side_by_side(calls: Sequence[Call], device: str) -> None:
+    company = Company()
+
     def task(call: Call) -> Callable[[CarryOut], Any]:
-        return lambda carry_out: federate(
-            call.specification, call.inputs, call.out, device, carry_out, beside=len(calls)
-        )
+        return lambda carry_out: federate(call.specification, call.inputs, call.out, device, carry_out, company)
 
     side_by_side([task(call) for call in calls])
 
