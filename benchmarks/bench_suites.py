@@ -5,8 +5,8 @@ learning rate 0.01, no evaluation. Each suite is a program of `benchmarks/suites
 same torch. All train on the same batches in the same order from the same parameters, which the final parameters prove.
 They are timed round by round, in turn; start-up and a first round are not counted. *PFLlib's way* is a loop that goes
 about it as PFLlib does. Two cores can be used in two ways, by a process of two threads, or by two federations beside
-each other in processes of one thread, whose figures are added; where a suite was run in both, ratios are of the faster
-one.
+each other in processes of one thread, whose figures are added. Flower, which has workers of one core each anyway, and
+pfl-research's bf16 were run in the first way only; of the others, ratios are of the faster one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def ways(count: int) -> dict[tuple[str, str], Way]:
     listed = [
         ("flower", Way("flower", **alone)),
         ("fedlab", Way("fedlab", **alone)),
+        ("fedlab", Way("fedlab", **beside)),
         ("pfllib_way", Way("pfllib_way", **alone)),
+        ("pfllib_way", Way("pfllib_way", **beside)),
         ("fp32", Way("ours", **beside, options=fp32)),
         ("pfl", Way("pfl", **beside)),
         ("default", Way("ours", **beside)),
@@ -169,7 +171,6 @@ def show(
     for who in found:
         report = next(reports[key] for key in reports if key[0] == who and len(reports[key]) == 1)[0]
         record(f"{TITLES[who]}: most memory resident", report["peak_rss_bytes"] / 1e6, "MB")
-        record(f"{TITLES[who]}: start-up", report["startup_seconds"], "s")
     parameters = {name: value.numpy() for name, value in federation.start.items()}
     reference = next(one[0] for (who, _), one in reports.items() if who == "fp32")
     for who, asked in (("default", "<= 0.1"), *((who, "<= 0.01") for who in found if who not in ("default", "fp32"))):
