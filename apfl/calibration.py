@@ -27,7 +27,7 @@ from apfl.data.partition import Partition, make_partition
 from apfl.data.setting import parse_setting
 from apfl.data.sizes import channels_of, size_of
 from apfl.errors import UserError
-from apfl.evaluation import outcomes
+from apfl.evaluation import is_per_client, outcomes
 from apfl.federation import BaseModels, Models, Problem, load_method, run
 from apfl.memorization import GeneratorConfig, Memory, build_memory, memorize, teachers_of
 from apfl.nets import Model, build_network, initial_parameters
@@ -44,6 +44,8 @@ SEMANTIC_DIMENSION = 512
 it."""
 LIMIT = 1.0
 """Real seconds that one rehearsal may take; after that, amounts of work are cut (`_amounts`)."""
+PATIENCE = 5.0
+"""Times as long for the last way of cutting work, which leaves some clients their whole work."""
 ROUND_LISTS = ("evaluate_rounds", "save_rounds", "rounds", "checkpoint_every")
 
 
@@ -79,7 +81,12 @@ class Calibration:
 
     def _once(self, key: tuple, measure: Callable[[], Any]) -> Any:
         if key not in self.kept:
-            self.kept[key] = measure()
+            try:
+                self.kept[key] = measure()
+            except Exception as error:  # which would come again, as slowly
+                self.kept[key] = error
+        if isinstance(self.kept[key], Exception):
+            raise self.kept[key]
         return self.kept[key]
 
     def _federate(self, planned: Run) -> float:
@@ -117,14 +124,14 @@ class Calibration:
     def _rehearse(self, planned: Run) -> Price:
         spec = planned.spec
 
-        def attempt(parameters: Mapping[str, Any], part: float) -> Price:
+        def attempt(parameters: Mapping[str, Any], part: float, patience: float = 1.0) -> Price:
             problem = self._problem(planned, part)
             twice = replace(problem.training, rounds=max(2, problem.training.rounds))
             problem = replace(problem, training=twice)
             method, meter = load_method(spec["module"], parameters), problem.meter
             course_, states, round_ = run(method, problem), [], Spent()
             next(course_)
-            limit = 2 * LIMIT
+            limit = 2 * LIMIT * patience
             whole = part == 1 and parameters == spec["parameters"]
             while not states or (len(states) < 2 and whole and round_.real < LIMIT):
                 with meter.timing(limit) as round_:
@@ -134,13 +141,12 @@ class Calibration:
                 models = method.client_models(now.state, problem, now.latest)
             return Price(round_.seconds, shown.seconds, _count(models))
 
-        return self._cut(spec["module"], spec["parameters"], attempt)
+        return self._cut(planned, attempt)
 
-    def _cut(
-        self, module: str, parameters: Mapping[str, Any], attempt: Callable[[Mapping[str, Any], float], Price]
-    ) -> Price:
-        """The price by an ``attempt`` with these hyper-parameters; where that takes too long, by two attempts with less
-        work, and a line through them."""
+    def _cut(self, planned: Run, attempt: Callable[..., Price]) -> Price:
+        """The price by an ``attempt`` with the run's hyper-parameters; where that takes too long, by two attempts with
+        less work, and a line through them."""
+        module, parameters = planned.spec["module"], planned.spec["parameters"]
         ways = [name for name, field_ in card(module).fields.items() if field_.type == "int" and parameters[name] >= 20]
         if (known := self.kept.get(("cut", module))) is None:
             try:
@@ -149,23 +155,35 @@ class Calibration:
                 pass
         for way in [known] if known else [*ways, ""]:
             try:
-                small, wide = (self._less(parameters, way, times, attempt) for times in (1, 2))
+                small, wide = (self._less(planned, way, times, attempt) for times in (1, 2))
             except OutOfTime:
                 continue
             self.kept["cut", module] = way
-            steps = parameters[way] / max(1, parameters[way] // 40) if way else 40
+            steps = parameters[way] / max(1, parameters[way] // 40) if way else 1 / self._least(planned)
             return Price(
                 _line(small.seconds, wide.seconds, steps),
                 _line(small.models_seconds, wide.models_seconds, steps),
                 small.models,
             )
-        raise UserError(f"method {module!r}: cannot be rehearsed in {LIMIT:.0f} seconds; leave the estimate out")
+        raise UserError(f"method {module!r}: cannot be rehearsed in a few seconds")
 
-    @staticmethod
-    def _less(parameters: Mapping[str, Any], way: str, times: int, attempt: Callable) -> Price:
+    def _less(self, planned: Run, way: str, times: int, attempt: Callable[..., Price]) -> Price:
+        parameters = planned.spec["parameters"]
         if not way:
-            return attempt(parameters, times / 40)
+            return attempt(parameters, min(1.0, times * self._least(planned)), patience=PATIENCE)
         return attempt({**parameters, way: times * max(1, parameters[way] // 40)}, 1.0)
+
+    def _least(self, planned: Run) -> float:
+        """The least part of the clients' images that still is a batch of most of them: with less, steps would be
+        cheaper, and not fewer."""
+        training = TrainingConfig(**planned.spec["training"])
+        return min(0.5, max(1 / 40, training.batch_size / self._usual_size(planned)))
+
+    def _usual_size(self, planned: Run) -> int:
+        """How many training images the median client has, of those that have some."""
+        partition = self._partition(planned)
+        sizes = [len(partition.train(client)) for client in range(partition.clients)]
+        return int(np.median([size for size in sizes if size] or [1]))
 
     def _memorize(self, planned: Run) -> float:
         config = GeneratorConfig(**planned.spec["parameters"])
@@ -232,17 +250,17 @@ class Calibration:
         key = ("personalize", planned.dataset, planned.setting, spec["module"], _frozen(spec["parameters"]),
                _frozen(_lasting(spec["training"])), made_by)  # fmt: skip
 
-        def attempt(parameters: Mapping[str, Any], part: float) -> Price:
+        def attempt(parameters: Mapping[str, Any], part: float, patience: float = 1.0) -> Price:
             problem, memory = self._problem(planned, part), None
             if generator:
                 made = _untrained(problem, generator)
                 memory = MeteredMemory(made.config, made.generator, made.embeddings, problem.meter)
             method = load_method(spec["module"], parameters)
-            with problem.meter.timing(LIMIT) as spent:
+            with problem.meter.timing(LIMIT * patience) as spent:
                 models = method.personalize(problem, self._base(problem), spec["training"]["rounds"], memory)
             return Price(spent.seconds, models=_count(models))
 
-        price = self._once(key, lambda: self._cut(spec["module"], spec["parameters"], attempt))
+        price = self._once(key, lambda: self._cut(planned, attempt))
         return len(spec["rounds"]) * (price.seconds + self._looking(planned, price))
 
     @cached_property
@@ -291,7 +309,8 @@ class Calibration:
         train = [partition.train(client) for client in range(partition.clients)]
         training = TrainingConfig(**planned.spec["training"])
         network, engine = planned.spec["network"], Engine.choose(training.precision, "cpu")
-        meter = self.meters.setdefault(f"{planned.dataset} {training.optimizer} {training.batch_size}", Meter())
+        step = min(training.batch_size, self._usual_size(planned))  # images: a step has one price
+        meter = self.meters.setdefault(f"{planned.dataset} {training.optimizer} {training.batch_size} {step}", Meter())
         return Stage(
             model=MeteredModel(build_network(network, channels, classes), meter),
             images=images,
@@ -325,8 +344,7 @@ def _random_images(channels: int, classes: int) -> Images:
 
 def _count(models: Mapping[str, Models]) -> int:
     """How many models are evaluated: one for all clients, or one each."""
-    per_client = (isinstance(key, int) for given in models.values() for key in list(given)[:1])
-    return sum(len(given) if each else 1 for given, each in zip(models.values(), per_client, strict=False))
+    return sum(len(given) if is_per_client(given) else 1 for given in models.values())
 
 
 def _line(one: float, two: float, steps: float) -> float:

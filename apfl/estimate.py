@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 from apfl.calibration import Calibration
@@ -58,7 +59,9 @@ def estimate(study: Study, notify: Callable[[int, int], None] = lambda done, of:
         for number, run in enumerate(planned):
             notify(number, len(planned))
             try:
-                if (here := calibration.seconds(run)) is not None:
+                with redirect_stdout(sys.stderr):  # a method may print
+                    here = calibration.seconds(run)
+                if here is not None:
                     seconds.append((run, here))
                 else:
                     unknown[f"{run.method} on {run.dataset} (a foreign program, or a data set of unknown size)"] += 1
@@ -80,12 +83,12 @@ def described(found: Estimate) -> Iterator[str]:
         stages[run.stage] += seconds
         pairs[run.method if run.stage != "memorize" else "generators", run.dataset] += seconds
     starts = found.crowd.start * len(found.tasks)
-    parts = ", ".join(f"{stage} {hours(seconds)}" for stage, seconds in stages.items())
-    yield f"computing on one core: {hours(stages.total() + starts)} ({parts}, starting jobs {hours(starts)})"
-    dearest = ", ".join(
-        f"{method} on {data} {hours(seconds)}" for (method, data), seconds in pairs.most_common(DEAREST)
-    )
-    yield f"dearest: {dearest}"
+    parts = ", ".join(f"{what} {hours(seconds)}" for what, seconds in (stages | {"starting jobs": starts}).items())
+    least = "at least " if found.unknown else ""
+    yield f"computing on one core: {least}{hours(stages.total() + starts)} ({parts})"
+    if pairs:
+        dearest = (f"{method} on {data} {hours(seconds)}" for (method, data), seconds in pairs.most_common(DEAREST))
+        yield f"dearest: {', '.join(dearest)}"
     for reason, number in found.unknown.items():
         yield f"not in it: {number} {'run' if number == 1 else 'runs'} of {reason}"
     if found.gpu:
@@ -93,7 +96,7 @@ def described(found: Estimate) -> Iterator[str]:
     packed = found.packed
     cores = "1 core" if found.cores == 1 else f"{found.cores} cores"
     yield (
-        f"on this machine: {hours(packed.makespan)} with {cores}, busy {100 * packed.busy:.0f} % of it"
+        f"on this machine: {least}{hours(packed.makespan)} with {cores}, busy {100 * packed.busy:.0f} % of it"
         f" (with a job on each, a job takes {found.crowd.slower:.2f} times as long as alone)"
     )
     yield "longest jobs first would gain " + " and ".join(

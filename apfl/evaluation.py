@@ -75,7 +75,7 @@ def evaluate(
     }
     rows = []
     for role, given in models.items():
-        shared = None if _is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
+        shared = None if is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
         for client in sorted(given) if shared is None else problem.clients:
             outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)
             tests: dict[str, slice | Tensor] = {"pooled": slice(None), "own": own[client]}
@@ -103,7 +103,7 @@ def evaluate(
     return rows
 
 
-def _is_per_client(models: Models) -> bool:
+def is_per_client(models: Models) -> bool:
     return all(isinstance(key, int) for key in models)
 
 

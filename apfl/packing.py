@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from apfl.config import Study
-from apfl.plan import Run
+from apfl.plan import Run, job_unit
 from apfl.study import artefacts, cells, runs
 
 PRIORITIES: Mapping[str, int] = {
@@ -108,7 +108,8 @@ def tasks_of(study: Study, start: float, seconds: Callable[[str, str], float]) -
         for entry in artefacts(study)
     ]
     planned = runs(study)
-    job = {run.path: run.job(study.one_job_per) for run in planned}
+    unit = job_unit(study.one_job_per)
+    job = {run.path: run.job(unit) for run in planned}
     together: dict[str, list[Run]] = {}
     for run in planned:
         together.setdefault(job[run.path], []).append(run)

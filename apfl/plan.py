@@ -5,6 +5,7 @@ Paths are relative to results/ and tell a run from any other of its study.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -58,7 +59,7 @@ class Run:
         return self.path.rpartition("/")[0]
 
     def job(self, one_job_per: str) -> str:
-        """What names the job that makes it, if a job makes the run of one "seed" or those of a "cell"."""
+        """What names the job that makes it, if a job makes the run of one "seed" or those of a "cell" (`job_unit`)."""
         return self.cell if one_job_per == "cell" and self.stage != "external" else self.path
 
     @property
@@ -67,6 +68,13 @@ class Run:
         if self.stage == "external":
             return ()  # its rule lists its script as an input
         return modules_of(self.stage, self.spec.get("module"))
+
+
+def job_unit(one_job_per: str) -> str:
+    """Whether a training job makes the run of one "seed" or those of a "cell": what a study says, or for "auto" a cell
+    where there is a GPU."""
+    auto = "cell" if shutil.which("nvidia-smi") else "seed"
+    return auto if one_job_per == "auto" else one_job_per
 
 
 @dataclass(frozen=True)

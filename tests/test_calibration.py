@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +17,16 @@ from problems import equal, tiny_problem
 from studies import tiny
 
 from apfl import crowd
-from apfl.calibration import Calibration
+from apfl.calibration import Calibration, Price, _count
 from apfl.cli import main
 from apfl.config import CLASSES
 from apfl.crowd import Crowd
 from apfl.data.sizes import SIZES, size_of
 from apfl.data.sources import digits, photos
+from apfl.errors import UserError
 from apfl.estimate import Estimate, described, estimate, gain
 from apfl.federation import Problem, load_method, run, run_work
-from apfl.packing import Task
+from apfl.packing import Task, tasks_of
 from apfl.rehearsal import LOOPS, SAMPLE, Meter, MeteredModel, OutOfTime, Stage
 from apfl.study import asked, load_study, runs
 from apfl.training import Gradient, Work
@@ -281,12 +284,21 @@ def test_plan_prints_jobs_sharing_and_estimate(written: str, capsys: pytest.Capt
     run_plan(written)
     captured = capsys.readouterr()
     jobs, shared, computing, *rest = captured.out.splitlines()
-    assert jobs.endswith("8 jobs (1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize)")
+    made = "1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize, 1 table, 1 claims, 1 report"
+    assert jobs.endswith(f"11 jobs ({made})")
+    assert len(tasks_of(load_study(Path(written)), 0.0, lambda kind, path: 0.0)) == 11
     assert shared.startswith("runs shared: federate 4 asked for, 2 made, memorize 1")
     assert computing.startswith("computing on one core:") and "starting jobs" in computing
     assert "federate" in computing and "not in it" not in captured.out
     assert rest[0].startswith("dearest:") and rest[-1].startswith("longest jobs first would gain")
     assert not captured.err  # no progress where there is no terminal
+
+
+def test_what_is_not_known_is_not_told_as_if_it_were(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = Estimate([], {"broken (it fails)": 2}, Crowd(2.0, 1.0), 2, [Task("a", "federate", 2.0)])
+    lines = list(described(nothing))
+    assert lines[0] == "computing on one core: at least 2 s (starting jobs 2 s)"
+    assert lines[1] == "not in it: 2 runs of broken (it fails)" and "at least" in lines[2]
 
 
 def test_plan_needs_no_data(tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,3 +319,35 @@ def test_plan_lists_paths_if_asked_and_can_leave_the_estimate_out(
     assert "federate    results/tiny/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seed0" in capsys.readouterr().out
     run_plan(written, "--json")
     assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_as_many_models_are_looked_at_as_there_are() -> None:
+    own = {0: {"w": torch.zeros(1)}, 1: {"w": torch.zeros(1)}}
+    assert _count({"local": own, "localized": {}, "friend": own, "global": {"a": 1, "b": 2, "c": 3}}) == 5
+
+
+def test_a_line_through_less_work_meets_the_whole() -> None:
+    calibration = Calibration(load_study(tiny(training__batch_size=8)))
+    planned = next(run for run in runs(calibration.study) if run.method == "fedavg")
+    batches = calibration._usual_size(planned) / 8
+    assert 4 < batches < 20, "too few for a fortieth of them"
+
+    def attempt(parameters: Any, part: float, patience: float = 1.0) -> Price:
+        if patience == 1:
+            raise OutOfTime
+        return Price(math.ceil(part * batches))
+
+    assert calibration._cut(planned, attempt).seconds == pytest.approx(batches, rel=0.2)
+
+
+def test_what_cannot_be_rehearsed_is_tried_once() -> None:
+    calibration, tried = Calibration(load_study(tiny())), []
+
+    def measure() -> None:
+        tried.append(True)
+        raise UserError("cannot be rehearsed")
+
+    for _ in range(3):
+        with pytest.raises(UserError, match="cannot be rehearsed"):
+            calibration._once(("it",), measure)
+    assert len(tried) == 1

@@ -8,6 +8,7 @@ import pytest
 from studies import tiny
 
 from apfl.packing import PRIORITIES, Task, longest_first, pack, tasks_of, workflow_order
+from apfl.plan import job_unit
 from apfl.registry import ROOT
 from apfl.study import load_study, runs
 
@@ -80,3 +81,9 @@ def test_a_job_of_a_cell_starts_once_and_works_for_all_its_seeds() -> None:
     assert len(apart) - len(cells) == sum(task.kind in ("federate", "memorize", "personalize") for task in cells)
     assert sum(task.seconds for task in apart) - sum(task.seconds for task in cells) == 100 * (len(apart) - len(cells))
     assert set(by_name["report"].needs) < by_name.keys()
+
+
+def test_auto_is_a_cell_where_there_is_a_gpu(monkeypatch) -> None:
+    for there, unit in (("/usr/bin/nvidia-smi", "cell"), (None, "seed")):
+        monkeypatch.setattr("apfl.plan.shutil.which", lambda name, there=there: there)
+        assert job_unit("auto") == unit and job_unit("seed") == "seed" and job_unit("cell") == "cell"

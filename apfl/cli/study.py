@@ -110,8 +110,12 @@ def status(
 
 
 def _summary(path: Path, study: Any, planned: list[Any], files: list[Any]) -> str:
-    jobs = {run.job(study.one_job_per): run.stage for run in planned}
-    counts = Counter(entry.kind for entry in files) + Counter(jobs.values())
+    from apfl.plan import job_unit
+
+    unit = job_unit(study.one_job_per)
+    jobs = {run.job(unit): run.stage for run in planned}
+    outputs = {"table": len(study.tables), "figure": len(study.figures), "claims": 1, "report": 1}
+    counts = Counter(entry.kind for entry in files) + Counter(jobs.values()) + Counter(outputs)
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
 

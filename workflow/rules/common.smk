@@ -14,6 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 from apfl.artifacts import canonical_json
 from apfl.checks import read
 from apfl.errors import UserError
+from apfl.plan import job_unit
 from apfl.recovery import clear_stale_locks, date_back
 from apfl.registry import code_digest, files_digest
 from apfl.study import COURSES, artefacts, cells, load_study, runs
@@ -98,8 +99,7 @@ def one_job_per():
     Jobs on other machines read this file too, and are told in the environment what was decided where they were planned.
     """
     if workflow.is_main_process:
-        auto = "cell" if gpus() else "seed"
-        os.environ["APFL_ONE_JOB_PER"] = auto if STUDY.one_job_per == "auto" else STUDY.one_job_per
+        os.environ["APFL_ONE_JOB_PER"] = job_unit(STUDY.one_job_per)
     return os.environ.get("APFL_ONE_JOB_PER", "seed")
 
 
