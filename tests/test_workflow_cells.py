@@ -71,3 +71,13 @@ def test_a_seed_that_was_finished_is_not_trained_again_after_the_job_failed(proj
     project.succeed("snakemake", "--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
     said = log.read_text()
     assert "seed0: finished already" in said and "seed 1: round 1/1" in said and "seed 0: round 1/1" not in said
+
+
+def test_of_a_cell_to_which_a_seed_is_added_that_seed_alone_is_trained(project: Project) -> None:
+    log = project.root / "results/tiny/logs/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seeds.log"
+    before = (project.root / FEDAVG / "seed0/run.json").read_bytes()
+    project.configure(STUDY | {"seeds": [0, 1, 2]})
+    project.succeed("snakemake", "--", f"{FEDAVG}/seed0/metrics.parquet")
+    said = log.read_text()
+    assert "seed0: finished already" in said and "seed1: finished already" in said and "seed 2: round 1/1" in said
+    assert "seed 0: round" not in said and (project.root / FEDAVG / "seed0/run.json").read_bytes() == before
