@@ -77,7 +77,7 @@ def test_of_a_cell_to_which_a_seed_is_added_that_seed_alone_is_trained(project: 
     log = project.root / "results/tiny/logs/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seeds.log"
     before = (project.root / FEDAVG / "seed0/run.json").read_bytes()
     project.configure(STUDY | {"seeds": [0, 1, 2]})
-    project.succeed("snakemake", "--", f"{FEDAVG}/seed0/metrics.parquet")
+    project.succeed("snakemake", "--", f"{FEDAVG}/seed2/metrics.parquet")
     said = log.read_text()
     assert "seed0: finished already" in said and "seed1: finished already" in said and "seed 2: round 1/1" in said
     assert "seed 0: round" not in said and (project.root / FEDAVG / "seed0/run.json").read_bytes() == before
