@@ -64,6 +64,7 @@ class Study:
     description: str
     seeds: tuple[int, ...]
     one_job_per: str
+    validation: bool
     data_root: str
     semantics_root: str
     data: Mapping[str, Mapping[str, Any]]
@@ -127,7 +128,10 @@ def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[
         values[root] = values[root] or os.environ.get(variable, "")
     beside = [Path(where).parent] if where else list(folders)
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
-    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": _methods(values)})
+    methods = _methods(values)
+    # What one method of a study may look at beside its training images, no other method of it trains on.
+    values.setdefault("validation", any("validation" in entry.card.needs for entry in methods.values()))
+    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": methods})
     _check(study)
     return study
 

@@ -24,7 +24,7 @@ INFRASTRUCTURE = {"apfl.errors", "apfl.registry"}
 EXTERNAL = "external/"
 STAGES = ("federate", "personalize")
 MODELS = ("global", "local", "localized", "friend", "personalized")
-NEEDS = ("semantics", "proxy", "generator")
+NEEDS = ("semantics", "proxy", "generator", "validation")
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 

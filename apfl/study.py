@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from apfl.config import Study, load_study
@@ -162,18 +164,19 @@ def _figure4(study: Study, section: Section) -> Iterator[Request]:
     for dataset, partition in section["panels"].items():
         setting = _setting(partition, section["clients"])
         for method in section.get("methods", study.methods):
-            yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
-                           rounds=section["rounds"])  # fmt: skip
+            for reading in _readings(study, method, section, first=True):
+                yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
+                               reading=reading, rounds=section["rounds"])  # fmt: skip
 
 
 def _figure5(study: Study, section: Section) -> Iterator[Request]:
     for dataset in study.datasets(section):
         setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
         for name in ("noise_dimension", "samples_per_class"):
-            for value in section[name]:
+            for value, reading in product(section[name], _readings(study, section["method"], section, first=True)):
                 axis = {name: value}
-                yield _request(study, "figure5", dataset, setting, section["method"], axis, variation=axis,
-                               model="friend")  # fmt: skip
+                yield _request(study, "figure5", dataset, setting, section["method"], axis, reading=reading,
+                               variation=axis, model="friend")  # fmt: skip
 
 
 def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
@@ -183,8 +186,7 @@ def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
             setting = _setting(f"dirichlet-alpha{alpha}", section["clients"])
             axis = {"clients": section["clients"], "alpha": alpha}
             for method in dict.fromkeys((section["against"], *section["methods"])):
-                generative = study.methods[method].generative
-                for reading in (section.get("readings") or study.apfl["readings"]) if generative else ("",):
+                for reading in _readings(study, method, section):
                     yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
 
 
@@ -242,8 +244,11 @@ def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> 
     return str(parse_setting(f"pathological-classes{each}-clients{clients}-missing{missing}"))
 
 
-def _readings(study: Study, method: str) -> Sequence[str]:
-    return study.apfl["readings"] if study.methods[method].generative else ("",)
+def _readings(study: Study, method: str, section: Section = MappingProxyType({}), first: bool = False) -> Sequence[str]:
+    """The readings in which an output shows a method: those it names, or else all of the study or its ``first``."""
+    if not study.methods[method].generative:
+        return ("",)
+    return section.get("readings") or study.apfl["readings"][: 1 if first else None]
 
 
 def _request(

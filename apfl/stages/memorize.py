@@ -147,7 +147,7 @@ def load_ceiling(folder: Path) -> dict[str, Any]:
 def _printer(number: int, config: GeneratorConfig):
     def show(entry: dict[str, Any]) -> None:
         print(
-            f"generator of round {number}: epoch {entry['epoch']}/{config.epochs}"
+            f"generator of round {number}: epoch {entry['epoch']}/{config.passes}"
             f"  classification {entry['classification']:.4f}  diversity {entry['diversity']:.4f}",
             flush=True,
         )
