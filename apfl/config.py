@@ -36,12 +36,13 @@ CLASSES: Mapping[str, int] = {
 DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
 TIME_FIGURES = ("figure_time", "figure_staleness", "figure_timeline")
 """The figures of the runs of the table of convergence."""
-RESERVED = ("module", "base", "semantics", "title")
+RESERVED = ("module", "base", "semantics", "title", "datasets")
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method of a study: its id, its card, the id of the method it starts from, and hyper-parameters that differ."""
+    """A method of a study: its id, its card, the id of the method it starts from, and hyper-parameters that differ from
+    its file's: on all data sets, and by data set."""
 
     id: str
     card: Card
@@ -49,6 +50,11 @@ class MethodEntry:
     base: str
     semantics: str
     parameters: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]]
+
+    def given(self, dataset: str) -> dict[str, Any]:
+        """The hyper-parameters that differ on a data set."""
+        return {**self.parameters, **self.datasets.get(dataset, {})}
 
     @property
     def generative(self) -> bool:
@@ -195,6 +201,7 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
             base=base,
             semantics=entry.get("semantics", ""),
             parameters={name: value for name, value in entry.items() if name not in RESERVED},
+            datasets=entry.get("datasets", {}),
         )
     return entries
 
@@ -272,6 +279,9 @@ def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
 def _check_method(study: Study, method: MethodEntry) -> None:
     fields = method.card.fields | (generator_fields() if method.generative else {})
     check_values(fields, method.parameters, f"methods.{method.id}")
+    for name, values in method.datasets.items():
+        _known(name, study.data, f"methods.{method.id}.datasets", "data set")
+        check_values(fields, values, f"methods.{method.id}.datasets.{name}")
     if method.generative:
         shared = {"apfl.parameters": study.apfl["parameters"]}
         shared |= {f"apfl.datasets.{name}": values for name, values in study.apfl["datasets"].items()}
@@ -315,7 +325,7 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
     for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:
         parse_setting(f"{partition}-clients5")
     for number, entry in enumerate(section.get("entries", ())):
-        _check_entry(study, f"{output}.entries.{number}", entry, section["clients"])
+        _check_entry(study, f"{output}.entries.{number}", entry, section)
     titles = [study.entry_title(entry) for entry in section.get("entries", ())]
     if twice := [title for title in titles if titles.count(title) > 1]:
         raise UserError(f"{output}.entries: two are called {twice[0]!r}; give one of them a title")
@@ -327,17 +337,18 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
         raise UserError(f"figures.{output}: shows the runs of tables.convergence; add that table, or remove the figure")
 
 
-def _check_entry(study: Study, where: str, entry: Mapping[str, str], clients: int) -> None:
-    """That a method can run on a schedule with so many clients."""
+def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Mapping[str, Any]) -> None:
+    """That a method can run on a schedule with the data sets and the clients of a table."""
     _known(entry["method"], study.methods, f"{where}.method", "method")
     _known(entry["schedule"], study.schedules, f"{where}.schedule", "schedule")
     method, schedule = study.methods[entry["method"]], study.schedules[entry["schedule"]]
     trained = study.methods[method.base] if method.base else method
     if trained.card.stage != "federate":
         raise UserError(f"{where}.method {method.id!r}: is run by a rule of its own, which knows no schedules")
-    if schedule["mode"] == "async" and not trained.card.is_additive(trained.parameters):
+    additive = all(trained.card.is_additive(trained.given(dataset)) for dataset in study.datasets(section))
+    if schedule["mode"] == "async" and not additive:
         raise UserError(
             f"{where}: {trained.title}'s server update is no sum over clients, so it cannot run on schedule "
             f"{entry['schedule']!r}, which is async; choose a schedule of mode sync, or another method"
         )
-    check_clients(entry["schedule"], schedule, clients, where)
+    check_clients(entry["schedule"], schedule, section["clients"], where)

@@ -225,7 +225,7 @@ def _federate(
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(method.card.fields, method.parameters),
+        "parameters": _filled(method.card.fields, method.given(place.dataset)),
         "training": place.training | asked,
     }
     if not timing.ordinary:
@@ -262,12 +262,13 @@ def _semantics_path(semantics: str, dataset: str) -> str:
 
 
 def _given(place: Place, method: MethodEntry) -> dict[str, Any]:
-    """The hyper-parameters that the study gives: AP-FL's for all, for the data set, and the method's own."""
+    """The hyper-parameters that the study gives: AP-FL's for all, for the data set, and the method's own, which may be
+    for the data set too."""
     shared: dict[str, Any] = {}
     if method.generative:
         other = place.study.apfl["datasets"].get(place.dataset, {})
         shared = place.study.apfl["parameters"] | {name: value for name, value in other.items() if name != "semantics"}
-    return shared | dict(method.parameters)
+    return shared | method.given(place.dataset)
 
 
 def _defaults(fields: Mapping[str, Field]) -> dict[str, Any]:

@@ -18,8 +18,15 @@ over their dimensions. From the second round on, client k adds to the cross-entr
 with as many latents as the batch size, y' uniform over the same classes and the first argument of KL a constant. Both
 weights shrink in every round. The global model is FedAvg's mean.
 
-All this and the defaults are the official code's (github.com/zhuangdizhu/FedGen, its MNIST settings: it has none for
-CIFAR's other networks). It differs in four points. n_k^y are the clients' numbers of samples, where the code counts
+All this is the official code's (github.com/zhuangdizhu/FedGen), and the defaults are its settings for MNIST. For
+EMNIST it has b = 1 and the generator's learning rate 1e-4; for CIFAR it has a generator (hidden 512, noise dimension
+64) and no settings of training, so that MNIST's remain. A study gives them by data set, as those under config/ do:
+
+    fedgen: {datasets: {cifar10: {hidden: 512, noise_dimension: 64}}}
+
+It differs in five points. The published program multiplies a client's losses [B] by weights [B, 1], which broadcasts
+to [B, B]: its mean is the mean loss times the mean weight, and no latent is ever weighed by its own label; here each
+loss has its own weight, as in the paper's equation. n_k^y are the clients' numbers of samples, where the code counts
 those of the last mini-batches, plus one. Its "local epochs" are mini-batches; here they are passes over the data, as
 for all methods, and the latents are used in all of them (the code's limit of 20 local epochs never binds in the
 paper's set-up). The optimiser of local training is the study's. The code's adversarial term has weight zero, and is
@@ -111,8 +118,8 @@ class FedGen(FedAvg):
     :param label_weight: a, of the cross-entropy on generated latents (``generative_alpha`` 10 in the official code).
     :param latent_weight: b, of the KL term (``generative_beta`` 10 in the official code; 1 for EMNIST).
     :param decay: factor of both weights and of the generator's learning rate per round (0.98 in the official code).
-    :param noise_dimension: dimension of eps (32 in the official code).
-    :param hidden: width of the generator (256 in the official code).
+    :param noise_dimension: dimension of eps (32 in the official code; 64 for CIFAR).
+    :param hidden: width of the generator (256 in the official code; 512 for CIFAR).
     :param generator_steps: steps of the generator per round (50 in the official code).
     :param learning_rate: of the generator's Adam (3e-4 in the official code; 1e-4 for EMNIST).
     :param weight_decay: of the generator's Adam (1e-2 in the official code).

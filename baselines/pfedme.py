@@ -6,10 +6,19 @@
       booktitle = {NeurIPS}, year = {2020}}
 
 Client k descends on F_k(w) = min over theta of f_k(theta) + lam / 2 ||theta - w||^2, whose gradient is
-lam (w - theta(w)): at each local step it seeks theta on one batch by K gradient steps from w. The server moves w by
-``beta`` towards the plain mean of the clients' w. Clients take as many local steps as in FedAvg, and follow the
-gradient by the study's optimiser (SGD in the paper). A client's personalized model is theta(w) of the last global w, by
-K exact gradient steps on all of its training data; dropout clients make theirs in the same way.
+lam (w - theta(w)): at each local step it seeks theta on one batch by K gradient steps, and moves w along the gradient.
+The server moves w by ``beta`` towards the mean of the clients' w. Clients take as many local steps as in FedAvg, and
+follow the gradient by the study's optimiser (SGD in the paper).
+
+As in the official code (github.com/CharlieDinh/pFedMe), theta begins at the downloaded w and goes on from one local
+step to the next; its gradient has a further term mu theta; the server's mean is by samples (plain in the paper); and a
+client's personalized model is its last theta, before the server's mean. That program means to evaluate this theta too,
+but overwrites it by the client's w first: what it prints is the accuracy of w, here the role ``local``. A dropout
+client takes the local steps of one round from the last global w for its theta.
+
+With ``warm: false`` theta begins at w in each local step, and the personalized model of all clients is theta(w) of the
+last global w, by K exact gradient steps on all of the training data. ``{warm: false, mu: 0.0, weights: uniform}`` is
+the paper's algorithm with its inner problem solved anew each time.
 """
 
 from __future__ import annotations
@@ -23,7 +32,7 @@ from torch import Tensor
 
 from apfl.aggregation import descend, difference
 from apfl.errors import require
-from apfl.federation import Method, Models, Problem, State, run_work
+from apfl.federation import Method, Models, Problem, State, run_work, weighted_mean
 from apfl.nets import Model, Params
 from apfl.training import Gradient, Loss, Optimizer, Phase, Result, Step, Work
 from baselines.fedprox import Proximal
@@ -33,7 +42,8 @@ GradientOf = Callable[[Params], tuple[Tensor, Params]]
 """theta to the loss f(theta) and the gradient of h(theta) = f(theta) + lam / 2 ||theta - w||^2."""
 
 Solver = Callable[[GradientOf, Params], tuple[Tensor, Params]]
-"""(gradient of h, w) to f where it was last looked at, and theta, which minimises h as nearly as the solver goes."""
+"""(gradient of h, start) to f where it was last looked at, and theta, which minimises h as nearly as the solver
+goes."""
 
 
 def gradient_steps(gradient_of: GradientOf, start: Params, learning_rate: float, steps: int) -> tuple[Tensor, Params]:
@@ -49,12 +59,16 @@ def gradient_steps(gradient_of: GradientOf, start: Params, learning_rate: float,
 class EnvelopeGradient:
     """The gradient lam (w - theta) of the Moreau envelope of f on the batch of a step.
 
-    The loss that it reports is f at the last theta but one.
+    The loss that it reports is f at the last theta but one. With ``warm``, a dictionary that belongs to one piece of
+    work, theta goes on from where it was in the step before and is found there after the last; the first step begins at
+    w and clears what an earlier training left. ``mu`` adds mu theta to the gradient that theta follows.
     """
 
     loss: Loss
     lam: float
     solve: Solver
+    mu: float = 0.0
+    warm: Params | None = None
 
     def __call__(self, model: Model, params: Params, trainable: Params, step: Step) -> tuple[Tensor, Params]:
         centre = {name: value.detach() for name, value in trainable.items()}
@@ -62,9 +76,11 @@ class EnvelopeGradient:
         def gradient_of(theta: Params) -> tuple[Tensor, Params]:
             theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
             loss, gradient = Gradient(self.loss)(model, params | theta, theta, step)
-            return loss, shifted(gradient, difference(theta, centre), self.lam)
+            return loss, shifted(shifted(gradient, difference(theta, centre), self.lam), theta, self.mu)
 
-        loss, theta = self.solve(gradient_of, centre)
+        loss, theta = self.solve(gradient_of, self.warm if self.warm and step.index else centre)
+        if self.warm is not None:
+            self.warm.update(theta)
         return loss, {name: self.lam * gap for name, gap in difference(centre, theta).items()}
 
 
@@ -88,12 +104,18 @@ class PFedMe(Method):
     :param inner_learning_rate: of those steps; 0.01 as in PFLlib. The authors' 0.1, for a linear model, diverges on
         the CNN, whose curvature adds to lam.
     :param beta: the server's step; 1 in the authors' commands for MNIST.
+    :param mu: weight of the further term of theta's gradient; 0.001 in the official code, 0 in the paper.
+    :param warm: theta goes on from step to step, as in the official code; otherwise it begins at w in each.
+    :param weights: of the server's mean: ``samples`` (the official code) or ``uniform`` (the paper).
     """
 
     lam: float = 15.0
     inner_steps: int = 5
     inner_learning_rate: float = 0.01
     beta: float = 1.0
+    mu: float = 0.001
+    warm: bool = True
+    weights: str = "samples"
 
     title: ClassVar[str] = "pFedMe"
     model: ClassVar[str] = "personalized"
@@ -103,26 +125,56 @@ class PFedMe(Method):
         for name in ("lam", "inner_learning_rate", "beta"):
             require(getattr(self, name) > 0, f"pfedme.{name} {getattr(self, name)}: must be positive")
         require(self.inner_steps > 0, f"pfedme.inner_steps {self.inner_steps}: must be at least 1")
+        require(self.mu >= 0, f"pfedme.mu {self.mu}: must not be negative")
+        known = ("samples", "uniform")
+        require(self.weights in known, f"pfedme.weights {self.weights!r}: unknown; choose samples or uniform")
 
     def weight(self, problem: Problem, client: int) -> float:
-        """The server's mean is plain: clients with samples count alike."""
-        return float(problem.size(client) > 0)
+        return float(problem.size(client) if self.weights == "samples" else problem.size(client) > 0)
+
+    def init(self, problem: Problem) -> State:
+        own = {"clients": {str(client): problem.start for client in self.clients(problem)}} if self.warm else {}
+        return {"global": problem.start} | own
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        phase = problem.phase(EnvelopeGradient(problem.loss, self.lam, self.solve))
-        return [Work(client, state["global"], (phase,)) for client in clients]
+        return [Work(client, state["global"], (problem.phase(self.envelope(problem)),)) for client in clients]
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
-        updates = [difference(one.work.start, one.params) for one in results if problem.size(one.client)]
-        return state | {"global": descend(state["global"], updates, self.beta)}
+        sent = [result for result in results if problem.size(result.client)]
+        if not sent:
+            return state
+        updates = [difference(one.work.start, one.params) for one in sent]
+        mean = weighted_mean(updates, [self.weight(problem, one.client) for one in sent])
+        own = {"clients": state["clients"] | {str(one.client): last_theta(one) for one in sent}} if self.warm else {}
+        return state | {"global": descend(state["global"], [mean], self.beta)} | own
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         shared = state["global"]
-        personal = {client: proximal_point(problem, client, shared, self.lam, self.solve) for client in problem.clients}
-        return {"global": shared, "personalized": personal}
+        own = {int(client): theta for client, theta in state.get("clients", {}).items() if problem.size(int(client))}
+        rest = [client for client in problem.clients if client not in own]
+        return {
+            "global": shared,
+            "personalized": own | {client: self.theta(problem, client, shared) for client in rest},
+        }
+
+    def theta(self, problem: Problem, client: int, shared: Params) -> Params:
+        """The personalized model of a client that takes no part in the rounds, or of any client if none is kept."""
+        if not self.warm:
+            return proximal_point(problem, client, shared, self.lam, self.solve)
+        work = Work(client, shared, (problem.phase(self.envelope(problem)),), role="personalized")
+        return last_theta(run_work(problem, work, round=0)) or shared
+
+    def envelope(self, problem: Problem) -> EnvelopeGradient:
+        """The objective of one piece of work."""
+        return EnvelopeGradient(problem.loss, self.lam, self.solve, self.mu, {} if self.warm else None)
 
     def solve(self, gradient_of: GradientOf, start: Params) -> tuple[Tensor, Params]:
         return gradient_steps(gradient_of, start, self.inner_learning_rate, self.inner_steps)
+
+
+def last_theta(result: Result) -> Params:
+    """Where theta was after the last local step; empty if there was none."""
+    return dict(result.work.phases[0].objective.warm)
 
 
 METHOD = PFedMe

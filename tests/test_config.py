@@ -60,6 +60,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"methods__fed-foo": {}}, "method 'fed_foo': there is no baselines/fed_foo.py; .*fedavg"),
     ({"methods__fed_foo": {}}, "methods: 'fed_foo' is no valid name"),
     ({"methods__fedavg": {"mu": 1}}, "methods.fedavg: unknown hyper-parameter 'mu'"),
+    ({"methods__fedavg": {"datasets": {"mnist": {}}}}, "methods.fedavg.datasets 'mnist': unknown data set; .*digits"),
+    ({"methods__fedavg": {"datasets": {"digits": {"mu": 1}}}}, "methods.fedavg.datasets.digits: unknown hyper-par.*mu"),
     ({"methods__apfl": {"beta": "much"}}, "methods.apfl: beta 'much' is not of type float"),
     ({"methods__apfl": {"base": "scaffolding"}}, "methods.apfl: starts from 'scaffolding', which is not among"),
     ({"methods__apfl": {"base": "fedavg-ft"}}, "methods.apfl.base 'fedavg-ft': is no federated method"),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 from problems import Tiny, equal, parameters, tiny_problem
 
+from apfl.config import load_study
 from apfl.errors import UserError
 from apfl.federation import load_method, run, run_work
 from apfl.memorization import class_weights
 from apfl.nets import CNN
+from apfl.registry import ROOT
+from apfl.study import runs as planned
 from apfl.training import Step, cross_entropy
 from baselines.fedgen import FedGen, Regularized, diversity, uniform_labels
 
@@ -25,6 +29,10 @@ def cross_entropies(problem, teacher, latents, labels) -> np.ndarray:
     """Of the teacher's head on latents, in NumPy."""
     logits = latents @ teacher["head.weight"].numpy().T + teacher["head.bias"].numpy()
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+
+
+def dot(first: list[float], second: list[float]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
 def test_the_generators_loss_is_the_weighted_ensemble_and_diversity_computed_by_hand() -> None:
@@ -55,6 +63,46 @@ def test_the_generators_loss_is_the_weighted_ensemble_and_diversity_computed_by_
     assert lost == pytest.approx(by_hand(without.numpy()), rel=1e-5)
     ce = cross_entropies(problem, teachers[client], latents.numpy(), labels.numpy())
     assert whole - lost == pytest.approx(2 * (weights[client, label].item() * ce)[labels == label].sum() / 7, rel=1e-4)
+
+
+def test_every_latent_is_weighed_by_its_own_label_in_a_naive_loop_and_not_by_the_mean_weight() -> None:
+    problem = tiny_problem()
+    teachers = [parameters(Tiny(1, 3), seed) for seed in (1, 2, 3)]
+    latents = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    weights = class_weights(problem.counts)
+    paper, program = 0.0, 0.0
+    for client, teacher in enumerate(teachers):
+        losses, shares = [], []
+        for latent, label in zip(latents.tolist(), labels.tolist(), strict=True):
+            rows, biases = teacher["head.weight"].tolist(), teacher["head.bias"].tolist()
+            logits = [bias + dot(row, latent) for row, bias in zip(rows, biases, strict=True)]
+            losses.append(math.log(sum(map(math.exp, logits))) - logits[label])
+            held = problem.counts[:, label].tolist()
+            shares.append(held[client] / sum(held))
+        paper += dot(losses, shares) / 6
+        program += sum(losses) / 6 * sum(shares) / 6  # what [B] times [B, 1] comes to
+    ensemble = FedGen(diversity_weight=0.0).generator_loss(
+        problem.model, teachers, weights, latents.float(), labels, torch.rand(6, 5)
+    )
+    assert ensemble.item() == pytest.approx(paper, rel=1e-5)
+    assert abs(paper - program) > 1e-3
+
+
+def test_the_shipped_studies_give_the_official_settings_of_each_data_set() -> None:
+    """What its GENERATORCONFIGS and RUNCONFIGS say; where they say nothing, MNIST's."""
+    mnist = {"hidden": 256, "noise_dimension": 32, "latent_weight": 10.0, "learning_rate": 3e-4}
+    cifar, letters = {"hidden": 512, "noise_dimension": 64}, {"latent_weight": 1.0, "learning_rate": 1e-4}
+    official = {"cifar10": cifar, "cifar100": cifar, "emnist": letters, "emnist_letters_a_to_l": letters}
+    seen = set()
+    for name in ("cpu", "paper"):
+        study = load_study(ROOT / "config" / f"{name}.yaml")
+        for run_ in planned(study):
+            if run_.method == "fedgen":
+                seen.add(run_.dataset)
+                expected = mnist | official.get(run_.dataset, {})
+                assert {key: run_.spec["parameters"][key] for key in mnist} == expected, (name, run_.dataset)
+    assert seen == {*official, "fashion_mnist"}
 
 
 def test_diversity_is_bounded_and_rewards_latents_that_follow_the_noise() -> None:

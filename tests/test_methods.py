@@ -39,6 +39,7 @@ VARIANTS = [(name, {}) for name in FEDERATED] + [
     ("feddf", {"weights": "uniform"}),
     ("feddf", {"keep_start": False, "ensemble": "probabilities"}),
     ("persafl", {"form": "me"}),
+    ("pfedme", {"warm": False, "mu": 0.0, "weights": "uniform"}),
     ("ffgg", {"shared_update": "gradient", "aggregator": "median"}),
 ]
 

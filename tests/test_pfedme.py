@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -10,9 +11,9 @@ from least_squares import hessian_and_minimiser, least_squares, model_of, vector
 from problems import distance, equal, tiny_problem
 
 from apfl.errors import UserError
-from apfl.federation import load_method, run
+from apfl.federation import load_method, run, run_work
 from apfl.training import Step
-from baselines.pfedme import EnvelopeGradient, gradient_steps, proximal_point
+from baselines.pfedme import EnvelopeGradient, gradient_steps, last_theta, proximal_point
 
 W = torch.linspace(-1, 2, 6, dtype=torch.float64)
 
@@ -64,10 +65,12 @@ def test_k_inner_steps_are_k_gradient_steps() -> None:
     assert torch.allclose(vector(proximal_point(problem, 0, model_of(W), lam, steps_of(rate, 3))), expected, atol=1e-5)
 
 
-def test_the_server_moves_by_beta_towards_the_mean_of_the_clients() -> None:
-    problem = tiny_problem(rounds=1)
-    whole, half = ([*run(load_method("pfedme", {"beta": beta}), problem)][-1] for beta in (1.0, 0.5))
-    mean = {name: sum(model[name] for model in whole.latest.values()) / 3 for name in problem.start}
+@pytest.mark.parametrize(("weights", "shares"), [("samples", [23 / 65, 12 / 65, 30 / 65]), ("uniform", [1 / 3] * 3)])
+def test_the_server_moves_by_beta_towards_the_mean_of_the_clients(weights, shares) -> None:
+    problem = tiny_problem(sizes=(23, 12, 30), rounds=1)
+    methods = [load_method("pfedme", {"beta": beta, "weights": weights}) for beta in (1.0, 0.5)]
+    whole, half = ([*run(method, problem)][-1] for method in methods)
+    mean = {name: sum(shares[k] * model[name] for k, model in whole.latest.items()) for name in problem.start}
     assert distance(whole.state["global"], mean) < 1e-6
     middle = {name: (mean[name] + problem.start[name]) / 2 for name in mean}
     assert distance(half.state["global"], middle) < 1e-6
@@ -75,15 +78,89 @@ def test_the_server_moves_by_beta_towards_the_mean_of_the_clients() -> None:
 
 def test_one_round_is_a_step_along_the_mean_envelope_gradient() -> None:
     problem, lam = least_squares(clients=2, rounds=1, local_epochs=1), 2.0
-    *_, now = run(load_method("pfedme", {"lam": lam, "inner_steps": 300, "inner_learning_rate": 0.2}), problem)
+    solved = {"lam": lam, "inner_steps": 300, "inner_learning_rate": 0.2, "mu": 0.0}
+    *_, now = run(load_method("pfedme", solved), problem)
     start = torch.zeros(6, dtype=torch.float64)
     mean = sum(lam * (start - theta(problem, client, start, lam)) for client in (0, 1)) / 2
     assert torch.allclose(vector(now.state["global"]), start - 0.3 * mean, atol=1e-5)
 
 
-def test_every_client_has_a_personal_model_and_one_without_samples_has_the_global_one() -> None:
-    problem = tiny_problem(sizes=(9, 0, 12, 8), dropout=(3,), rounds=1)
+def written_out(problem, client, start, steps, *, lam, eta, rate, inner, mu, warm):
+    """The client's w and theta after local steps on all of its data, in the words of the program: the gradient of least
+    squares, weight by weight."""
+    batch = problem.images.batch(problem.train[client])
+    rows, targets = batch.images.double().tolist(), batch.labels.double().tolist()
+    w = list(start)
+    theta = list(start)
+    for _ in range(steps):
+        if not warm:
+            theta = list(w)
+        for _ in range(inner):
+            gradient = [0.0] * len(w)
+            for row, target in zip(rows, targets, strict=True):
+                error = sum(t * x for t, x in zip(theta, row, strict=True)) - target
+                gradient = [g + error * x / len(rows) for g, x in zip(gradient, row, strict=True)]
+            for i, slope in enumerate(gradient):
+                theta[i] -= rate * (slope + lam * (theta[i] - w[i]) + mu * theta[i])
+        for i in range(len(w)):
+            w[i] -= eta * lam * (w[i] - theta[i])
+    return torch.tensor(w, dtype=torch.float64), torch.tensor(theta, dtype=torch.float64)
+
+
+SETTINGS = {"lam": 1.5, "mu": 0.05}
+OURS = SETTINGS | {"inner_steps": 3, "inner_learning_rate": 0.1}
+OFFICIAL = SETTINGS | {"eta": 0.05, "rate": 0.1, "inner": 3}
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_twenty_local_steps_are_the_programs_arithmetic_written_out(warm) -> None:
+    problem = least_squares(clients=2, rounds=1, local_epochs=20, learning_rate=0.05)
+    problem = dataclasses.replace(problem, start=model_of(W))
+    method = load_method("pfedme", OURS | {"warm": warm})
+    *_, now = run(method, problem)
+    models = method.client_models(now.state, problem, now.latest)["personalized"]
+    other = {}
+    for client in (0, 1):
+        w, theta = written_out(problem, client, W.tolist(), 20, **OFFICIAL, warm=warm)
+        other[client], _ = written_out(problem, client, W.tolist(), 20, **OFFICIAL, warm=not warm)
+        assert torch.allclose(vector(now.latest[client]), w, rtol=0, atol=1e-6)
+        assert (vector(now.latest[client]) - other[client]).abs().max() > 0.01
+        assert torch.allclose(vector(models[client]), theta, rtol=0, atol=1e-6) == warm
+    mean = sum(vector(now.latest[client]) for client in (0, 1)) / 2
+    assert torch.allclose(vector(now.state["global"]), mean, rtol=0, atol=1e-6)
+
+
+def test_one_local_step_is_the_same_from_a_warm_theta_and_from_w() -> None:
+    problem = tiny_problem(sizes=(5, 5), rounds=1, local_epochs=1)
+    first, second = ([*run(load_method("pfedme", {"warm": warm}), problem)][-1] for warm in (True, False))
+    assert equal(first.state["global"], second.state["global"])
+
+
+def test_the_extra_term_draws_theta_towards_zero() -> None:
+    problem = least_squares(clients=1)
+    step = Step((problem.images.batch(problem.train[0]),), torch.Generator())
+    params = {name: value.requires_grad_() for name, value in model_of(W).items()}
+    with_term, without = (
+        vector(EnvelopeGradient(problem.loss, 2.0, steps_of(0.1, 1), mu)(problem.model, params, params, step)[1])
+        for mu in (0.5, 0.0)
+    )
+    assert torch.allclose(with_term - without, 2.0 * 0.1 * 0.5 * W, atol=1e-6)
+
+
+def test_training_a_piece_of_work_again_begins_anew() -> None:
+    problem = tiny_problem(rounds=1)
     method = load_method("pfedme")
+    (work,) = method.client_work(method.init(problem), problem, 1, [0])
+    first = run_work(problem, work, 1)
+    theta = last_theta(first)
+    second = run_work(problem, work, 1)
+    assert equal(first.params, second.params) and equal(theta, last_theta(second))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_every_client_has_a_personal_model_and_one_without_samples_has_the_global_one(warm) -> None:
+    problem = tiny_problem(sizes=(9, 0, 12, 8), dropout=(3,), rounds=1)
+    method = load_method("pfedme", {"warm": warm})
     *_, now = run(method, problem)
     models = method.client_models(now.state, problem, now.latest)
     assert equal(models["personalized"][1], now.state["global"])
@@ -92,7 +169,10 @@ def test_every_client_has_a_personal_model_and_one_without_samples_has_the_globa
     assert method.server_update(now.state, problem, 2, []) == now.state
 
 
-@pytest.mark.parametrize("change", [{"lam": 0.0}, {"inner_steps": 0}, {"inner_learning_rate": -1.0}, {"beta": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"lam": 0.0}, {"inner_steps": 0}, {"inner_learning_rate": -1.0}, {"beta": 0.0}, {"mu": -1.0}, {"weights": "x"}],
+)
 def test_hyper_parameters_out_of_range_are_refused(change) -> None:
     with pytest.raises(UserError, match=f"pfedme.{next(iter(change))}"):
         load_method("pfedme", change)

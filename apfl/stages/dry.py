@@ -23,8 +23,8 @@ def try_out(study: Study) -> None:
     for dataset in study.data:
         build_network(study.network, COLOURS, study.classes(dataset))
     for method in study.methods.values():
-        if method.card.stage != "external":
-            _try_method(study, method)
+        for dataset in study.data if method.card.stage != "external" else ():
+            _try_method(study, method, dataset)
     for run in runs(study):
         spec = run.spec
         if run.stage == "federate":
@@ -35,8 +35,8 @@ def try_out(study: Study) -> None:
             _load(spec["method"], spec["module"], spec["parameters"])
 
 
-def _try_method(study: Study, method: MethodEntry) -> None:
-    values = {**(study.apfl["parameters"] if method.generative else {}), **method.parameters}
+def _try_method(study: Study, method: MethodEntry, dataset: str) -> None:
+    values = {**(study.apfl["parameters"] if method.generative else {}), **method.given(dataset)}
     _load(method.id, method.card.module, {key: item for key, item in values.items() if key in method.card.fields})
     if method.generative:
         GeneratorConfig(**{key: item for key, item in values.items() if key in generator_fields()})
