@@ -195,7 +195,7 @@ class Calibration:
         looking = (weights[:, seen] > 0).sum(0).float().mean().item() if seen.any() else 0.0
         step, forward, teacher = self._time_generator(planned, problem, config)
         training = config.epochs * steps * (step + (looking - 1) * teacher) + steps * forward
-        # The ceiling: every teacher and the global model on the real test images.
+        # What they know: every teacher and the global model on the real test images.
         checks = self._looking(planned, Price(0.0, models=len(base.local_models) + 1))
         return len(planned.spec["rounds"]) * (training + checks) + self._drawing(planned, problem, config)
 

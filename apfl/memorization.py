@@ -187,7 +187,7 @@ def teacher_loss(model: Model, teachers: Sequence[Params], weights: Tensor, imag
 def ensemble_log_probabilities(model: Model, teachers: Sequence[Params], weights: Tensor, images: Tensor) -> Tensor:
     """What the teachers together know: log of sum_k alpha_k^c p_k(c | x), normalised over the classes c: [B, classes].
 
-    Its accuracy on real images is the ceiling of a friend that learns from their synthetic images.
+    A friend that learns from their synthetic images gets what they know; its own start may know more.
     """
     total = images.new_zeros((len(images), weights.shape[1]), dtype=torch.float32)
     for teacher, weight in zip(teachers, weights, strict=True):

@@ -24,7 +24,7 @@ __all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "asked", 
 
 OUTPUTS = (
     "table1", "table2", "table3", "table4", "convergence", "dropout",
-    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline", "figure_multiverse",
+    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline", "figure_multiverse", "selection",
 )  # fmt: skip
 
 
@@ -110,8 +110,9 @@ def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Reques
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
-              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse}  # fmt: skip
-    sections = study.tables | study.figures
+              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
+              "selection": _selection}  # fmt: skip
+    sections = study.tables | study.figures | {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
     for output in outputs:
         if output in sections:
             for cell, chains in makers[output](study, sections[output]):
@@ -136,7 +137,7 @@ def _table2(study: Study, section: Section) -> Iterator[Request]:
                 axis = {"clients": clients, "alpha": alpha}
                 setting = _setting(partition, clients)
                 for method in section.get("methods", study.methods):
-                    for reading in _readings(study, method):
+                    for reading in _readings(study, method, section):
                         yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
 
 
@@ -188,6 +189,11 @@ def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
             for method in dict.fromkeys((section["against"], *section["methods"])):
                 for reading in _readings(study, method, section):
                     yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
+
+
+def _selection(study: Study, section: Section) -> Iterator[Request]:
+    """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
+    yield from _table2(replace(study, seeds=tuple(section["seeds"])), section | {"methods": [section["method"]]})
 
 
 def _convergence(study: Study, section: Section) -> Iterator[Request]:

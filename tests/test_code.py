@@ -106,7 +106,7 @@ DECISIVE = {
     "accuracies": ("apfl/evaluation.py", "logits.argmax(1)", "logits.argmin(1)"),
     "when a run has diverged": ("apfl/stages/federate.py", 'not math.isfinite(row["loss"])', 'math.isnan(row["loss"])'),
     "what a checkpoint gives back": ("apfl/stages/federate.py", 'tree.get("state", {})', 'tree.get("saved", {})'),
-    "the ceiling": ("apfl/stages/memorize.py", 'teacher="clients"', 'teacher="global"'),
+    "the teachers' accuracy": ("apfl/stages/memorize.py", 'teacher="clients"', 'teacher="global"'),
     "rounds that are personalized": ("apfl/stages/personalize.py", 'tuple(specification["rounds"])', "(1,)"),
 }
 
