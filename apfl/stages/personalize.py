@@ -82,4 +82,5 @@ def _carry_out(
         write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
         if generator is not None:
             record["ceiling"] = load_measured(generator, "ceiling")
-        record |= {"status": status, "cycles": cycles, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
+        record |= {"status": status, "cycles": cycles, "seconds": round(watch.seconds, 3)}
+        record |= {**watch.usage(problem), **provenance()}
