@@ -24,11 +24,16 @@ TRACE = ("client", "start", "arrival")
 
 @dataclass(frozen=True)
 class Timing:
-    """A schedule as a run has it: its name, all its values, and those of them that a table has changed."""
+    """A schedule as a run has it: its name, all its values, and those of them that a table has changed.
+
+    ``server_speed`` is how many times faster than an average client the server trains a generator, which nothing but
+    the time of personalised models depends on.
+    """
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
+    server_speed: float = 1.0
 
     @property
     def ordinary(self) -> bool:

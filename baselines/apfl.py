@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
+from torch import Tensor
+
 from apfl.errors import UserError
 from apfl.federation import BaseModels, Derived, Models, Problem, run_all
 from apfl.memorization import Memory, passes, teachers_of
@@ -117,19 +119,37 @@ class APFL(Derived):
             friends |= {result.client: result.params for result in run_all(problem, islice(pieces, most))}
         return starts | friends
 
+    def effort(self, problem: Problem, base: BaseModels) -> dict[int, tuple[int, int]]:
+        """By client, how many images it trains on, each as often as it is seen, and how many it has the generator
+        make: its friend's, and its own for the localized global model where it sent none."""
+        effort = {}
+        for client in problem.clients:
+            heard = client in problem.participants and client in base.local_models
+            own = 0 if heard else problem.training.local_epochs * problem.size(client)
+            images = int(self._label_counts(problem, client).sum())
+            effort[client] = (self._passes(problem) * images + own, images)
+        return effort
+
+    def _passes(self, problem: Problem) -> int:
+        epochs = self.friend_epochs or problem.training.local_epochs
+        return passes(epochs, self.samples_per_class, self.steps_as_with)
+
+    def _label_counts(self, problem: Problem, client: int) -> Tensor:
+        """Synthetic images of each class that the client's friend is trained on: [classes]."""
+        distribution = label_distribution(problem, client, self.friend_distribution)
+        classes = int((distribution > 0).sum())
+        return label_counts(distribution, self.samples_per_class * classes) if classes else distribution.long()
+
     def _friend(
         self, problem: Problem, base: BaseModels, client: int, start: Params, round: int, memory: Memory
     ) -> Work | None:
-        distribution = label_distribution(problem, client, self.friend_distribution)
-        classes = int((distribution > 0).sum())
-        if not classes:
+        counts = self._label_counts(problem, client)
+        if not counts.any():
             return None
-        counts = label_counts(distribution, self.samples_per_class * classes)
         config = replace(memory.config, teacher="clients")
         teachers = teachers_of(problem, base, config) if self.friend_labels == "soft" else None
         samples = synthetic_images(problem, memory, client, counts, round, teachers)
-        epochs = self.friend_epochs or problem.training.local_epochs
-        return friend_work(problem, client, start, samples, passes(epochs, self.samples_per_class, self.steps_as_with))
+        return friend_work(problem, client, start, samples, self._passes(problem))
 
 
 METHOD = APFL

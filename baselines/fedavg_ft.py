@@ -23,5 +23,9 @@ class FedAvgFT(Derived):
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
         return {"localized": localize(problem, problem.clients, base.global_model, round)}
 
+    def effort(self, problem: Problem, base: BaseModels) -> dict[int, tuple[int, int]]:
+        """By client, how many images it trains on, each as often as it is seen; none is synthetic."""
+        return {client: (problem.training.local_epochs * problem.size(client), 0) for client in problem.clients}
+
 
 METHOD = FedAvgFT

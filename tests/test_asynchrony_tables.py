@@ -12,7 +12,7 @@ from problems import tiny_problem
 
 from apfl.artifacts import read_json, write_json
 from apfl.asynchronous import run_clock
-from apfl.clock import Schedule, plan
+from apfl.clock import Schedule, plan, speed_factor
 from apfl.errors import UserError
 from apfl.federation import load_method
 from apfl.paper import asynchrony, courses, figures, render, virtual
@@ -148,6 +148,62 @@ def test_a_method_seen_after_few_rounds_is_credited_with_no_earlier_one_even_if_
     )
     points = virtual.along(derived, metrics_of(tmp_path, cells), "pooled", "bytes")
     assert points["x"].tolist() == [13.0, 24.0], "the payload is that of the federated run"
+
+
+CYCLES = {"server": 3.0, "clients": {"0": 1.0, "1": 2.0, "2": 0.5}}
+
+
+def derived_cell(results, cycles=CYCLES):
+    """AP-FL on the asynchronous run of `the_study`, evaluated after rounds 2 and 4; the generator has 500 kB."""
+    on = on_schedule("AP-FL", "fedasync", ASYNC, method="apfl")
+    made = replace(on, origins=the_study(results)[1].runs, rounds=(2, 4))
+    for run in made.runs:
+        write_rounds(results, run, [None, 0.9, None, 0.9], module="apfl")
+        path, cost = results / run / "run.json", {"cycles": {"2": cycles, "4": cycles}} if cycles else {}
+        write_json(path, read_json(path) | {"generator_bytes": 500_000} | cost)
+    return made
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0])
+def test_personalised_models_are_there_when_the_server_and_then_the_slowest_client_are_done(tmp_path, speed) -> None:
+    cells = [*the_study(tmp_path), derived_cell(tmp_path)]
+    cells = [replace(cell, timing=replace(cell.timing, server_speed=speed)) for cell in cells]
+    metrics = metrics_of(tmp_path, cells)
+    # An average client trains for (2 + 3 + 5) / 3 in a cycle; client 1 needs twice its 3, the others less than that.
+    server, clients = 3 * (10 / 3) / speed, 6.0
+    table = asynchrony.build("convergence", cells, metrics, share=0.75)
+    row = table.rows[table.rows["column"] == "AP-FL"].iloc[0]
+    assert row[["server_time", "client_time"]].tolist() == pytest.approx([server, clients])
+    assert row["time_mean"] == pytest.approx(6 + server + clients), "round 2 ends at time 6"
+    assert row["speedup_mean"] == pytest.approx((15 + 10) / 2 / row["time_mean"])
+    points = virtual.along(cells[2], metrics, "pooled", "time")
+    assert points["x"].tolist() == pytest.approx([6 + server + clients, 20 + server + clients])
+    assert any(f"({server:.1f} in the last round, at {speed:g} times the pace" in note for note in table.notes)
+    federated = table.rows[table.rows["column"] == "FedAsync"].iloc[0]
+    assert federated["time_mean"] == 8.0 and federated[["server_time", "client_time"]].isna().all()
+
+
+def test_a_drawn_schedule_charges_its_mean_each_client_its_speed_and_one_download(tmp_path) -> None:
+    schedule = Schedule(latency="exponential", mean=2.0, heterogeneity=1.0, download=0.25)
+    made = replace(derived_cell(tmp_path), timing=Timing("fedasync", asdict(schedule)))
+    parts = virtual.personal_times(made, 1, made.runs[1], metrics_of(tmp_path, [made]))
+    slowest = max(2 * speed_factor(schedule, 1, client) * CYCLES["clients"][str(client)] for client in range(3))
+    assert parts == {number: pytest.approx((6.0, 0.25 + slowest)) for number in (2, 4)}
+
+
+def test_bytes_of_personalised_models_hold_one_generator_for_each_client(tmp_path) -> None:
+    made = derived_cell(tmp_path)
+    metrics = metrics_of(tmp_path, [made])
+    # 13 and 24 transfers of 1 MB, as without; three generators of half a megabyte once, not one for each round.
+    assert virtual.along(made, metrics, "pooled", "bytes")["x"].tolist() == [13 + 1.5, 24 + 1.5]
+
+
+def test_runs_that_recorded_no_cost_count_as_if_there_were_none_and_that_is_said(tmp_path) -> None:
+    cells = [*the_study(tmp_path), derived_cell(tmp_path, cycles=None)]
+    table = asynchrony.build("convergence", cells, metrics_of(tmp_path, cells), share=0.75)
+    row = table.rows[table.rows["column"] == "AP-FL"].iloc[0]
+    assert row["time_mean"] == 6.0 and row[["server_time", "client_time"]].isna().all()
+    assert "No cost of personalising was recorded for AP-FL; it counts as none here." in table.notes
 
 
 def test_an_asynchronous_run_is_compared_with_the_synchronous_run_of_its_method(tmp_path: Path) -> None:

@@ -162,6 +162,12 @@ def test_only_what_is_trained_differently_is_trained_again() -> None:
     assert plan[derived.inputs["generator"]].inputs["run"] == derived.inputs["run"]
 
 
+def test_the_servers_speed_is_known_to_cells_and_retrains_nothing() -> None:
+    fast = study(tables__convergence__server_speed=20)
+    assert {cell.timing.server_speed for cell in cells(load_study(fast), "convergence")} == {20.0}
+    assert runs(load_study(fast)) == runs(load_study(study()))
+
+
 def test_the_synchronous_runs_are_those_of_the_other_tables() -> None:
     alone = planned(tables={"table2": {"clients": [5], "alphas": ["0.1"]}})
     both = planned(tables={"table2": {"clients": [5], "alphas": ["0.1"]}, "convergence": {"entries": ENTRIES}})

@@ -205,6 +205,7 @@ def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
     record = read_json(tmp_path / "generator" / "run.json")
     assert record["teachers"].keys() == {"2", "4"} and 0 <= record["teachers"]["4"]["teachers"] <= 1
     assert (tmp_path / "generator" / "samples.png").stat().st_size > 5000
+    assert record["cycles"].keys() == {"2", "4"} and record["cycles"]["2"] > 0
     spec = specification(
         "apfl", parameters={"samples_per_class": 6}, semantics="minilm", reading="literal", rounds=[2, 4]
     )
@@ -214,6 +215,11 @@ def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
     assert set(frame.query("model == 'localized'")["client"]) == {8}
     assert set(frame.query("model == 'personalized'")["client"]) == set(range(10))
     assert set(frame["semantics"]) == {"minilm"} and set(frame["reading"]) == {"literal"}
+    made = read_json(tmp_path / "apfl" / "run.json")
+    assert {number: cost["server"] for number, cost in made["cycles"].items()} == record["cycles"]
+    assert all(set(cost["clients"]) == set(map(str, range(10))) for cost in made["cycles"].values())
+    tensors, _ = read_tensors(tmp_path / "generator" / "generator.safetensors", "generator")
+    assert made["generator_bytes"] == sum(value.nbytes for name, value in tensors.items() if "round2" not in name)
     personalize_run(spec | {"method": "again"}, files.inputs, fedavg, tmp_path / "generator", tmp_path / "again")
     again = pd.read_parquet(tmp_path / "again" / "metrics.parquet")
     assert frame["accuracy"].equals(again["accuracy"])

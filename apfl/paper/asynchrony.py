@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
@@ -20,6 +21,7 @@ from apfl.paper.virtual import (
     Summary,
     check_timelines,
     clients,
+    personal_times,
     speedup,
     summary,
     time_to_target,
@@ -41,15 +43,16 @@ PLACE = ("table", "dataset", "setting", "clients", "alpha")
 WHAT = ("client_role", "method", "schedule", "mode", "column", "semantics", "reading", "model", "test")
 COLUMNS = {
     "convergence": (
-        *PLACE, "heterogeneity", *WHAT, "target", "time_mean", "time_std", "speedup_mean", "speedup_std",
-        "compared_with", "seeds_reached", "seeds", "seeds_planned", "status",
+        *PLACE, "heterogeneity", *WHAT, "target", "time_mean", "time_std", "server_time", "client_time",
+        "speedup_mean", "speedup_std", "compared_with", "seeds_reached", "seeds", "seeds_planned", "status",
     ),
     "dropout": (
         *PLACE, "rate", *WHAT, "lost_percent", "reproduced_mean", "reproduced_std", "plain_mean", "seeds",
         "seeds_planned", "clients_evaluated", "clients_left_out", "status",
     ),
 }  # fmt: skip
-"""``target`` is a share of the reference's accuracy; times are virtual; accuracies and ``lost_percent``, the share of
+"""``target`` is a share of the reference's accuracy; times are virtual, ``server_time`` and ``client_time`` what
+personalising the last round takes, means over seeds; accuracies and ``lost_percent``, the share of
 uploads that the schedule lost, are in per cent. ``seeds`` have been run, ``seeds_reached`` of them reached the target;
 ``status`` is ok, not reached (in a seed at least), not run, diverged, no samples or no target (the reference has no
 accuracy)."""
@@ -110,6 +113,7 @@ def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[di
                     "target": share,
                     "time_mean": found.mean,
                     "time_std": found.std,
+                    **_personal(cell, metrics),
                     "speedup_mean": ratio.mean,
                     "speedup_std": ratio.std,
                     "compared_with": other.title if other else "",
@@ -117,6 +121,17 @@ def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[di
                     "seeds": found.seeds,
                     "status": found.status,
                 }
+
+
+def _personal(cell: Cell, metrics: Metrics) -> dict[str, float]:
+    """What personalising the last round takes, at the server and at the slowest client: means over the seeds that have
+    been run, none where no run recorded it."""
+    last = [
+        parts[cell.rounds[-1]]
+        for seed, run in zip(cell.seeds, cell.runs, strict=True)
+        if cell.rounds[-1] in (parts := personal_times(cell, seed, run, metrics))
+    ]
+    return dict(zip(("server_time", "client_time"), map(float, np.mean(last, axis=0)), strict=True)) if last else {}
 
 
 def _compared(cell: Cell, here: Sequence[Cell]) -> Cell | None:
@@ -232,7 +247,27 @@ def _notes_on_times(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
         "Speed-up: the time of the same method's synchronous run over this one's, seed by seed; synchronous runs, and "
         f"methods that have none here, are compared with {reference}."
     )
+    speed = cells[0].timing.server_speed
+    costs = rows.dropna(subset=["server_time"]).drop_duplicates(["column", "heterogeneity"])
+    if len(costs):
+        yield (
+            "Personalised models count from when the last client has its own: when the server has trained the "
+            f"generator ({_range(costs['server_time'])} in the last round, at {speed:g} times the pace of an average "
+            f"client) and clients have downloaded it and trained ({_range(costs['client_time'])}), by the operations "
+            "that this takes."
+        )
+    derived = [cell.title for cell in cells if cell.runs != cell.origins and cell.title not in set(costs["column"])]
+    if derived:
+        yield f"No cost of personalising was recorded for {', '.join(dict.fromkeys(derived))}; it counts as none here."
     yield "Heterogeneity: sigma of the log-normal factor by which a client is slower or faster than another."
+
+
+def _range(times: pd.Series) -> str:
+    """
+    >>> _range(pd.Series([2.04, 3.1])), _range(pd.Series([2.04, 2.01]))
+    ('2.0 to 3.1', '2.0')
+    """
+    return " to ".join(dict.fromkeys(f"{time:.1f}" for time in (times.min(), times.max())))
 
 
 def _notes_on_dropout(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:

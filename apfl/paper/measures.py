@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apfl.paper.metrics import Metrics, averages, cell_values
-from apfl.paper.virtual import check_timelines, round_ends, time_to_target
+from apfl.paper.virtual import check_timelines, ready, time_to_target
 
 if TYPE_CHECKING:
     from apfl.study import Cell, Study
@@ -129,8 +129,8 @@ def saving(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> 
         found = worst("no target" if state == "not reached" else state for state in states)
         return _empty(metrics, cell, found)
     times = [
-        value.time if value.status == "ok" else float(round_ends(cell, seed)[-1])
-        for seed, value in zip(cell.seeds, ours, strict=True)
+        value.time if value.status == "ok" else float(ready(cell, seed, run, metrics)[-1])
+        for seed, run, value in zip(cell.seeds, cell.runs, ours, strict=True)
     ]
     values = [100 * (1 - time / other.time) for time, other in zip(times, theirs, strict=True)]
     whole = _series(metrics, cell, values)

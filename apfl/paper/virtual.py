@@ -2,6 +2,10 @@
 
 The course of events does not depend on what training finds, so it is planned anew from the schedule; where a run wrote
 its own down, the two must agree. A synchronous run without dropout is one run at every level of heterogeneity.
+
+Models that clients personalise are there later than the round that they start from ended: the server trains the
+generator, each client downloads and trains its own. Runs record that in cycles (`apfl.stages.cycles`); runs of a
+federated method have none, and runs made before it was recorded count as if they had none.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from apfl.clock import Schedule, Timeline, plan, rounds_of
+from apfl.clock import Schedule, Timeline, plan, rounds_of, speed_factor
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.paper.metrics import Metrics, averages, cell_values, curve, run_frame
@@ -59,6 +63,36 @@ def round_ends(cell: Cell, seed: int) -> np.ndarray:
     return round_times(timeline(cell, seed), clients(cell), cell.rounds[-1])
 
 
+def personal_times(cell: Cell, seed: int, run: str, metrics: Metrics) -> dict[int, tuple[float, float]]:
+    """By round, the virtual time that its personalised models take: the server's, and until the last client's is
+    there."""
+    schedule = Schedule(**cell.timing.values)
+    pace = {client: _training_time(schedule, seed, client) for client in range(clients(cell))}
+    unit = float(np.mean(list(pace.values()))) if schedule.trace else schedule.mean
+    found = {}
+    for number, cycles in metrics.records.get(run, {}).get("cycles", {}).items():
+        training = [pace[int(client)] * count for client, count in cycles["clients"].items()]
+        theirs = schedule.download + max(training) if training else 0.0
+        found[int(number)] = (unit * cycles["server"] / cell.timing.server_speed, theirs)
+    return found
+
+
+def _training_time(schedule: Schedule, seed: int, client: int) -> float:
+    """How long the client trains in a cycle, on average; what a trace says of it includes the transfers."""
+    if not schedule.trace:
+        return schedule.mean * speed_factor(schedule, seed, client)
+    own = [row for row in schedule.trace if row[0] == client] or schedule.trace
+    return float(np.mean([end - start for _, start, end in own]))
+
+
+def ready(cell: Cell, seed: int, run: str, metrics: Metrics) -> np.ndarray:
+    """Virtual time at which the models that a run evaluated of each round are there, [rounds + 1]."""
+    times = round_ends(cell, seed)
+    for number, parts in personal_times(cell, seed, run, metrics).items():
+        times[number] += sum(parts)
+    return times
+
+
 def transfers(course: Timeline, times: np.ndarray) -> np.ndarray:
     """How often the shared state has been moved by each of ``times``: downloads begun before, uploads arrived.
 
@@ -69,28 +103,32 @@ def transfers(course: Timeline, times: np.ndarray) -> np.ndarray:
     return np.searchsorted(starts, times, side="left") + np.searchsorted(ends, times, side="right")
 
 
-def megabytes(cell: Cell, seed: int, run: str, metrics: Metrics) -> np.ndarray:
-    """Megabytes moved by the end of each round, [rounds + 1]; ``run`` is the federated one, which knows its payload."""
-    moved = transfers(timeline(cell, seed), round_ends(cell, seed))
-    return metrics.records[run]["payload"] * moved / MEGABYTE
+def megabytes(cell: Cell, seed: int, run: str, origin: str, metrics: Metrics) -> np.ndarray:
+    """Megabytes moved by the end of each round, [rounds + 1]: what the federated run ``origin`` shared, and for the
+    models that ``run`` made of a round the generator, once to each client."""
+    shared = metrics.records[origin]["payload"] * transfers(timeline(cell, seed), round_ends(cell, seed))
+    generators = clients(cell) * metrics.records[run].get("generator_bytes", 0)
+    return (shared + generators) / MEGABYTE
 
 
 def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
     """Accuracy along virtual ``time`` or ``bytes``, in per cent: columns x, mean, std, seeds.
 
-    A point is a round: its accuracy, and its x, averaged over the seeds that have been run.
+    A point is a round: its accuracy, and its x, averaged over the seeds that have been run. Personalised models count
+    from when they are there, `ready`.
     """
     points = curve(metrics, cell, test, ROLE)
     points = points[points["round"].isin(cell.rounds)]
     done = [
-        (seed, origin)
+        (seed, run, origin)
         for seed, run, origin in zip(cell.seeds, cell.runs, cell.origins, strict=True)
         if run in metrics.records and (axis == "time" or origin in metrics.records)
     ]
     if points.empty or not done:
         return pd.DataFrame(columns=["x", "mean", "std", "seeds"])
     each = [
-        round_ends(cell, seed) if axis == "time" else megabytes(cell, seed, origin, metrics) for seed, origin in done
+        ready(cell, seed, run, metrics) if axis == "time" else megabytes(cell, seed, run, origin, metrics)
+        for seed, run, origin in done
     ]
     return points.assign(x=np.mean(each, axis=0)[points["round"]])[["x", "mean", "std", "seeds"]]
 
@@ -103,8 +141,8 @@ class Reached(NamedTuple):
 
 
 def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, test: str) -> list[Reached]:
-    """For each seed, the virtual time at the end of the first of the cell's rounds whose accuracy is at least ``share``
-    of the reference's in its last round.
+    """For each seed, the virtual time at which the models of the first of the cell's rounds are there (`ready`) whose
+    accuracy is at least ``share`` of the reference's in its last round.
 
     Nothing is interpolated between rounds, so the time is never too early. Rounds that another table or figure made the
     run evaluate do not count.
@@ -121,7 +159,7 @@ def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, 
             means = averages(run_frame(metrics, cell, run), cell.model, test, ROLE)
             looked = means[means["round"].isin(cell.rounds)]
             enough = looked.loc[looked["weighted"] >= share * target.weighted, "round"]
-            time = float(round_ends(cell, seed)[enough.min()]) if len(enough) else None
+            time = float(ready(cell, seed, run, metrics)[enough.min()]) if len(enough) else None
             found.append(Reached("not reached" if time is None else "ok", time))
     return found
 

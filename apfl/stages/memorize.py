@@ -22,6 +22,7 @@ from apfl.memorization import (
     memorize,
     teachers_of,
 )
+from apfl.stages.cycles import generator_cycles
 from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
 from apfl.stages.pictures import no_samples, sample_grid
@@ -69,7 +70,7 @@ def _carry_out(
     if base_diverged(base):
         _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
         return
-    tensors, histories, measured = {}, {}, {}
+    tensors, histories, measured, cycles = {}, {}, {}, {}
     try:
         for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
             memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
@@ -86,6 +87,7 @@ def _carry_out(
             )
             histories[str(number)] = done.history
             measured[str(number)] = accuracies(problem, models, config)
+            cycles[str(number)] = generator_cycles(problem, memory, weights)
             tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     except Diverged as error:
         _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
@@ -94,8 +96,8 @@ def _carry_out(
     with recorded(out, record, *FILES):
         _write_generator(out, record, config, tensors)
         sample_grid(out / "samples.png", problem, memory, data)
-        record |= {"status": "finished", "history": histories, "teachers": measured, "seconds": round(watch.seconds, 3)}
-        record |= {**watch.usage(problem), **provenance()}
+        record |= {"status": "finished", "history": histories, "teachers": measured, "cycles": cycles}
+        record |= {"seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
 
 
 def _write_generator(out: Path, record: Mapping[str, Any], config: GeneratorConfig, tensors: dict[str, Tensor]) -> None:
@@ -136,9 +138,9 @@ def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
     return memory
 
 
-def load_accuracies(folder: Path) -> dict[str, Any]:
-    """What a `memorize_run` recorded of its teachers' accuracy, by round."""
-    return read_record(folder / "run.json").get("teachers", {})
+def load_measured(folder: Path, what: str) -> dict[str, Any]:
+    """The accuracies of the ``teachers`` or the ``cycles`` that a `memorize_run` recorded, by round."""
+    return read_record(folder / "run.json").get(what, {})
 
 
 def _printer(number: int, config: GeneratorConfig):

@@ -12,9 +12,10 @@ from apfl.errors import UserError
 from apfl.evaluation import evaluate, headline, metrics_frame
 from apfl.federation import Derived, Problem
 from apfl.locks import alone_in
+from apfl.stages.cycles import client_cycles, generator_bytes
 from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, finished, load_problem, method_of
-from apfl.stages.memorize import load_accuracies, load_memory
+from apfl.stages.memorize import load_measured, load_memory
 from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
@@ -52,7 +53,8 @@ def _carry_out(
 ) -> None:
     """Personalize, evaluate and write the run; ``record`` is completed."""
     specification = record["specification"]
-    watch, rows, status = Stopwatch(), [], "finished"
+    watch, rows, status, cycles = Stopwatch(), [], "finished", {}
+    made = {} if generator is None else load_measured(generator, "cycles")
     try:
         if any(base_diverged(folder) for folder in (base, generator) if folder is not None):
             raise Diverged(specification["rounds"][-1], "what it starts from")
@@ -64,6 +66,12 @@ def _carry_out(
                 if not math.isfinite(row["loss"]):
                     raise Diverged.of_client(number, row["client"], row["model"])
             rows += here
+            cycles[str(number)] = {
+                "server": made.get(str(number), 0.0),
+                "clients": client_cycles(method, problem, models, memory),
+            }
+            if memory is not None:
+                record["generator_bytes"] = generator_bytes(memory)
             print(f"{method.title}: round {number}  pooled {100 * headline(here, method.model):5.2f} %", flush=True)
     except Diverged as error:
         status = "diverged"
@@ -73,5 +81,6 @@ def _carry_out(
     with recorded(out, record, "metrics.parquet"):
         write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
         if generator is not None:
-            record["teachers"] = load_accuracies(generator)
-        record |= {"status": status, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
+            record["teachers"] = load_measured(generator, "teachers")
+        record |= {"status": status, "cycles": cycles, "seconds": round(watch.seconds, 3)}
+        record |= {**watch.usage(problem), **provenance()}
