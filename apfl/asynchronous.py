@@ -92,13 +92,13 @@ def merge_uploads(
     and its uploads."""
     total = sum(method.weight(problem, arrival.client) for arrival in merge.arrivals)
     now = shared(state)
-    newest = now
+    newest, full = now, schedule.rate(len(method.clients(problem)))
     for start, members in groups:
         arrival = members[0][0]
         results = [result for _, results in members for result in results]
         updated = shared(method.server_update(start, problem, arrival.cycle, results))
         share = sum(method.weight(problem, one.client) for one, _ in members) / total if total else 0.0
-        rate = schedule.mixing * schedule.discount(arrival.staleness) * share
+        rate = full * schedule.discount(arrival.staleness) * share
         if rate == 1 and arrival.started == merge.version - 1:
             return updated
         changed = combine(shared(start), updated, _difference)

@@ -24,7 +24,6 @@ from apfl.clock import plan as course
 from apfl.config import Study
 from apfl.data.dataset import Dataset, save_dataset
 from apfl.data.partition import Partition, make_partition
-from apfl.data.setting import parse_setting
 from apfl.data.sizes import channels_of, size_of
 from apfl.errors import UserError
 from apfl.evaluation import is_per_client, outcomes
@@ -106,7 +105,7 @@ class Calibration:
         return rounds * share * price.seconds + looked_at * (price.models_seconds + self._looking(planned, price))
 
     def _looking(self, planned: Run, price: Price) -> float:
-        """Seconds of evaluating models on the test images of all clients."""
+        """Seconds of evaluating models on the test and validation images of all clients."""
         tested = int((~self._partition(planned).is_train & (self._partition(planned).client >= 0)).sum())
         return price.models * tested * self._once(("look", planned.dataset), lambda: self._time_looking(planned))
 
@@ -196,7 +195,7 @@ class Calibration:
         looking = (weights[:, seen] > 0).sum(0).float().mean().item() if seen.any() else 0.0
         step, forward, teacher = self._time_generator(planned, problem, config)
         training = config.epochs * steps * (step + (looking - 1) * teacher) + steps * forward
-        # The ceiling: every teacher and the global model on the real test images.
+        # What they know: every teacher and the global model on the real test images.
         checks = self._looking(planned, Price(0.0, models=len(base.local_models) + 1))
         return len(planned.spec["rounds"]) * (training + checks) + self._drawing(planned, problem, config)
 
@@ -284,7 +283,7 @@ class Calibration:
             labels = np.arange(size, dtype=np.int64) % classes
             nothing = np.broadcast_to(np.uint8(0), (size, 1, 32, 32))
             dataset = Dataset(planned.dataset, nothing, labels, tuple(map(str, range(classes))), {})
-            return make_partition(dataset, parse_setting(planned.setting), self.study.seeds[0])
+            return make_partition(dataset, planned.setting, self.study.seeds[0], self.study.validation)
 
         return self._once(("partition", planned.dataset, planned.setting), make)
 
@@ -316,6 +315,7 @@ class Calibration:
             images=images,
             train=tuple(shown(rows[: max(1, round(part * len(rows)))] if len(rows) else rows) for rows in train),
             test=tuple(shown(partition.test(client)) for client in range(partition.clients)),
+            validation=tuple(shown(partition.validation(client)) for client in range(partition.clients)),
             counts=torch.from_numpy(partition.counts),
             dropout=tuple(map(bool, partition.dropout)),
             unseen=torch.from_numpy(partition.unseen),

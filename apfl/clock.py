@@ -52,7 +52,7 @@ ASYNC_ONLY: Mapping[str, object] = {
     "max_staleness": None,
     "concurrency": None,
 }
-"""Fields without a meaning in synchronous rounds, with their defaults."""
+"""Fields without a meaning in synchronous rounds, with what such rounds have there."""
 
 
 def _is_client(value: object) -> bool:
@@ -76,7 +76,7 @@ class Schedule:
     :param download: time of a download; ``upload``: of an upload.
     :param merge: ``mix`` (FedAsync, Xie et al. 2019: the global model moves towards the client's) or ``delta``
         (FedBuff, Nguyen et al. 2022: the change against the version that the client started from is added).
-    :param mixing: mixing rate of ``mix``, server learning rate of ``delta``.
+    :param mixing: mixing rate of ``mix``, server learning rate of ``delta``; `rate` by default.
     :param staleness: discount of stale updates: ``constant``, ``polynomial`` or ``hinge`` (Xie et al. 2019).
     :param staleness_rate: a of the polynomial (1 + tau)^-a, or of the hinge 1 / (a (tau - b) + 1).
     :param staleness_knee: b of the hinge.
@@ -96,7 +96,7 @@ class Schedule:
     download: float = 0.0
     upload: float = 0.0
     merge: str = "mix"
-    mixing: float = 1.0
+    mixing: float | None = None
     staleness: str = "constant"
     staleness_rate: float = 0.5
     staleness_knee: int = 4
@@ -108,6 +108,8 @@ class Schedule:
     trace: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.mode == "sync" and self.mixing is None:
+            object.__setattr__(self, "mixing", 1.0)
         for name in ("absences", "trace"):
             rows = getattr(self, name)
             if any(not isinstance(row, list | tuple) or len(row) != 3 for row in rows):
@@ -131,7 +133,7 @@ class Schedule:
             raise UserError(f"schedule.spread {self.spread}: latencies would be negative; at most 1 for uniform")
         if not 0 <= self.dropout < 1:
             raise UserError(f"schedule.dropout {self.dropout}: must be a probability from 0 to below 1")
-        if not 0 < self.mixing <= 1:
+        if self.mixing is not None and not 0 < self.mixing <= 1:
             raise UserError(f"schedule.mixing {self.mixing}: must be above 0 and at most 1")
         if self.mode == "sync" and (given := [name for name in ASYNC_ONLY if getattr(self, name) != ASYNC_ONLY[name]]):
             raise UserError(f"schedule.mode sync: has no {given[0]}; leave it out or choose async")
@@ -147,6 +149,16 @@ class Schedule:
     def discount(self, tau: int) -> float:
         """s(tau), from the configured rate each time: it never compounds."""
         return STALENESS[self.staleness](self, tau)
+
+    def rate(self, clients: int) -> float:
+        """How far a merge moves the server if nothing is stale: ``mixing``, or by default buffer / clients in flight.
+
+        So all who train at one time move it together as far as one synchronous round of theirs, however few are merged
+        at a time.
+        """
+        if self.mixing is not None:
+            return self.mixing
+        return min(1.0, self.buffer / min(clients, self.concurrency or clients))
 
     def check_clients(self, clients: Sequence[int]) -> None:
         """A `UserError` if the schedule speaks of clients that do not take part, or of more than there are."""

@@ -70,6 +70,7 @@ class Study:
     description: str
     seeds: tuple[int, ...]
     one_job_per: str
+    validation: bool
     data_root: str
     semantics_root: str
     data: Mapping[str, Mapping[str, Any]]
@@ -133,7 +134,13 @@ def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[
         values[root] = values[root] or os.environ.get(variable, "")
     beside = [Path(where).parent] if where else list(folders)
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
-    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": _methods(values)})
+    methods = _methods(values)
+    # What one method of a study may look at beside its training images, no other method of it trains on.
+    chooses = "selection" in values["apfl"] or any("validation" in entry.card.needs for entry in methods.values())
+    values.setdefault("validation", chooses)
+    if "selection" in values["apfl"] and values["one_job_per"] == "auto":
+        values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
+    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": methods})
     _check(study)
     return study
 
@@ -222,6 +229,8 @@ def _check(study: Study) -> None:
         for name in getattr(study, field)["datasets"]:
             _known(name, study.data, f"{field}.datasets", "data set")
     check_distinct(study.apfl["readings"])
+    if "selection" in study.apfl:
+        _check_selection(study, study.apfl["selection"])
     titles: dict[str, str] = {}
     for method in study.methods.values():
         _check_method(study, method)
@@ -229,6 +238,23 @@ def _check(study: Study) -> None:
             raise UserError(f"methods.{method.id}: is called {method.title!r} like {other!r}; give one of them a title")
     for output, section in (study.tables | study.figures).items():
         _check_output(study, output, section)
+
+
+def _check_selection(study: Study, section: Mapping[str, Any]) -> None:
+    """That readings are chosen by what no table shows."""
+    if both := sorted(set(section["seeds"]) & set(study.seeds)):
+        raise UserError(
+            f"apfl.selection.seeds: {both[0]} is a seed of the study too; choose by seeds that no table uses"
+        )
+    if not study.validation:
+        raise UserError(
+            "validation false: apfl.selection chooses by validation images; say true, or remove one of them"
+        )
+    if study.one_job_per == "cell":
+        raise UserError(
+            "one_job_per 'cell': the seeds of apfl.selection belong to no cell of a table; say seed, or remove one"
+        )
+    _check_output(study, "apfl.selection", section)
 
 
 def _known(name: str, names: Iterable[str], where: str, what: str) -> None:

@@ -3,12 +3,15 @@
 ``own``: the client's own test images, whose labels are distributed as its training labels are. ``pooled``: the test
 images of all clients together. ``monopoly``: a dropout client's own test images of classes that dropout clients alone
 hold. The paper's text describes the first, its Local row fits only the second, so both are recorded for every model.
+Where the partition has a validation part, ``validation-own`` and ``validation-pooled`` are the same on that: choices
+are made by them, and no table shows them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +48,21 @@ def pooled_indices(problem: Problem) -> Tensor:
     return torch.cat(problem.test)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Where a part of the images, such as the test images, lies among those that are evaluated: of all clients
+    together, and of each."""
+
+    pooled: slice
+    own: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, each: Sequence[Tensor], start: int) -> Part:
+        """The part made of ``each`` client's images, one client after another from position ``start`` on."""
+        ends = list(accumulate((len(one) for one in each), initial=start))
+        return cls(slice(start, ends[-1]), tuple(slice(*pair) for pair in pairwise(ends)))
+
+
 def outcomes(problem: Problem, classify: Callable[[Tensor], Tensor], indices: Tensor) -> Outcome:
     """``classify`` (images to logits or log-probabilities) on the images at ``indices``, in large batches."""
     correct, loss = [], []
@@ -67,20 +85,20 @@ def evaluate(
     problem: Problem, models: Mapping[str, Models], round: int, virtual_time: float | None = None
 ) -> list[dict[str, Any]]:
     """One row per client, model role and test kind: accuracy in [0, 1], mean cross-entropy, and numbers of samples."""
-    indices = pooled_indices(problem)
+    indices = torch.cat([*problem.test, *problem.validation])
     labels = problem.images.labels[indices]
-    ends = torch.tensor([len(part) for part in problem.test]).cumsum(0).tolist()
-    own = {
-        client: slice(end - len(problem.test[client]), end) for client, end in zip(problem.clients, ends, strict=True)
-    }
+    tested = Part.of(problem.test, 0)
+    validated = Part.of(problem.validation, tested.pooled.stop) if problem.validation else None
     rows = []
     for role, given in models.items():
         shared = None if is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
         for client in sorted(given) if shared is None else problem.clients:
             outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)
-            tests: dict[str, slice | Tensor] = {"pooled": slice(None), "own": own[client]}
+            tests: dict[str, slice | Tensor] = {"pooled": tested.pooled, "own": tested.own[client]}
+            if validated:
+                tests |= {"validation-pooled": validated.pooled, "validation-own": validated.own[client]}
             if problem.dropout[client]:
-                part = own[client]
+                part = tested.own[client]
                 tests["monopoly"] = torch.arange(part.start, part.stop)[problem.unseen[labels[part]].cpu()]
             for test, chosen in tests.items():
                 accuracy, loss, samples = _mean(outcome, chosen)

@@ -52,9 +52,10 @@ State = dict[str, Any]
 class Problem:
     """Everything that is given to a method: data, partition, network, training settings and the seed.
 
-    ``counts`` [K, classes] are training samples; ``train[k]`` and ``test[k]`` index ``images``. ``unseen`` [classes]
-    marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a seed share.
-    ``loss`` is f of the papers: what clients minimise.
+    ``counts`` [K, classes] are training samples; ``train[k]``, ``validation[k]`` and ``test[k]`` index ``images``,
+    where ``validation`` is empty if nothing was set aside: choices are made on it, never on ``test``. ``unseen``
+    [classes] marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a
+    seed share. ``loss`` is f of the papers: what clients minimise.
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Problem:
     semantics: Tensor | None = None
     proxy: Images | None = None
     loss: Loss = cross_entropy
+    validation: tuple[Tensor, ...] = ()
 
     def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
         """A phase of ordinary local training on this problem's loss, with the changes that a method makes."""

@@ -33,9 +33,14 @@ class GeneratorConfig:
     :param ce_weight: lambda of Eq. 9 (0.5 in the paper); the diversity term has weight 1 - lambda.
     :param diversity: ``paper`` (Eq. 8), ``ratio`` (mode seeking, Mao et al. 2019) or ``exp`` (FedGen's, bounded).
     :param teacher: ``clients`` (Eq. 7) or ``global`` ("under global model supervision").
+    :param class_weight: alpha_k^y of Eq. 7, n_k^y over the images of class y (``class``) or over all images, N
+        (``all``: "in the entire global training set", which makes the classification term about as many times smaller
+        beside Eq. 8 as there are classes).
     :param staleness_rate: a of the discount (1 + tau)^-a of models that are tau versions old, in Eq. 7; 0 for none. It
         matters in asynchronous federations only.
     :param epochs: passes over ``samples_per_class`` of each seen class (not published).
+    :param steps_as_with: samples per class with which ``epochs`` passes take as many steps as are to be taken here, so
+        that more samples are no more training; 0 for ``epochs`` passes whatever their number.
     :param learning_rate: of Adam (not published; 1e-3 as in data-free adversarial distillation).
     :param width: channels of the generator (64 in the literature); its cost grows with the square.
     :param batch_size: images a step.
@@ -47,12 +52,19 @@ class GeneratorConfig:
     ce_weight: float = 0.5
     diversity: str = "paper"
     teacher: str = "clients"
+    class_weight: str = "class"
     staleness_rate: float = 0.5
     epochs: int = 10
+    steps_as_with: int = 0
     learning_rate: float = 1e-3
     width: int = 64
     batch_size: int = 100
     group: int = 10
+
+    @property
+    def passes(self) -> int:
+        """Over the samples of an epoch."""
+        return passes(self.epochs, self.samples_per_class, self.steps_as_with)
 
     def __post_init__(self) -> None:
         for name in ("noise_dimension", "samples_per_class", "epochs", "width", "batch_size"):
@@ -60,25 +72,42 @@ class GeneratorConfig:
                 raise UserError(f"generator.{name} {getattr(self, name)}: must be at least 1")
         if not self.learning_rate > 0:
             raise UserError(f"generator.learning_rate {self.learning_rate}: must be positive")
-        if self.staleness_rate < 0:
-            raise UserError(f"generator.staleness_rate {self.staleness_rate}: must be from 0 up")
+        for name in ("staleness_rate", "steps_as_with"):
+            if getattr(self, name) < 0:
+                raise UserError(f"generator.{name} {getattr(self, name)}: must be from 0 up")
         if not 0 <= self.ce_weight <= 1:
             raise UserError(f"generator.ce_weight {self.ce_weight}: must be from 0 to 1 (lambda of Eq. 9)")
         if self.diversity not in DIVERSITIES:
             raise UserError(f"generator.diversity {self.diversity!r}: unknown; choose one of {', '.join(DIVERSITIES)}")
-        if self.teacher not in ("clients", "global"):
-            raise UserError(f"generator.teacher {self.teacher!r}: unknown; choose clients or global")
+        for name, choices in (("teacher", ("clients", "global")), ("class_weight", ("class", "all"))):
+            if getattr(self, name) not in choices:
+                known = " or ".join(choices)
+                raise UserError(f"generator.{name} {getattr(self, name)!r}: unknown; choose {known}")
         if self.group < 2 or self.batch_size % self.group:
             raise UserError(f"generator.group {self.group}: must be at least 2 and divide batch_size {self.batch_size}")
 
 
-def class_weights(counts: Tensor) -> Tensor:
-    """alpha of Eq. 7: [K, classes] counts n_k^y of the non-dropout clients to n_k^y / sum_k n_k^y.
+def passes(epochs: int, samples: int, as_with: int) -> int:
+    """How often to go over ``samples`` so that the steps are those of ``epochs`` over ``as_with`` samples; simply
+    ``epochs`` if that is 0.
 
-    Each seen class has weights that sum to one; a class that nobody holds has weight zero everywhere.
+    >>> passes(10, 600, 0), passes(10, 50, 600), passes(10, 1000, 600)
+    (10, 120, 6)
+    """
+    return max(1, round(epochs * as_with / samples)) if as_with else epochs
+
+
+def class_weights(counts: Tensor, over: str = "class") -> Tensor:
+    """alpha of Eq. 7: [K, classes] counts n_k^y of the non-dropout clients to n_k^y / sum_k n_k^y, or to n_k^y / N with
+    N = sum_k,y n_k^y if they are taken ``over`` "all".
+
+    Each seen class has weights that sum to one, or to its share of all images; a class that nobody holds has weight
+    zero everywhere.
     """
     counts = counts.double()
     total = counts.sum(0)
+    if over == "all":
+        total = total.sum().expand_as(total)
     return torch.where(total > 0, counts / total.where(total > 0, torch.ones_like(total)), 0.0).float()
 
 
@@ -102,7 +131,7 @@ def teachers_of(problem: Problem, base: BaseModels, config: GeneratorConfig) -> 
         return [base.global_model], (problem.counts[list(problem.participants)].sum(0, keepdim=True) > 0).float()
     staleness = [base.staleness.get(client, 0) for client in present]
     counts = discounted(problem.counts[present], staleness, config.staleness_rate)
-    return [base.local_models[client] for client in present], class_weights(counts)
+    return [base.local_models[client] for client in present], class_weights(counts, config.class_weight)
 
 
 def diversity_paper(images: Tensor, noise: Tensor) -> Tensor:
@@ -158,7 +187,7 @@ def teacher_loss(model: Model, teachers: Sequence[Params], weights: Tensor, imag
 def ensemble_log_probabilities(model: Model, teachers: Sequence[Params], weights: Tensor, images: Tensor) -> Tensor:
     """What the teachers together know: log of sum_k alpha_k^c p_k(c | x), normalised over the classes c: [B, classes].
 
-    Its accuracy on real images is the ceiling of a friend that learns from their synthetic images.
+    A friend that learns from their synthetic images gets what they know; its own start may know more.
     """
     total = images.new_zeros((len(images), weights.shape[1]), dtype=torch.float32)
     for teacher, weight in zip(teachers, weights, strict=True):
@@ -232,7 +261,7 @@ def memorize(
     diversity = DIVERSITIES[config.diversity]
     generator.train()
     history = []
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, config.passes + 1):
         sums, steps = torch.zeros(2), 0
         for labels in epoch_labels(weights, config, stream):
             noise = torch.randn(len(labels), config.noise_dimension, generator=stream, device=engine.device)

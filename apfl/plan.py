@@ -18,6 +18,8 @@ from apfl.registry import Field, modules_of
 from apfl.schedules import Timing
 
 ORDINARY = Timing()
+UNNAMED = (("class_weight", "class"), ("steps_as_with", 0))
+"""Hyper-parameters of the generator that came after runs had been named: at these defaults they change no name."""
 ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
 
@@ -98,6 +100,7 @@ class Place:
     def partition(self) -> Artefact:
         path = f"{self.study.name}/partitions/{self.dataset}/{self.setting}/seed{self.seed}.npz"
         spec = {"dataset": self.dataset, "setting": self.setting, "seed": self.seed}
+        spec |= {"validation": True} if self.study.validation else {}
         return Artefact("partition", path, spec, {"data": self.data.path})
 
     @property
@@ -240,7 +243,8 @@ def _federate(
 
 def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:
     """The generator on a federated run, shared by all that ask for the same parameters."""
-    generator = f"{start.variant}--{semantics}--{digest(parameters)[:8]}"
+    named = {name: value for name, value in parameters.items() if (name, value) not in UNNAMED}
+    generator = f"{start.variant}--{semantics}--{digest(named)[:8]}"
     spec = {
         "base": start.method,
         "generator": generator,

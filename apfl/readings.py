@@ -24,19 +24,24 @@ READINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "friend-from-scratch": {"friend": {"friend_start": "scratch"}},
         "beta-weighs-friend": {"friend": {"beta_weighs": "friend"}},
         "global-teacher": {"generator": {"teacher": "global"}},
+        "weights-over-all": {"generator": {"class_weight": "all"}},
         "diversity-ratio": {"generator": {"diversity": "ratio"}},
         "diversity-exp": {"generator": {"diversity": "exp"}},
+        # As many steps as with the paper's 600 samples per class, however many there are.
+        "equal-steps": {"friend": {"steps_as_with": 600}, "generator": {"steps_as_with": 600}},
     }
 )
 
-LITERAL: Mapping[str, str] = MappingProxyType(
+LITERAL: Mapping[str, Any] = MappingProxyType(
     {
         "friend_labels": "hard",
         "friend_distribution": "own",
         "friend_start": "global",
         "beta_weighs": "local",
         "teacher": "clients",
+        "class_weight": "class",
         "diversity": "paper",
+        "steps_as_with": 0,
     }
 )
 """Every option that a reading may change, as the literal reading has it."""
@@ -65,7 +70,7 @@ def reading(name: str, where: str = "apfl.readings") -> dict[str, dict[str, Any]
     return chosen
 
 
-def options_of(name: str) -> dict[str, str]:
+def options_of(name: str) -> dict[str, Any]:
     """Every option in a reading, those of the literal one included, in the order of `LITERAL`.
 
     >>> options_of("soft-labels")["friend_labels"], options_of("soft-labels")["teacher"]
@@ -77,7 +82,7 @@ def options_of(name: str) -> dict[str, str]:
 
 def check_distinct(names: Iterable[str], where: str = "apfl.readings") -> None:
     """Refuse two names for the same options: what they name would be trained twice."""
-    seen: dict[tuple[tuple[str, str], ...], str] = {}
+    seen: dict[tuple[tuple[str, Any], ...], str] = {}
     for name in names:
         reading(name, where)
         other = seen.setdefault(tuple(options_of(name).items()), name)

@@ -8,23 +8,25 @@ says whether the code that a stage runs has changed in more than its comments.
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from apfl.code import ROOT, assigned, is_text, module_path, parse
+from apfl.code import code_digest as code_digest
+from apfl.code import files_digest as files_digest
+from apfl.code import imported_modules as imported_modules
+from apfl.code import modules_of as modules_of
 from apfl.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
-INFRASTRUCTURE = {"apfl.errors", "apfl.registry"}
 EXTERNAL = "external/"
 STAGES = ("federate", "personalize")
 MODELS = ("global", "local", "localized", "friend", "personalized")
-NEEDS = ("semantics", "proxy", "generator")
+NEEDS = ("semantics", "proxy", "generator", "validation")
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -84,8 +86,8 @@ def card(module: str, root: Path = ROOT) -> Card:
 
 
 def _card(path: Path, module: str, root: Path) -> Card:
-    tree = _parse(path)
-    named = [node.value.id for node in tree.body if _target(node) == "METHOD" and isinstance(node.value, ast.Name)]
+    tree = parse(path)
+    named = [node.value.id for node in tree.body if assigned(node) == "METHOD" and isinstance(node.value, ast.Name)]
     if not named:
         raise UserError(f"baselines/{module}.py: names no method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
@@ -139,9 +141,9 @@ def _external_card(module: str, root: Path) -> Card:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or not path.is_file():
         known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"
         raise UserError(f"method {module!r}: there is no workflow/rules/{module}.py; add it, or choose from {known}")
-    tree = _parse(path)
+    tree = parse(path)
     facts = {
-        _target(node): node.value.value for node in tree.body if isinstance(getattr(node, "value", None), ast.Constant)
+        assigned(node): node.value.value for node in tree.body if isinstance(getattr(node, "value", None), ast.Constant)
     }
     if missing := [key for key in ("TITLE", "MODEL") if key not in facts]:
         raise UserError(f"workflow/rules/{module}.py: has no {missing[0]}; add `{missing[0]} = ...` at its top")
@@ -158,55 +160,12 @@ def _external_card(module: str, root: Path) -> Card:
 @cache
 def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
     """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization``."""
-    return _class_facts(_module_path(module, root), name, root)[1]
+    return _class_facts(module_path(module, root), name, root)[1]
 
 
 def check_values(fields: Mapping[str, Field], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``values`` if each is a known hyper-parameter of the right type; otherwise a `UserError` that names ``where``."""
     return {name: _checked(fields, name, value, where) for name, value in values.items()}
-
-
-@cache
-def code_digest(*modules: str, root: Path = ROOT) -> str:
-    """A digest of the given modules and of all that they import, transitively, within ``apfl`` and ``baselines``.
-
-    Comments, docstrings and layout do not count, so that rewording a card retrains nothing; nor do `INFRASTRUCTURE`
-    modules, which decide no number.
-    """
-    names = sorted(imported_modules(*modules, root=root))
-    lines = [f"{name} {_fingerprint(_module_path(name, root), root)[0]}" for name in names]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-def modules_of(stage: str, module: str | None = None) -> tuple[str, ...]:
-    """The modules whose code decides the result of a run of this stage, with all that they import.
-
-    Of a federated run `apfl.together` too, which gives each run of a job its own results.
-    """
-    together = ("apfl.together",) if stage == "federate" else ()
-    return (f"apfl.stages.{stage}", *together, *((f"baselines.{module}",) if module else ()))
-
-
-@cache
-def files_digest(*names: str, root: Path = ROOT) -> str:
-    """A digest of files, and of every file below folders, such as templates, which no module imports: names and
-    bytes."""
-    given = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
-    paths = sorted(path for path in given if path.is_file())
-    lines = [f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
-    """The modules that `code_digest` covers."""
-    seen: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and name not in INFRASTRUCTURE:
-            seen.add(name)
-            waiting.extend(_fingerprint(_module_path(name, root), root)[1])
-    return seen
 
 
 def _modules(root: Path) -> list[str]:
@@ -238,11 +197,11 @@ def _looks_like_a_number(value: Any) -> bool:
 
 def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dict[str, Field]]:
     """Class variables and dataclass fields of a class, its bases' first, as Python itself resolves them."""
-    tree = _parse(path)
+    tree = parse(path)
     node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     if node is None:
         for module, original in _imported_names(tree, name):
-            return _class_facts(_module_path(module, root), original, root)
+            return _class_facts(module_path(module, root), original, root)
         where = f"{path.parent.name}/{path.name}"
         raise UserError(f"{where}: has no class {name}; define it there, or import it from apfl or baselines")
     facts: dict[str, Any] = {}
@@ -255,7 +214,7 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
     lines = path.read_text(encoding="utf-8").splitlines()
     explained = _explanations(ast.get_docstring(node) or "")
     for position, statement in enumerate(node.body):
-        target = _target(statement)
+        target = assigned(statement)
         value = getattr(statement, "value", None)
         if target is None:
             continue
@@ -290,18 +249,10 @@ def _explanations(docstring: str) -> dict[str, str]:
 
 def _documentation(body: list[ast.stmt], position: int, lines: list[str]) -> str:
     """The string below a field, or the comment at the end of its line."""
-    if position + 1 < len(body) and _is_text(body[position + 1]):
+    if position + 1 < len(body) and is_text(body[position + 1]):
         return " ".join(body[position + 1].value.value.split())
     line = lines[body[position].end_lineno - 1]
     return line[body[position].end_col_offset :].strip().removeprefix("#").removeprefix(":").strip()
-
-
-def _target(statement: ast.stmt) -> str | None:
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return statement.target.id
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id
-    return None
 
 
 def _defines(tree: ast.Module, name: str) -> bool:
@@ -313,83 +264,3 @@ def _imported_names(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("apfl", "baselines"):
             yield from ((node.module, alias.name) for alias in node.names if (alias.asname or alias.name) == name)
-
-
-@cache
-def _parse(path: Path) -> ast.Module:
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except SyntaxError as error:
-        raise UserError(f"{where}: line {error.lineno}: {error.msg}; correct the file") from None
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror}); correct the import, or add the file") from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{where}: no Python in UTF-8 ({error}); correct the file") from None
-
-
-@cache
-def _fingerprint(path: Path, root: Path) -> tuple[str, tuple[str, ...]]:
-    """The digest of one file's code, and the project's modules that it imports anywhere in it."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such module")
-    tree = _parse(path)
-    imported = tuple(sorted(set(_project_imports(tree, root))))
-    code: list[str] = []
-    _write_code(tree, code)
-    return hashlib.sha256("\n".join(code).encode("utf-8", "surrogatepass")).hexdigest(), imported
-
-
-def _project_imports(tree: ast.Module, root: Path) -> Iterable[str]:
-    for node in _statements(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] in ("apfl", "baselines") and _module_path(name, root).is_file():
-                yield name
-
-
-BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every statement at any depth; the expressions, ten times as many, are not looked into."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for name in BLOCKS:
-            # The body of a lambda or of a conditional expression is no list.
-            waiting += block if isinstance(block := getattr(node, name, ()), list) else ()
-
-
-def _write_code(node: Any, code: list[str]) -> None:
-    """Append the tree in an order that is read in one way only: like `ast.dump` without docstrings, but quicker."""
-    kind = type(node)
-    if kind is list:
-        code.append("[")
-        for item in node:
-            if not _is_text(item):
-                _write_code(item, code)
-        code.append("]")
-    elif issubclass(kind, ast.AST):
-        code.append(kind.__name__)
-        for name in kind._fields:
-            if name != "ctx":  # a name's place says whether it is read or written
-                _write_code(getattr(node, name, None), code)
-    else:
-        code.append(repr(node))
-
-
-def _module_path(module: str, root: Path) -> Path:
-    path = root.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)

@@ -81,9 +81,9 @@ def _completed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         values = asdict(Schedule(**given))
     except UserError as error:
         raise UserError(_renamed(name, error)) from None
-    floats = {entry.name for entry in fields(Schedule) if entry.type == "float"}
+    floats = {entry.name for entry in fields(Schedule) if "float" in str(entry.type).split(" | ")}
     rows = {key: [_row(row) for row in values[key]] for key in ("absences", "trace")}
-    return {key: float(value) if key in floats else value for key, value in values.items()} | rows
+    return {key: float(value) if key in floats and value is not None else value for key, value in values.items()} | rows
 
 
 def _row(row: Iterable[Any]) -> list[Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from apfl.config import Study, load_study
@@ -22,7 +24,7 @@ __all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "asked", 
 
 OUTPUTS = (
     "table1", "table2", "table3", "table4", "convergence", "dropout",
-    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline", "figure_multiverse",
+    "figure4", "figure5", "figure_time", "figure_staleness", "figure_timeline", "figure_multiverse", "selection",
 )  # fmt: skip
 
 
@@ -108,8 +110,9 @@ def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Reques
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
-              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse}  # fmt: skip
-    sections = study.tables | study.figures
+              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
+              "selection": _selection}  # fmt: skip
+    sections = study.tables | study.figures | {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
     for output in outputs:
         if output in sections:
             for cell, chains in makers[output](study, sections[output]):
@@ -134,7 +137,7 @@ def _table2(study: Study, section: Section) -> Iterator[Request]:
                 axis = {"clients": clients, "alpha": alpha}
                 setting = _setting(partition, clients)
                 for method in section.get("methods", study.methods):
-                    for reading in _readings(study, method):
+                    for reading in _readings(study, method, section):
                         yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
 
 
@@ -162,18 +165,19 @@ def _figure4(study: Study, section: Section) -> Iterator[Request]:
     for dataset, partition in section["panels"].items():
         setting = _setting(partition, section["clients"])
         for method in section.get("methods", study.methods):
-            yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
-                           rounds=section["rounds"])  # fmt: skip
+            for reading in _readings(study, method, section, first=True):
+                yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
+                               reading=reading, rounds=section["rounds"])  # fmt: skip
 
 
 def _figure5(study: Study, section: Section) -> Iterator[Request]:
     for dataset in study.datasets(section):
         setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
         for name in ("noise_dimension", "samples_per_class"):
-            for value in section[name]:
+            for value, reading in product(section[name], _readings(study, section["method"], section, first=True)):
                 axis = {name: value}
-                yield _request(study, "figure5", dataset, setting, section["method"], axis, variation=axis,
-                               model="friend")  # fmt: skip
+                yield _request(study, "figure5", dataset, setting, section["method"], axis, reading=reading,
+                               variation=axis, model="friend")  # fmt: skip
 
 
 def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
@@ -183,9 +187,13 @@ def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
             setting = _setting(f"dirichlet-alpha{alpha}", section["clients"])
             axis = {"clients": section["clients"], "alpha": alpha}
             for method in dict.fromkeys((section["against"], *section["methods"])):
-                generative = study.methods[method].generative
-                for reading in (section.get("readings") or study.apfl["readings"]) if generative else ("",):
+                for reading in _readings(study, method, section):
                     yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
+
+
+def _selection(study: Study, section: Section) -> Iterator[Request]:
+    """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
+    yield from _table2(replace(study, seeds=tuple(section["seeds"])), section | {"methods": [section["method"]]})
 
 
 def _convergence(study: Study, section: Section) -> Iterator[Request]:
@@ -242,8 +250,11 @@ def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> 
     return str(parse_setting(f"pathological-classes{each}-clients{clients}-missing{missing}"))
 
 
-def _readings(study: Study, method: str) -> Sequence[str]:
-    return study.apfl["readings"] if study.methods[method].generative else ("",)
+def _readings(study: Study, method: str, section: Section = MappingProxyType({}), first: bool = False) -> Sequence[str]:
+    """The readings in which an output shows a method: those it names, or else all of the study or its ``first``."""
+    if not study.methods[method].generative:
+        return ("",)
+    return section.get("readings") or study.apfl["readings"][: 1 if first else None]
 
 
 def _request(

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from apfl.errors import UserError
 from apfl.federation import BaseModels, Derived, Models, Problem, run_all
-from apfl.memorization import Memory, teachers_of
+from apfl.memorization import Memory, passes, teachers_of
 from apfl.nets import Params
 from apfl.personalization import friend_work, interpolate, label_counts, label_distribution, localize, synthetic_images
 from apfl.training import Work
@@ -52,6 +52,8 @@ class APFL(Derived):
     :param friend_start: ``global``, ``local`` or ``scratch``: the parameters that the friend starts from.
     :param friend_epochs: passes over the synthetic images; 0 for the local epochs of one round (not published).
     :param samples_per_class: synthetic images for each class of the friend's label distribution (600 in the paper).
+    :param steps_as_with: samples per class with which ``friend_epochs`` passes take as many steps as are to be taken
+        here; 0 for that many passes whatever the number of samples.
     :param sweep_beta: evaluate Eq. 10 at each of `BETAS` too, as models beta0.01, beta0.1 and so on; nothing more is
         trained.
     """
@@ -63,6 +65,7 @@ class APFL(Derived):
     friend_start: str = "global"
     friend_epochs: int = 0
     samples_per_class: int = 600
+    steps_as_with: int = 0
     sweep_beta: bool = False
 
     title: ClassVar[str] = "AP-FL"
@@ -79,8 +82,8 @@ class APFL(Derived):
         ):
             if getattr(self, name) not in choices:
                 raise UserError(f"apfl.{name} {getattr(self, name)!r}: unknown; choose one of {', '.join(choices)}")
-        if self.samples_per_class < 1 or self.friend_epochs < 0:
-            raise UserError("apfl.samples_per_class must be at least 1 and apfl.friend_epochs at least 0")
+        if self.samples_per_class < 1 or self.friend_epochs < 0 or self.steps_as_with < 0:
+            raise UserError("apfl.samples_per_class must be at least 1, friend_epochs and steps_as_with at least 0")
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Memory) -> dict[str, Models]:
         heard = [client for client in problem.participants if client in base.local_models]
@@ -125,7 +128,8 @@ class APFL(Derived):
         config = replace(memory.config, teacher="clients")
         teachers = teachers_of(problem, base, config) if self.friend_labels == "soft" else None
         samples = synthetic_images(problem, memory, client, counts, round, teachers)
-        return friend_work(problem, client, start, samples, self.friend_epochs or problem.training.local_epochs)
+        epochs = self.friend_epochs or problem.training.local_epochs
+        return friend_work(problem, client, start, samples, passes(epochs, self.samples_per_class, self.steps_as_with))
 
 
 METHOD = APFL

@@ -20,12 +20,13 @@ has a parameter. The student starts at FedAvg's mean, weighted by samples, where
 among the students to choose from, which the code has as an option. And ``ensemble`` "probabilities" takes the mean of
 the clients' probabilities for target, which has the gradient of the code's own default, the mean of the divergences.
 
-The official server holds out 10 % of the training images before they are shared among clients. Here each participant
-gives that share of its training images (drawn once, labels included) to the server and does not train on them. No test
-image and no dropout client's image is touched. With ``validation`` 0 there is no such part, and the last student is
-taken. The proxy images come from another data set, in its own normalisation; their labels are never read. A round of
-the official 10,000 steps costs many times its local training in a small study, so the default is 400: with five
-clients about as much as 35,000 images of local training.
+The official server holds out 10 % of the training images before they are shared among clients, from FedAvg and all
+other methods too. Here a study with FedDF sets a tenth of each client's training images aside, on which no method of
+the study trains, and the server has those of the participants, labels included. No test image and no dropout client's
+image is touched. In a study that says ``validation: false`` there is no such part, and the last student is taken. The
+proxy images come from another data set, in its own normalisation; their labels are never read. A round of the official
+10,000 steps costs many times its local training in a small study, so the default is 400: with five clients about as
+much as 35,000 images of local training.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from apfl.federation import Problem, State, weighted_mean
 from apfl.nets import Model, Params
 from apfl.optimizers import Adam
 from apfl.streams import torch_stream
-from apfl.training import Result, Work, batches, channels_last
+from apfl.training import Result, batches, channels_last
 from baselines.fedavg import FedAvg
 
 LARGEST_GRADIENT_NORM = 5.0
@@ -60,8 +61,6 @@ class FedDF(FedAvg):
     :param ensemble: ``logits`` (the paper) or ``probabilities``, what the mean over the clients is taken of.
     :param evaluate_every: steps between measurements on the validation part (100 in the official code).
     :param patience: steps without gain after which distillation stops (1,000 in the official code).
-    :param validation: share of each participant's training images that the server holds instead (0.1 in the official
-        code).
     :param weights: ``samples`` (FedAvg) or ``uniform`` (the official code), of the mean that the student starts from.
     :param keep_start: whether that mean stays if no student is better on the validation part (off in the official
         README).
@@ -74,56 +73,35 @@ class FedDF(FedAvg):
     ensemble: str = "logits"
     evaluate_every: int = 100
     patience: int = 1000
-    validation: float = 0.1
     weights: str = "samples"
     keep_start: bool = True
 
     title: ClassVar[str] = "FedDF"
     additive: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ("proxy",)
+    needs: ClassVar[tuple[str, ...]] = ("proxy", "validation")
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("patience", 1)):
             require(getattr(self, name) >= least, f"feddf.{name} {getattr(self, name)}: must be at least {least}")
         for name in ("learning_rate", "temperature"):
             require(getattr(self, name) > 0, f"feddf.{name} {getattr(self, name)}: must be positive")
-        require(0 <= self.validation < 1, f"feddf.validation {self.validation}: must be at least 0 and less than 1")
         for name, choices in (("weights", ("uniform", "samples")), ("ensemble", ("logits", "probabilities"))):
             value = getattr(self, name)
             require(value in choices, f"feddf.{name} {value!r}: unknown; choose {' or '.join(choices)}")
-
-    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
-        return [
-            Work(
-                client,
-                state["global"],
-                (problem.phase(),),
-                samples=problem.images,
-                indices=self.split(problem, client)[0],
-            )
-            for client in clients
-        ]
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
         trained = [result for result in results if problem.size(result.client)]
         if not trained:
             return state
         models = [result.params for result in trained]
-        sizes = [len(self.split(problem, result.client)[0]) for result in trained]
+        sizes = [problem.size(result.client) for result in trained]
         mean = weighted_mean(models, sizes if self.weights == "samples" else [1] * len(models))
         return state | {"global": self.distilled(problem, mean, models, round)}
 
-    def split(self, problem: Problem, client: int) -> tuple[Tensor, Tensor]:
-        """The client's training images in two: those it trains on, and those that the server holds."""
-        indices = problem.train[client]
-        stream = torch_stream(problem.seed, "feddf-validation", client=client)
-        order = torch.randperm(len(indices), generator=stream)
-        held = int(self.validation * len(indices))
-        return indices[order[held:].sort().values], indices[order[:held].sort().values]
-
     def distilled(self, problem: Problem, start: Params, teachers: Sequence[Params], round: int) -> Params:
         """The student after this round's distillation: the best one on the validation part, if there is one."""
-        validation = torch.cat([self.split(problem, client)[1] for client in problem.participants])
+        held = [problem.validation[client] for client in problem.participants] if problem.validation else []
+        validation = torch.cat([problem.train[0][:0], *held])
         teachers = [channels_last(teacher) for teacher in teachers]
         student = {name: value.requires_grad_() for name, value in channels_last(start).items()}
         optimizer = Adam(list(student.values()), self.learning_rate)

@@ -94,6 +94,15 @@ def same_data(problem: Problem) -> Problem:
     )
 
 
+def held_out(problem: Problem, every: int = 10) -> Problem:
+    """The problem with every tenth training image of a client (or another) set aside for validation."""
+    validation = tuple(part[every - 1 :: every] for part in problem.train)
+    train = tuple(part[~torch.isin(part, held)] for part, held in zip(problem.train, validation, strict=True))
+    labels, classes = problem.images.labels, problem.classes
+    counts = torch.stack([torch.bincount(labels[part], minlength=classes) for part in train])
+    return dataclasses.replace(problem, train=train, validation=validation, counts=counts)
+
+
 def full_batch(problem: Problem, steps: int) -> Phase:
     """Deterministic gradient steps on all of a client's data."""
     return problem.training.phase(batch_size=0, steps=steps)

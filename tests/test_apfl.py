@@ -74,6 +74,26 @@ def test_equation_7_weights_of_each_seen_class_sum_to_one() -> None:
     assert torch.equal(weights.sum(0), torch.tensor([1.0, 1.0, 0.0]))
 
 
+def test_equation_7_over_all_images_weighs_a_class_by_its_share_of_them() -> None:
+    counts = torch.tensor([[5, 0, 0], [15, 2, 0]])
+    assert torch.equal(class_weights(counts, "all"), counts / torch.tensor(22.0))
+    balanced = torch.tensor([[3, 1, 4], [5, 7, 4]])
+    assert torch.allclose(class_weights(balanced, "all"), class_weights(balanced) / 3)
+
+
+def test_with_equal_steps_friend_and_generator_take_as_many_whatever_the_number_of_samples(trained) -> None:
+    problem, base, memory = trained
+    for samples in (30, 60, 120):
+        method = load_method("apfl", {"samples_per_class": samples, "steps_as_with": 60, "friend_epochs": 4})
+        distribution = label_distribution(problem, 0, "own")
+        images = samples * int((distribution > 0).sum())
+        work = method._friend(problem, base, 0, base.global_model, 1, memory)
+        (phase,) = work.phases
+        assert phase.epochs * images == 4 * 60 * int((distribution > 0).sum())
+        config = GeneratorConfig(samples_per_class=samples, epochs=4, steps_as_with=60)
+        assert config.passes * samples == 4 * 60
+
+
 def test_equations_6_and_7_equal_the_sums_written_out() -> None:
     model, stream = Model(Tiny(1, 3)), torch.Generator().manual_seed(0)
     teachers = [parameters(model.network, seed) for seed in (1, 2)]

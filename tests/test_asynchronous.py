@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from problems import distance, equal, same_data, tiny_problem
+from problems import distance, equal, quadratics, same_data, tiny_problem
 
 from apfl.asynchronous import AsyncRound, payload, run_clock, staleness_of
 from apfl.clock import Schedule, plan
 from apfl.errors import UserError
-from apfl.federation import Method, load_method, run, run_work, weighted_mean
+from apfl.federation import Method, Round, load_method, one_round, run, run_all, run_work, weighted_mean
 from apfl.stages.federate import flatten
 from apfl.training import Result
 
@@ -27,8 +27,8 @@ FEDERATED = {
 ADDITIVE = [name for name, kind in FEDERATED.items() if kind.additive]
 
 
-def carry_out(method: str, problem, schedule: Schedule, **options) -> list[AsyncRound]:
-    instance = load_method(method)
+def carry_out(method: str, problem, schedule: Schedule, parameters=None, **options) -> list[AsyncRound]:
+    instance = load_method(method, parameters or {})
     timeline = plan(schedule, instance.clients(problem), problem.training.rounds, problem.seed)
     return [*run_clock(instance, problem, schedule, timeline, **options)]
 
@@ -46,6 +46,57 @@ def test_equal_latencies_and_a_buffer_of_all_clients_are_the_synchronous_server_
     for now, expected in zip(rounds, synchronous, strict=True):
         assert same_state(now.state, expected.state)
         assert all(equal(now.latest[client], expected.latest[client]) for client in expected.latest)
+
+
+@pytest.mark.parametrize("method", ADDITIVE)
+def test_a_buffer_of_all_clients_in_flight_is_the_synchronous_server_of_as_many_clients_bit_for_bit(method) -> None:
+    problem = tiny_problem(sizes=(12, 9, 7, 14), rounds=2)
+    timeline = plan(Schedule(concurrency=2, buffer=2, merge="delta"), range(4), 2, problem.seed)
+    instance = load_method(method)
+    expected = Round(0, instance.init(problem), {})
+    for merge in timeline.merges:
+        clients = [arrival.client for arrival in merge.arrivals]
+        # What is drawn in a cycle is drawn for (client, its own cycle), so the rounds are numbered by the clients'.
+        (cycle,) = {arrival.cycle for arrival in merge.arrivals}
+        expected = Round(cycle, *one_round(instance, problem, expected, cycle, clients, run_all))
+    assert len(timeline.merges) == 4
+    last = carry_out(method, problem, Schedule(concurrency=2, buffer=2, merge="delta"))[-1]
+    assert same_state(last.state, expected.state)
+
+
+@pytest.mark.parametrize("merge", ["mix", "delta"])
+@pytest.mark.parametrize(("buffer", "concurrency", "rate"), [(1, None, 1 / 6), (2, None, 1 / 3), (1, 2, 1 / 2)])
+def test_by_default_a_merge_moves_the_server_by_its_share_of_the_clients_in_flight(
+    merge, buffer, concurrency, rate
+) -> None:
+    """All clients send the model 1: ``mix`` goes from v towards it, ``delta`` adds 1 minus what they started from."""
+    problem = tiny_problem(sizes=(5,) * 6, rounds=2)
+    zero = {name: torch.zeros_like(value) for name, value in problem.start.items()}
+    one = {name: value + 1 for name, value in zero.items()}
+
+    def send_one(problem, work):
+        return tuple(Result(piece, one, 1, 1, 0.0) for piece, round in work)
+
+    problem = dataclasses.replace(problem, start=zero)
+    schedule = Schedule(latency="exponential", buffer=buffer, concurrency=concurrency, merge=merge)
+    last = carry_out("fedavg", problem, schedule, carry_out=send_one)[-1]
+    versions = [0.0]
+    for made in plan(schedule, range(6), 2, problem.seed).merges:
+        started = {"mix": [versions[-1]], "delta": [versions[arrival.started] for arrival in made.arrivals]}[merge]
+        versions.append(versions[-1] + rate * (1 - sum(started) / len(started)))
+    expected = {name: versions[-1] * value for name, value in one.items()}
+    assert last.version == 12 // buffer and distance(last.state["global"], expected) < 1e-5
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 3])
+def test_at_the_default_rate_one_round_of_equally_fast_clients_is_one_mean_however_few_are_merged_at_a_time(
+    buffer,
+) -> None:
+    problem = tiny_problem(sizes=(9,) * 6, rounds=1)
+    expected = [*run(load_method("fedavg"), problem)][-1].state["global"]
+    rounds = carry_out("fedavg", problem, Schedule(buffer=buffer, merge="delta"))
+    assert rounds[-1].version == 6 // buffer
+    assert distance(rounds[-1].state["global"], expected) < 1e-6
 
 
 @pytest.mark.parametrize("method", ADDITIVE)
@@ -81,6 +132,22 @@ def test_fedasync_moves_the_global_model_towards_the_clients_by_the_discounted_r
     after_first = {name: torch.lerp(problem.start[name], first[name], 0.5) for name in first}
     expected = {name: torch.lerp(after_first[name], second[name], 0.5 / 2) for name in first}
     assert distance(last.state["global"], expected) < 1e-6
+
+
+def test_fedprox_on_fedasync_is_fedasync_with_its_proximal_term() -> None:
+    """Xie et al. 2019: min f(w) + rho/2 ||w - x||^2, x the version that the client started from; then x <- (1-a)x + aw.
+
+    f is s/2 (w - c)^2, whose proximal point from x is (s c + rho x) / (s + rho).
+    """
+    rho, alpha, (s0, s1), (c0, c1) = 2.0, 0.5, (1.0, 10.0), (0.0, 1.0)
+    problem = quadratics((s0, s1), (c0, c1), start=0.3, rounds=2, local_epochs=400, learning_rate=0.05)
+    trace = ((0, 0.0, 1.0), (1, 0.0, 2.0), (1, 2.0, 3.0))
+    schedule = Schedule(latency="trace", trace=trace, mixing=alpha)
+    last = carry_out("fedprox", problem, schedule, parameters={"mu": rho})[-1]
+    x = [0.3]
+    for s, c, started in ((s0, c0, 0), (s1, c1, 0), (s1, c1, 2)):
+        x.append((1 - alpha) * x[-1] + alpha * (s * c + rho * x[started]) / (s + rho))
+    assert last.version == 3 and last.state["global"]["head.weight"].item() == pytest.approx(x[-1], abs=1e-4)
 
 
 def test_fedasync_with_a_buffer_is_a_weighted_mean_of_all_that_is_in_it() -> None:
@@ -211,7 +278,7 @@ def test_staleness_of_the_models_that_clients_sent() -> None:
 def test_identical_clients_that_never_go_stale_train_the_model_one_after_another() -> None:
     problem = same_data(tiny_problem(sizes=(8, 8), rounds=1))
     trace = ((0, 0.0, 1.0), (1, 1.0, 2.0))
-    last = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace))[-1]
+    last = carry_out("fedavg", problem, Schedule(latency="trace", trace=trace, mixing=1.0))[-1]
     fedavg, params = load_method("fedavg"), problem.start
     for client in (0, 1):
         (work,) = fedavg.client_work({"global": params}, problem, 1, [client])

@@ -7,7 +7,7 @@ import re
 from studies import tiny
 
 from apfl.config import load_study
-from apfl.paper import beside, ceilings
+from apfl.paper import beside, choice, teachers
 from apfl.registry import ROOT
 
 
@@ -18,7 +18,7 @@ def test_every_file_is_written_and_every_section_there_before_anything_is_run(tm
     assert sorted(path.name for path in paths) == sorted(beside.FILES)
     assert all(path.stat().st_size for path in paths)
     parts = list(beside.sections(study, metrics))
-    assert [part.identifier for part in parts] == ["ranks", "ceilings", "paper-check"]
+    assert [part.identifier for part in parts] == ["ranks", "teachers", "paper-check"]
     assert "Not run" in parts[1].body
     assert all(f'id="{part.identifier}"' in part.body for part in parts)
 
@@ -27,4 +27,4 @@ def test_the_rule_names_every_file_and_every_output_that_is_read():
     rule = (ROOT / "workflow" / "rules" / "verdict.smk").read_text(encoding="utf-8")
     named = set(re.findall(r'"([a-z_]+\.[a-z]+)"', rule))
     assert set(beside.FILES) <= named
-    assert all(f'"{output}"' in rule for output in ceilings.OUTPUTS)
+    assert all(f'"{output}"' in rule for output in (*teachers.OUTPUTS, choice.OUTPUT))

@@ -153,6 +153,13 @@ def test_random_latencies_have_the_configured_mean(latency) -> None:
     assert sum(cycle_time(schedule, 0, 0, cycle) for cycle in range(3000)) / 3000 == pytest.approx(2.0, rel=0.06)
 
 
+def test_a_given_rate_counts_and_synchronous_rounds_take_the_whole_mean() -> None:
+    assert Schedule(mixing=0.6).rate(10) == 0.6
+    assert Schedule(mode="sync").rate(10) == Schedule(mode="sync", mixing=1.0).rate(10) == 1.0
+    assert Schedule(buffer=3, concurrency=2).rate(10) == 1.0
+    assert [Schedule(buffer=clients).rate(clients) for clients in range(1, 50)] == [1.0] * 49
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 6), st.integers(1, 4), st.integers(1, 6), st.floats(0, 0.9),

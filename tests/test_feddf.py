@@ -8,10 +8,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import Tiny, distance, equal, parameters, tiny_problem
+from problems import Tiny, distance, equal, held_out, parameters, tiny_problem
 
 from apfl.errors import UserError
-from apfl.federation import load_method, run, run_work
+from apfl.federation import load_method, run
 from apfl.nets import CNN, initial_parameters
 from apfl.optimizers import Adam
 from apfl.training import Images
@@ -44,12 +44,9 @@ def test_with_identical_teachers_the_student_does_not_move(network, bf16) -> Non
 
 
 def test_with_one_client_it_is_fedavg_bit_for_bit() -> None:
-    problem = with_proxy(tiny_problem(sizes=(25,), rounds=3))
-    fedavg = final(problem, "fedavg").state["global"]
-    assert equal(final(problem, steps=20, validation=0.0).state["global"], fedavg)
-    kept, _ = FedDF().split(problem, 0)
-    less = dataclasses.replace(problem, train=(kept,))
-    assert equal(final(problem, steps=20).state["global"], final(less, "fedavg").state["global"])
+    whole = with_proxy(tiny_problem(sizes=(25,), rounds=3))
+    for problem in (whole, held_out(whole)):
+        assert equal(final(problem, steps=20).state["global"], final(problem, "fedavg").state["global"])
 
 
 @pytest.mark.parametrize("ensemble", ["logits", "probabilities"])
@@ -79,42 +76,38 @@ def test_the_student_comes_near_to_the_ensemble_on_the_proxy_images() -> None:
     def divergence(params) -> float:
         return F.kl_div(problem.model(params, images).log_softmax(1), target, reduction="batchmean").item()
 
-    student = FedDF(steps=600, validation=0.0, learning_rate=1e-2).distilled(problem, problem.start, teachers, 1)
+    student = FedDF(steps=600, learning_rate=1e-2).distilled(problem, problem.start, teachers, 1)
     assert divergence(student) < 0.05 * divergence(problem.start)
 
 
 def test_the_student_starts_from_the_uniform_mean_or_the_weighted_one() -> None:
     problem = with_proxy(tiny_problem(rounds=1))
     sent = final(problem, steps=0).latest
-    for weights, shares in (("uniform", (1, 1, 1)), ("samples", (21, 11, 27))):
+    for weights, shares in (("uniform", (1, 1, 1)), ("samples", (23, 12, 30))):
         mean = final(problem, steps=0, weights=weights).state["global"]
         total = sum(shares)
         by_hand = {name: sum(shares[k] * sent[k][name] for k in range(3)) / total for name in mean}
         assert distance(mean, by_hand) < 1e-6
 
 
-def test_a_tenth_of_each_clients_training_images_is_the_servers_and_not_trained_on() -> None:
-    problem = with_proxy(tiny_problem(sizes=(40, 9, 1, 0)))
-    method = FedDF()
-    for client, held in zip(range(4), (4, 0, 0, 0), strict=True):
-        kept, servers = method.split(problem, client)
-        assert len(servers) == held
-        assert sorted([*kept.tolist(), *servers.tolist()]) == problem.train[client].tolist()
-    (work,) = method.client_work({"global": problem.start}, problem, 1, [0])
+def test_clients_train_on_what_fedavg_trains_on_and_never_on_the_validation_part() -> None:
+    problem = held_out(with_proxy(tiny_problem(sizes=(40, 9, 1, 0), rounds=1)))
     pixels = problem.images.pixels.clone()
-    pixels[method.split(problem, 0)[1]] = 0
+    pixels[torch.cat(problem.validation)] = 0
     changed = dataclasses.replace(problem, images=dataclasses.replace(problem.images, pixels=pixels))
-    (again,) = method.client_work({"global": problem.start}, changed, 1, [0])
-    assert equal(run_work(problem, work, 1).params, run_work(changed, again, 1).params)
+    sent = final(problem, steps=2, keep_start=False).latest
+    assert len(problem.validation[0]) == 4
+    for other in (final(changed, steps=2, keep_start=False).latest, final(problem, "fedavg").latest):
+        assert all(equal(sent[client], other[client]) for client in sent)
 
 
 def test_neither_test_images_nor_dropouts_nor_proxy_labels_reach_the_server() -> None:
-    problem = with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,)))
+    problem = held_out(with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,))))
     options = {"steps": 150, "evaluate_every": 3}
     before = final(problem, **options, keep_start=False).state["global"]
     kept = final(problem, **options).state["global"]
     images = problem.images
-    hidden = torch.cat([*problem.test, problem.train[2]])
+    hidden = torch.cat([*problem.test, problem.train[2], problem.validation[2]])
     labels, pixels = images.labels.clone(), images.pixels.clone()
     labels[hidden] = (labels[hidden] + 1) % 3
     pixels[hidden] = 255 - pixels[hidden]
@@ -125,13 +118,12 @@ def test_neither_test_images_nor_dropouts_nor_proxy_labels_reach_the_server() ->
 
 
 def test_the_student_is_measured_on_the_participants_part_alone(monkeypatch) -> None:
-    problem = with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,), rounds=1))
+    problem = held_out(with_proxy(tiny_problem(sizes=(30, 30, 40), dropout=(2,), rounds=1)))
     measured_on = []
     monkeypatch.setattr(FedDF, "accuracy", staticmethod(lambda *arguments: measured_on.append(arguments[2]) or 0.0))
     final(problem, steps=1, keep_start=False)
     (indices,) = measured_on
-    assert len(indices) == 6
-    assert set(indices.tolist()) < {*problem.train[0].tolist(), *problem.train[1].tolist()}
+    assert indices.tolist() == [*problem.validation[0].tolist(), *problem.validation[1].tolist()] and len(indices) == 6
 
 
 def test_accuracy_is_the_share_of_images_classified_rightly() -> None:
@@ -144,7 +136,7 @@ def test_accuracy_is_the_share_of_images_classified_rightly() -> None:
 
 def measured(monkeypatch, accuracies, **parameters):
     """The student of one round whose validation accuracies are these, and after how many steps it was measured."""
-    problem = with_proxy(tiny_problem())
+    problem = held_out(with_proxy(tiny_problem()))
     teachers = [parameters_of(1), parameters_of(2)]
     seen = []
     given = iter(accuracies)
@@ -182,7 +174,7 @@ def test_distillation_stops_when_patience_is_over(monkeypatch) -> None:
 def test_without_a_validation_part_the_last_student_is_taken() -> None:
     problem = with_proxy(tiny_problem())
     teachers = [parameters_of(1), parameters_of(2)]
-    short, long = (FedDF(steps=n, validation=0.0).distilled(problem, problem.start, teachers, 1) for n in (1, 40))
+    short, long = (FedDF(steps=n).distilled(problem, problem.start, teachers, 1) for n in (1, 40))
     assert distance(long, problem.start) > 5 * distance(short, problem.start) > 0
 
 
@@ -209,9 +201,7 @@ def test_gradients_are_clipped(monkeypatch) -> None:
     assert norms == pytest.approx([5.0] * 3, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "change", [{"steps": -1}, {"temperature": 0.0}, {"validation": 1.0}, {"weights": "all"}, {"ensemble": "votes"}]
-)
+@pytest.mark.parametrize("change", [{"steps": -1}, {"temperature": 0.0}, {"weights": "all"}, {"ensemble": "votes"}])
 def test_settings_out_of_range_are_refused(change) -> None:
     with pytest.raises(UserError, match=f"feddf.{next(iter(change))}"):
         load_method("feddf", change)

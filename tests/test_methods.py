@@ -37,7 +37,7 @@ VARIANTS = [(name, {}) for name in FEDERATED] + [
     ("scaffold", {"option": "I"}),
     ("scaffold", {"optimizer": "sgd", "sgd_learning_rate": 0.05}),
     ("scaffold", {"weights": "uniform", "server_learning_rate": 0.5}),
-    ("feddf", {"validation": 0.0, "weights": "uniform"}),
+    ("feddf", {"weights": "uniform"}),
     ("feddf", {"keep_start": False, "ensemble": "probabilities"}),
     ("persafl", {"form": "me"}),
     ("pfedme", {"warm": False, "mu": 0.0, "weights": "uniform"}),

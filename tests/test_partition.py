@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from apfl.data.dataset import Dataset
 from apfl.data.partition import (
+    ARRAYS,
     PARTITIONERS,
     by_client,
     check_match,
     load_partition,
     make_partition,
-    quota_for_tests,
+    quota_of_a_tenth,
     save_partition,
 )
 from apfl.data.partitioners.dirichlet import cut, draw_counts, shares
@@ -204,7 +205,7 @@ def test_cutting_by_proportions_gives_away_everything_and_no_more(size, weights)
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30), seed=st.integers(0, 9))
 def test_the_tests_of_a_client_are_a_tenth_by_class_and_in_total(sizes, seed):
     sizes = np.array(sizes)
-    quota = quota_for_tests(sizes, np.random.default_rng(seed))
+    quota = quota_of_a_tenth(sizes, np.random.default_rng(seed))
     assert quota.sum() == (sizes.sum() + 5) // 10
     assert ((quota >= sizes // 10) & (quota <= sizes // 10 + 1) & (quota <= sizes)).all()
     given_up = quota > sizes // 10
@@ -217,9 +218,9 @@ def test_the_tests_of_a_client_are_a_tenth_by_class_and_in_total(sizes, seed):
 
 def test_the_only_image_of_a_class_or_a_client_is_for_training():
     stream = np.random.default_rng(0)
-    assert quota_for_tests(np.array([1]), stream).tolist() == [0]
-    assert quota_for_tests(np.array([1, 1, 7, 1]), stream).tolist() == [0, 0, 1, 0]
-    assert quota_for_tests(np.array([1, 1, 10, 1, 1, 1]), stream).tolist() == [0, 0, 2, 0, 0, 0]
+    assert quota_of_a_tenth(np.array([1]), stream).tolist() == [0]
+    assert quota_of_a_tenth(np.array([1, 1, 7, 1]), stream).tolist() == [0, 0, 1, 0]
+    assert quota_of_a_tenth(np.array([1, 1, 10, 1, 1, 1]), stream).tolist() == [0, 0, 2, 0, 0, 0]
 
 
 def test_sizes_differ_by_quantity_but_not_by_iid_and_labels_by_neither():
@@ -233,12 +234,36 @@ def test_sizes_differ_by_quantity_but_not_by_iid_and_labels_by_neither():
         assert not partition.dropout.any() and not partition.unseen.any()
 
 
+def test_a_tenth_of_what_is_trained_on_is_set_aside_by_class_and_the_tests_stay_as_they_are():
+    dataset = fake(3000)
+    plain, less = (make_partition(dataset, "dirichlet-alpha0.1-clients5", 3, held) for held in (False, True))
+    assert np.array_equal(plain.client, less.client) and not plain.is_validation.any()
+    for client in range(5):
+        assert np.array_equal(plain.test(client), less.test(client))
+        both = np.concatenate([less.train(client), less.validation(client)])
+        assert np.array_equal(np.sort(both), plain.train(client))
+        each = np.bincount(dataset.labels[less.validation(client)], minlength=dataset.classes)
+        assert each.sum() == (len(both) + 5) // 10 and (abs(each - plain.counts[client] / 10) < 1).all()
+    check_match(dataset, less)
+    assert less.specification == plain.specification | {"validation": True}
+
+
+def test_a_partition_file_of_before_there_were_validation_images_has_none(tmp_path):
+    save_partition(tmp_path / "new.npz", make_partition(fake(), "iid-clients5", seed=0))
+    with np.load(tmp_path / "new.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "is_validation"}
+    np.savez(tmp_path / "old.npz", **arrays)
+    new, old = (load_partition(tmp_path / name) for name in ("new.npz", "old.npz"))
+    assert not old.is_validation.any() and np.array_equal(old.is_train, new.is_train)
+
+
 def test_a_partition_file_gives_the_partition_back_and_is_the_same_every_time(tmp_path):
-    partition = make_partition(fake(), "pathological-classes2-clients10-missing20", seed=0)
+    setting = "pathological-classes2-clients10-missing20"
+    partition = make_partition(fake(), setting, seed=0, validation=True)
     save_partition(tmp_path / "a.npz", partition)
-    save_partition(tmp_path / "b.npz", make_partition(fake(), "pathological-classes2-clients10-missing20", seed=0))
+    save_partition(tmp_path / "b.npz", make_partition(fake(), setting, seed=0, validation=True))
     loaded = load_partition(tmp_path / "a.npz")
-    for name in ("client", "is_train", "counts", "dropout", "unseen"):
+    for name in ARRAYS:
         there, back = getattr(partition, name), getattr(loaded, name)
         assert np.array_equal(there, back) and there.dtype == back.dtype
     assert loaded.specification == partition.specification

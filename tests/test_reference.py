@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from apfl.cli import _register, app
-from apfl.config import load_study
 from apfl.paper.archive import unpack
 from apfl.registry import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
 
-STUDY = "config/cpu.yaml"
+STUDY = "cpu/study.json"
+"""What the archive says that was run; the configurations of config/ go on from there."""
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
@@ -63,14 +63,10 @@ def roots(monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def test_the_reference_is_the_study_that_the_configuration_describes(roots, tmp_path: Path) -> None:
-    assert load_study(unpack(REFERENCE, tmp_path)) == load_study(STUDY)
-
-
 @pytest.mark.slow
 def test_tables_points_and_verdicts_are_made_from_the_metrics_again(roots, tmp_path: Path) -> None:
     unpack(REFERENCE, tmp_path / "results")
-    options = [STUDY, "--results", str(tmp_path / "results"), "--partial", "--out"]
+    options = [str(tmp_path / "results" / STUDY), "--results", str(tmp_path / "results"), "--partial", "--out"]
     for command, folder in (("tables", "tables"), ("figures", "figures"), ("claims", "verdict")):
         made_anew([command, *options, str(tmp_path / folder)])
     kept = [path for path in REFERENCE.rglob("*") if path.suffix in (".csv", ".md")]

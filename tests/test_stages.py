@@ -203,7 +203,7 @@ def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
         tmp_path / "generator",
     )
     record = read_json(tmp_path / "generator" / "run.json")
-    assert record["ceiling"].keys() == {"2", "4"} and 0 <= record["ceiling"]["4"]["teachers"] <= 1
+    assert record["teachers"].keys() == {"2", "4"} and 0 <= record["teachers"]["4"]["teachers"] <= 1
     assert (tmp_path / "generator" / "samples.png").stat().st_size > 5000
     spec = specification(
         "apfl", parameters={"samples_per_class": 6}, semantics="minilm", reading="literal", rounds=[2, 4]

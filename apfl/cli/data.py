@@ -52,6 +52,7 @@ def partition(
     setting: Annotated[str, typer.Option(help="What it is, spelled out, such as dirichlet-alpha0.1-clients5.")],
     out: Out,
     seed: Seed = 0,
+    validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
 ) -> None:
     """Share the images of a data set among clients."""
     from apfl.artifacts import require_output
@@ -63,7 +64,7 @@ def partition(
     require_output(out, ".npz")
     wanted = parse_setting(setting)
     dataset = load_dataset(data)
-    made = make_partition(dataset, wanted, seed)
+    made = make_partition(dataset, wanted, seed, validation)
     partition_picture(out.with_suffix(".png"), dataset, made)
     save_partition(out, made)
 

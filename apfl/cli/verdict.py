@@ -66,6 +66,6 @@ def judged_metrics(study: Study, results: Path) -> Metrics:
     from apfl.paper.metrics import collect
     from apfl.study import cells
 
-    outputs = (name for name in AXES if name in study.tables | study.figures)
+    outputs = (name for name in (*AXES, "selection") if cells(study, name))
     runs = [run for name in outputs for cell in cells(study, name) for run in (*cell.runs, *cell.origins)]
     return collect(results, runs, partial=True)

@@ -1,4 +1,4 @@
-"""The partition artefact: which client holds each image, and whether it trains or tests on it."""
+"""The partition artefact: which client holds each image, and whether it trains, validates or tests on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from apfl.artifacts import canonical_json, read_npz, write_npz
 from apfl.data.dataset import Dataset
-from apfl.data.partitioners import Assignment, dirichlet, iid, pathological, quantity
+from apfl.data.partitioners import dirichlet, iid, pathological, quantity
 from apfl.data.setting import Setting, parse_setting
 from apfl.errors import UserError
 from apfl.streams import numpy_stream
@@ -24,20 +24,22 @@ PARTITIONERS = {
     "iid": iid.assign,
     "quantity": quantity.assign,
 }
+ARRAYS = ("client", "is_train", "is_validation", "counts", "dropout", "unseen")
 
 
 @dataclass(frozen=True)
 class Partition:
     """N images shared among K clients.
 
-    client: int64 [N], the client of each image (-1: unused); is_train: bool [N], false for test images and unused ones;
-    counts: int64 [K, C], training images of each class; dropout: bool [K], clients that never reach the server;
-    unseen: bool [C], classes of which no other client has a training image; specification: the data set, the setting
-    and its fields, the seed, the random stream and how many draws it took.
+    client: int64 [N], the client of each image (-1: unused); is_train, is_validation: bool [N], both false for test
+    images and unused ones; counts: int64 [K, C], training images of each class; dropout: bool [K], clients that never
+    reach the server; unseen: bool [C], classes of which no other client has a training image; specification: the data
+    set, the setting and its fields, the seed, the random stream and how many draws it took.
     """
 
     client: np.ndarray
     is_train: np.ndarray
+    is_validation: np.ndarray
     counts: np.ndarray
     dropout: np.ndarray
     unseen: np.ndarray
@@ -52,20 +54,27 @@ class Partition:
         """Positions of the client's training images, int64, ascending."""
         return self._parts[0][client]
 
-    def test(self, client: int) -> np.ndarray:
-        """Positions of the client's test images, int64, ascending."""
+    def validation(self, client: int) -> np.ndarray:
+        """Positions of the client's validation images, int64, ascending; none if the partition has no such part."""
         return self._parts[1][client]
 
+    def test(self, client: int) -> np.ndarray:
+        """Positions of the client's test images, int64, ascending."""
+        return self._parts[2][client]
+
     @cached_property
-    def _parts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        trained, tested = (np.where(part, self.client, -1) for part in (self.is_train, ~self.is_train))
-        return by_client(trained, self.clients), by_client(tested, self.clients)
+    def _parts(self) -> tuple[list[np.ndarray], ...]:
+        tested = ~self.is_train & ~self.is_validation
+        parts = (self.is_train, self.is_validation, tested)
+        return tuple(by_client(np.where(part, self.client, -1), self.clients) for part in parts)
 
 
-def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Partition:
-    """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests.
+def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validation: bool = False) -> Partition:
+    """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests; with
+    ``validation``, 10 % of the others, too, on which nobody trains and no table looks.
 
-    Everything is a function of data set, setting and seed. `UserError` if the setting cannot be met with these images.
+    Everything is a function of data set, setting and seed, the test part whether or not there is a validation part.
+    `UserError` if the setting cannot be met with these images.
     """
     setting = parse_setting(setting) if isinstance(setting, str) else setting
     if setting.clients > len(dataset):
@@ -80,7 +89,12 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Parti
         )
     name = f"partition/{dataset.name}/{setting}"
     assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
-    is_train = split(dataset.labels, assignment, numpy_stream(seed, f"{name}/split"))
+    is_test = tenth(dataset.labels, assignment.client, setting.clients, numpy_stream(seed, f"{name}/split"))
+    is_validation = np.zeros(len(dataset), bool)
+    if validation:
+        rest = np.where(is_test, -1, assignment.client)
+        is_validation = tenth(dataset.labels, rest, setting.clients, numpy_stream(seed, f"{name}/validation"))
+    is_train = (assignment.client >= 0) & ~is_test & ~is_validation
     counts = count(dataset.labels[is_train], assignment.client[is_train], setting.clients, dataset.classes)
     specification = {
         "dataset": dataset.name,
@@ -91,21 +105,21 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int) -> Parti
         "seed": seed,
         "stream": name,
         "draws": assignment.draws,
-    }
+    } | ({"validation": True} if validation else {})
     unseen = counts[~assignment.dropout].sum(axis=0) == 0
-    return Partition(assignment.client, is_train, counts, assignment.dropout, unseen, specification)
+    return Partition(assignment.client, is_train, is_validation, counts, assignment.dropout, unseen, specification)
 
 
-def split(labels: np.ndarray, assignment: Assignment, stream: np.random.Generator) -> np.ndarray:
-    """bool [N], true where an image is for training: inside each client 10 % are for tests, stratified by class."""
-    is_train = np.zeros(len(labels), bool)
-    for positions in by_client(assignment.client, len(assignment.dropout)):
+def tenth(labels: np.ndarray, client: np.ndarray, clients: int, stream: np.random.Generator) -> np.ndarray:
+    """bool [N], true for 10 % of each client's images, drawn at random within each class; client -1 is nobody."""
+    chosen = np.zeros(len(labels), bool)
+    for positions in by_client(client, clients):
         own = stream.permutation(positions)
         kinds, inverse, sizes = np.unique(labels[own], return_inverse=True, return_counts=True)
-        quota = quota_for_tests(sizes, stream)
+        quota = quota_of_a_tenth(sizes, stream)
         for kind in range(len(kinds)):
-            is_train[own[inverse == kind][quota[kind] :]] = True
-    return is_train
+            chosen[own[inverse == kind][: quota[kind]]] = True
+    return chosen
 
 
 def by_client(client: np.ndarray, clients: int) -> list[np.ndarray]:
@@ -117,8 +131,8 @@ def by_client(client: np.ndarray, clients: int) -> list[np.ndarray]:
     return np.split(np.argsort(client, kind="stable"), ends)[1:-1]
 
 
-def quota_for_tests(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
-    """How many images of each class to test on: a tenth by largest remainder, so that the total is right too.
+def quota_of_a_tenth(sizes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """How many images of each class to set aside: a tenth by largest remainder, so that the total is right too.
 
     sizes: int64 [classes], each at least 1. The total is rounded half up. The stream breaks ties, and a class with one
     image keeps it for training as long as another class can give one.
@@ -163,19 +177,20 @@ def check_match(dataset: Dataset, partition: Partition) -> None:
 
 def save_partition(path: str | os.PathLike, partition: Partition) -> None:
     """Write the artefact: the arrays, and the specification as JSON."""
-    arrays = {name: getattr(partition, name) for name in ("client", "is_train", "counts", "dropout", "unseen")}
+    arrays = {name: getattr(partition, name) for name in ARRAYS}
     write_npz(path, specification=np.array(canonical_json(partition.specification)), **arrays)
 
 
 def load_partition(path: str | os.PathLike) -> Partition:
     """Read an artefact that `save_partition` wrote; anything else is a `UserError`."""
-    names = ("client", "is_train", "counts", "dropout", "unseen", "specification")
-    arrays = read_npz(path, "partition", names)
+    required = (*(name for name in ARRAYS if name != "is_validation"), "specification")
+    arrays = read_npz(path, "partition", required)
+    arrays.setdefault("is_validation", np.zeros(arrays["client"].shape, bool))  # older partitions have no such part
     try:
         specification = json.loads(str(arrays.pop("specification")))
     except (ValueError, RecursionError):
         raise UserError(f"partition {path}: its specification is not JSON; make it again") from None
-    partition = Partition(**{name: arrays[name] for name in names[:-1]}, specification=specification)
+    partition = Partition(**{name: arrays[name] for name in ARRAYS}, specification=specification)
     if fault := _fault(partition):
         raise UserError(f"partition {path}: {fault}; make it again")
     return partition
@@ -184,16 +199,19 @@ def load_partition(path: str | os.PathLike) -> Partition:
 def _fault(partition: Partition) -> str | None:
     """What is wrong with arrays that came from a file, whatever data set they are of."""
     images, clients, classes = len(np.atleast_1d(partition.client)), partition.dropout.size, partition.unseen.size
-    wanted = {"client": (np.int64, (images,)), "is_train": (bool, (images,)), "counts": (np.int64, (clients, classes)),
-              "dropout": (bool, (clients,)), "unseen": (bool, (classes,))}  # fmt: skip
+    wanted = {"client": (np.int64, (images,)), "is_train": (bool, (images,)), "is_validation": (bool, (images,)),
+              "counts": (np.int64, (clients, classes)), "dropout": (bool, (clients,)),
+              "unseen": (bool, (classes,))}  # fmt: skip
     for name, (kind, shape) in wanted.items():
         array = getattr(partition, name)
         if array.dtype != kind or array.shape != shape:
             return f"{name} is {array.dtype} {[*array.shape]}, not {np.dtype(kind)} {[*shape]}"
     if len(outside := partition.client[(partition.client < -1) | (partition.client >= clients)]):
         return f"client {outside[0]} is not one of its {clients}"
-    if (partition.is_train & (partition.client < 0)).any():
-        return "some of its training images belong to no client"
+    if ((partition.is_train | partition.is_validation) & (partition.client < 0)).any():
+        return "some of its training or validation images belong to no client"
+    if (partition.is_train & partition.is_validation).any():
+        return "some of its images are for training and for validation"
     if partition.dropout.all() or not partition.counts[~partition.dropout].sum():
         return "no client that does not drop out has a training image"
     given = partition.specification if isinstance(partition.specification, dict) else {}

@@ -1,4 +1,4 @@
-"""What stands beside the verdicts: ranks of the methods, ceilings of the friends, and the paper against itself."""
+"""What stands beside the verdicts: ranks of the methods, teachers of the friends, and the paper against itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apfl.paper import ceilings, ranks_picture, selfcheck
+from apfl.paper import choice, ranks_picture, selfcheck, teachers
 from apfl.paper.metrics import Metrics, collect
 from apfl.study import cells
 
@@ -20,8 +20,10 @@ FILES = (
     "ranks.svg",
     "ranks.pdf",
     "ranks.png",
-    "ceilings.csv",
-    "ceilings.md",
+    "readings.csv",
+    "readings.md",
+    "teachers.csv",
+    "teachers.md",
     "controls.csv",
     "controls.md",
     "paper.csv",
@@ -32,7 +34,7 @@ FILES = (
 
 def gather(study: Study, results: str | Path) -> Metrics:
     """What there is of the runs that are looked at; missing ones are left out."""
-    runs = [run for output in ceilings.OUTPUTS for cell in cells(study, output) for run in cell.runs]
+    runs = [run for output in (*teachers.OUTPUTS, choice.OUTPUT) for cell in cells(study, output) for run in cell.runs]
     return collect(results, runs, partial=True)
 
 
@@ -40,7 +42,8 @@ def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write `FILES` into the folder."""
     return [
         *ranks_picture.write(cells(study, "table2"), metrics, folder),
-        *ceilings.write(study, metrics, folder),
+        *choice.write(study, metrics, folder),
+        *teachers.write(study, metrics, folder),
         *selfcheck.write(folder),
     ]
 
@@ -48,5 +51,6 @@ def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
 def sections(study: Study, metrics: Metrics) -> Iterator[Section]:
     """The same as parts of the page."""
     yield ranks_picture.section(cells(study, "table2"), metrics)
-    yield from ceilings.sections(study, metrics)
+    yield from choice.sections(study, metrics)
+    yield from teachers.sections(study, metrics)
     yield selfcheck.section()

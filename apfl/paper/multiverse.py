@@ -43,7 +43,9 @@ OPTIONS = {
     "friend_start": "friend starts from",
     "beta_weighs": "β weighs",
     "teacher": "teacher",
+    "class_weight": "Eq. 7 over",
     "diversity": "diversity",
+    "steps_as_with": "trained for",
     WHEN: WHEN,
 }
 """What the options are called in the picture."""
@@ -56,6 +58,10 @@ VALUES = {
     "paper": "Eq. 8",
     "exp": "exponential",
     "ratio": "mode-seeking ratio",
+    "class": "the class",
+    "all": "all images",
+    0: "epochs",
+    600: "steps",
 }
 GLOBAL = {"friend_distribution": "global prior", "friend_start": "global model", "teacher": "global model"}
 COLUMNS = (

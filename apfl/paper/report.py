@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from apfl.paper import (
-    ceilings,
+    choice,
     cost,
     figures,
     gallery,
     ranks_picture,
     selfcheck,
     tables,
+    teachers,
     verdict_pages,
     verdict_section,
     verdicts,
@@ -94,7 +95,8 @@ def sections(material: Material) -> Iterator[Section]:
             yield figure_section(name, ours, material.metrics)
     if "table2" in study.tables:
         yield ranks_picture.section(material.cells["table2"], material.metrics)
-    yield from ceilings.sections(study, material.metrics)
+    yield from choice.sections(study, material.metrics)
+    yield from teachers.sections(study, material.metrics)
     yield selfcheck.section()
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if pictures := gallery.samples(material.planned, material.records, material.results):

@@ -40,7 +40,8 @@ PANEL_TITLES = (
 HEADINGS = {
     "convergence": "Time to target accuracy",
     "dropout": "Random dropout",
-    "ceilings": "Ceilings of the friends",
+    "readings": "Choice of the reading",
+    "teachers": "Teachers of the friends",
     "controls": "Unseen classes and controls",
 }
 """What tables are called that the paper does not number."""

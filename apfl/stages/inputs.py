@@ -157,8 +157,11 @@ def load_problem(
     ):
         if specification[key] != there:
             raise UserError(f"spec.{key} {specification[key]!r}: {path} is of {there!r}; give the files of one of them")
-    train = tuple(torch.from_numpy(partition.train(client)) for client in range(partition.clients))
-    test = tuple(torch.from_numpy(partition.test(client)) for client in range(partition.clients))
+    clients = range(partition.clients)
+    train, validation, test = (
+        tuple(torch.from_numpy(part(client)) for client in clients)
+        for part in (partition.train, partition.validation, partition.test)
+    )
     heard = [part for part, dropped in zip(train, partition.dropout, strict=True) if not dropped]
     images = images_of(dataset, torch.cat(heard), engine.device)
     channels, classes = dataset.images.shape[1], len(dataset.class_names)
@@ -167,6 +170,7 @@ def load_problem(
         images=images,
         train=tuple(part.to(engine.device) for part in train),
         test=tuple(part.to(engine.device) for part in test),
+        validation=tuple(part.to(engine.device) for part in validation) if partition.is_validation.any() else (),
         counts=torch.from_numpy(partition.counts).to(engine.device),
         dropout=tuple(bool(dropped) for dropped in partition.dropout),
         unseen=torch.from_numpy(partition.unseen).to(engine.device),

@@ -31,11 +31,8 @@ from apfl.training import Diverged
 FILES = ("generator.safetensors", "samples.png")
 
 
-def ceiling(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
-    """Accuracy in [0, 1] on the real pooled test images of the Eq. 7-weighted teachers, and of the global model.
-
-    A friend that learns from the generator's images can hardly know more than these do.
-    """
+def accuracies(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
+    """Accuracy in [0, 1] on the real pooled test images of the Eq. 7-weighted teachers, and of the global model."""
     indices = pooled_indices(problem)
     models, weights = teachers_of(problem, base, dataclasses.replace(config, teacher="clients"))
     weighted = outcomes(
@@ -72,7 +69,7 @@ def _carry_out(
     if base_diverged(base):
         _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
         return
-    tensors, histories, ceilings = {}, {}, {}
+    tensors, histories, measured = {}, {}, {}
     try:
         for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
             memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
@@ -88,7 +85,7 @@ def _carry_out(
                 on_epoch=_printer(number, config),
             )
             histories[str(number)] = done.history
-            ceilings[str(number)] = ceiling(problem, models, config)
+            measured[str(number)] = accuracies(problem, models, config)
             tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     except Diverged as error:
         _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
@@ -97,7 +94,7 @@ def _carry_out(
     with recorded(out, record, *FILES):
         _write_generator(out, record, config, tensors)
         sample_grid(out / "samples.png", problem, memory, data)
-        record |= {"status": "finished", "history": histories, "ceiling": ceilings, "seconds": round(watch.seconds, 3)}
+        record |= {"status": "finished", "history": histories, "teachers": measured, "seconds": round(watch.seconds, 3)}
         record |= {**watch.usage(problem), **provenance()}
 
 
@@ -114,7 +111,7 @@ def _diverged(
     with recorded(out, record, *FILES):
         _write_generator(out, record, config, {})
         no_samples(out / "samples.png", why)
-        record |= {"status": "diverged", "history": {}, "ceiling": {}, "seconds": round(watch.seconds, 3)}
+        record |= {"status": "diverged", "history": {}, "teachers": {}, "seconds": round(watch.seconds, 3)}
         record |= {**watch.usage(problem), **provenance()}
 
 
@@ -139,15 +136,15 @@ def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
     return memory
 
 
-def load_ceiling(folder: Path) -> dict[str, Any]:
-    """The ceilings that a `memorize_run` recorded, by round."""
-    return read_record(folder / "run.json").get("ceiling", {})
+def load_accuracies(folder: Path) -> dict[str, Any]:
+    """What a `memorize_run` recorded of its teachers' accuracy, by round."""
+    return read_record(folder / "run.json").get("teachers", {})
 
 
 def _printer(number: int, config: GeneratorConfig):
     def show(entry: dict[str, Any]) -> None:
         print(
-            f"generator of round {number}: epoch {entry['epoch']}/{config.epochs}"
+            f"generator of round {number}: epoch {entry['epoch']}/{config.passes}"
             f"  classification {entry['classification']:.4f}  diversity {entry['diversity']:.4f}",
             flush=True,
         )

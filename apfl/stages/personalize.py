@@ -14,7 +14,7 @@ from apfl.federation import Derived, Problem
 from apfl.locks import alone_in
 from apfl.stages.federate import base_diverged, load_base
 from apfl.stages.inputs import Inputs, check_specification, finished, load_problem, method_of
-from apfl.stages.memorize import load_ceiling, load_memory
+from apfl.stages.memorize import load_accuracies, load_memory
 from apfl.stages.record import Stopwatch, identity, recorded, run_record
 from apfl.training import Diverged
 
@@ -73,5 +73,5 @@ def _carry_out(
     with recorded(out, record, "metrics.parquet"):
         write_parquet(out / "metrics.parquet", metrics_frame(rows, **identity(specification)))
         if generator is not None:
-            record["ceiling"] = load_ceiling(generator)
+            record["teachers"] = load_accuracies(generator)
         record |= {"status": status, "seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}

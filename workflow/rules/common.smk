@@ -17,7 +17,7 @@ from apfl.errors import UserError
 from apfl.plan import job_unit
 from apfl.recovery import clear_stale_locks, date_back
 from apfl.registry import code_digest, files_digest
-from apfl.study import COURSES, artefacts, cells, load_study, runs
+from apfl.study import COURSES, OUTPUTS, artefacts, cells, load_study, runs
 from apfl.trial import try_once
 
 
@@ -29,7 +29,7 @@ def load():
         study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
         planned = {run.path: run for run in runs(study)}
         files = {entry.path: entry for entry in artefacts(study)}
-        return study, planned, files, {output: cells(study, output) for output in (*study.tables, *study.figures)}
+        return study, planned, files, {output: cells(study, output) for output in OUTPUTS}
     except UserError as error:
         refuse(error)
 

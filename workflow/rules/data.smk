@@ -43,10 +43,11 @@ rule partition:
         "../../environment.yml"
     threads: 1
     params:
+        options="--validation" if STUDY.validation else "",
         code=code("apfl.data.partition"),
     shell:
         "python -m apfl partition --data {input.data:q} --setting {wildcards.setting:q} --seed {wildcards.seed}"
-        " --out {output.partition:q} > {log:q} 2>&1"
+        " {params.options} --out {output.partition:q} > {log:q} 2>&1"
 
 
 rule semantics:

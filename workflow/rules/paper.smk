@@ -20,7 +20,7 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        text=study_text(),
+        text=lambda wildcards: study_text(),
     shell:
         "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 

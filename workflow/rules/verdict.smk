@@ -3,17 +3,18 @@
 from apfl.paper.claims import claims as paper_claims
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# Ranks of the methods, ceilings of the friends, the paper against itself: apfl.paper.beside.
+# Ranks of the methods, the choice of the reading, teachers of the friends, the paper against itself: apfl.paper.beside.
 BESIDE = expand(
     "results/{{study}}/verdict/{name}",
     name=[
         *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
-        *("ceilings.csv", "ceilings.md", "controls.csv", "controls.md", "paper.csv", "paper.md"),
+        *("readings.csv", "readings.md", "teachers.csv", "teachers.md"),
+        *("controls.csv", "controls.md", "paper.csv", "paper.md"),
     ],
 )
-# The study's tables and figures that claims are about, and those whose readings have ceilings.
+# The study's tables and figures that claims are about, those whose readings have teachers, and what readings are chosen by.
 JUDGED = sorted({claim.output for claim in paper_claims()} & {*STUDY.tables, *STUDY.figures})
-SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse"} & {*STUDY.tables, *STUDY.figures})})
+SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse", "selection"} & {name for name, found in CELLS.items() if found})})
 
 
 rule claims:

@@ -62,11 +62,11 @@ class Data:
         with np.load(data, allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
         with np.load(partition, allow_pickle=False) as archive:
-            client, is_train = archive["client"], archive["is_train"]
+            client, is_train, is_validation = archive["client"], archive["is_train"], archive["is_validation"]
             self.dropout, self.unseen, counts = archive["dropout"], archive["unseen"], archive["counts"]
         self.clients, self.classes, self.channels = len(self.dropout), counts.shape[1], images.shape[1]
         self.train = [np.flatnonzero((client == k) & is_train) for k in range(self.clients)]
-        self.test = [np.flatnonzero((client == k) & ~is_train) for k in range(self.clients)]
+        self.test = [np.flatnonzero((client == k) & ~is_train & ~is_validation) for k in range(self.clients)]
         heard = np.concatenate([part for part, dropped in zip(self.train, self.dropout, strict=True) if not dropped])
         pixels = torch.from_numpy(images[heard]).double()
         mean = pixels.mean((0, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Ceilings and controls: what is compared with what, in which round, and what a blind guess is."""
+"""Teachers and controls: what is compared with what, in which round, and what a blind guess is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paper_runs import DROPOUT, SETTING, cell, row
 from studies import tiny
 
 from apfl.config import load_study
-from apfl.paper import ceilings, render
+from apfl.paper import render, teachers
 from apfl.paper.metrics import Metrics
 
 SEEDS = (0, 1, 2)
@@ -33,7 +33,7 @@ def runs(one, friend, teachers, base, personalized=0.5, rounds=(1, 4)):
         given = {"teachers": teachers + 0.01 * seed + wobble, "global": base + 0.01 * seed + wobble}
         records[run] = {
             "status": "finished",
-            "ceiling": {"1": {"teachers": 0.9, "global": 0.9}, str(rounds[-1]): given},
+            "teachers": {"1": {"teachers": 0.9, "global": 0.9}, str(rounds[-1]): given},
         }
     return frames, records
 
@@ -48,61 +48,61 @@ def metrics(*parts):
 
 def test_the_last_round_of_the_non_dropout_clients_counts():
     one = ours()
-    rows = ceilings.ceiling_rows([one], metrics(runs(one, 0.30, 0.50, 0.40)))
+    rows = teachers.teacher_rows([one], metrics(runs(one, 0.30, 0.50, 0.40)))
     found = rows.iloc[0]
     assert found["friend_mean"] == pytest.approx(31.0)
     assert found["personalized_mean"] == pytest.approx(51.0)
     assert found["teachers_mean"] == pytest.approx(51.1)
     assert found["global_mean"] == pytest.approx(41.1)
-    assert found["friend_minus_ceiling"] == pytest.approx(-20.1)
+    assert found["friend_minus_teacher"] == pytest.approx(-20.1)
     assert found["friend_minus_global"] == pytest.approx(-10.1)
 
 
 @pytest.mark.parametrize(("friend", "said"), [(0.30, "below"), (0.501, "at"), (0.70, "above")])
 def test_where_a_friend_stands_is_by_the_interval_paired_by_seed(friend, said):
     one = ours()
-    rows = ceilings.ceiling_rows([one], metrics(runs(one, friend, 0.50, 0.40)))
+    rows = teachers.teacher_rows([one], metrics(runs(one, friend, 0.50, 0.40)))
     assert rows.iloc[0]["friend_is"] == said
     # Seeds are a point apart, but friend and teachers alike.
-    assert rows.iloc[0]["ceiling_high"] - rows.iloc[0]["ceiling_low"] < 1.0
+    assert rows.iloc[0]["teacher_high"] - rows.iloc[0]["teacher_low"] < 1.0
 
 
-def test_the_ceiling_of_a_reading_with_the_global_teacher_is_the_global_model():
+def test_the_teacher_of_a_reading_with_the_global_teacher_is_the_global_model():
     one = ours("soft-labels+global-teacher")
-    found = ceilings.ceiling_rows([one], metrics(runs(one, 0.45, 0.50, 0.40))).iloc[0]
-    assert found["friend_minus_ceiling"] == pytest.approx(45 - 40 - 0.1)
+    found = teachers.teacher_rows([one], metrics(runs(one, 0.45, 0.50, 0.40))).iloc[0]
+    assert found["friend_minus_teacher"] == pytest.approx(45 - 40 - 0.1)
     assert found["friend_is"] == "above"
 
 
 def test_runs_that_several_outputs_show_have_one_row():
     one, again = ours(), ours(output="figure_multiverse")
-    assert len(ceilings.ceiling_rows([one, again], metrics(runs(one, 0.3, 0.5, 0.4)))) == 1
+    assert len(teachers.teacher_rows([one, again], metrics(runs(one, 0.3, 0.5, 0.4)))) == 1
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_is_named():
     one, other, third = ours(seeds=(0,)), ours("soft-labels"), ours("uniform-labels")
     frames, records = runs(third, 0.3, 0.5, 0.4)
     records = {run: {"status": "finished"} for run in records}
-    rows = ceilings.ceiling_rows([one, other, third], metrics(runs(one, 0.3, 0.5, 0.4), (frames, records)))
+    rows = teachers.teacher_rows([one, other, third], metrics(runs(one, 0.3, 0.5, 0.4), (frames, records)))
     assert rows["friend_is"].tolist() == ["", "", ""]
-    assert rows["status"].tolist() == ["ok", "not run", "no ceiling"]
-    notes = " ".join(ceilings.ceilings_table(rows).notes)
+    assert rows["status"].tolist() == ["ok", "not run", "no teachers"]
+    notes = " ".join(teachers.teachers_table(rows).notes)
     assert "Not run: CIFAR-10, 5 clients, α = 0.1, soft-labels, clip." in notes
-    assert "No ceiling: CIFAR-10, 5 clients, α = 0.1, uniform-labels, clip." in notes
+    assert "No teachers: CIFAR-10, 5 clients, α = 0.1, uniform-labels, clip." in notes
 
 
 def test_a_diverged_seed_leaves_no_number():
     one = ours()
     frames, records = runs(one, 0.3, 0.5, 0.4)
     records[one.runs[1]]["status"] = "diverged"
-    found = ceilings.ceiling_rows([one], Metrics(frames, records)).iloc[0]
+    found = teachers.teacher_rows([one], Metrics(frames, records)).iloc[0]
     assert found["status"] == "diverged"
-    assert np.isnan(found["friend_minus_ceiling"])
+    assert np.isnan(found["friend_minus_teacher"])
     assert found["friend_is"] == ""
 
 
 def test_methods_without_a_generator_have_no_row():
-    assert ceilings.ceiling_rows([cell("FedAvg")], Metrics({}, {})).empty
+    assert teachers.teacher_rows([cell("FedAvg")], Metrics({}, {})).empty
 
 
 def fourth(semantics, accuracies, reading="literal"):
@@ -129,7 +129,7 @@ def controls(reading="literal"):
 
 def test_controls_stand_beside_chance_and_a_blind_guess():
     cells, found = controls()
-    rows = ceilings.control_rows(cells, found, {"cifar10": 10}).set_index("semantics")
+    rows = teachers.control_rows(cells, found, {"cifar10": 10}).set_index("semantics")
     assert rows.loc["clip", "monopoly_mean"] == pytest.approx(71.0)
     assert rows.loc["clip", "chance"] == 10.0
     # In the literal reading a friend knows the two classes of its client alone.
@@ -141,12 +141,12 @@ def test_controls_stand_beside_chance_and_a_blind_guess():
 
 def test_a_friend_of_uniform_labels_guesses_among_all_classes():
     cells, found = controls("uniform-labels")
-    assert ceilings.control_rows(cells, found, {"cifar10": 10})["blind_guess"].tolist() == [10.0] * 4
+    assert teachers.control_rows(cells, found, {"cifar10": 10})["blind_guess"].tolist() == [10.0] * 4
 
 
 def test_embeddings_minus_controls_are_paired_by_seed():
     cells, found = controls()
-    last = ceilings.control_rows(cells, found, {"cifar10": 10}).iloc[-1]
+    last = teachers.control_rows(cells, found, {"cifar10": 10}).iloc[-1]
     # Means of clip and bert: 55, 66, 76; minus 50, 60, 70.
     assert last["kind"] == "difference"
     assert last["monopoly_mean"] == pytest.approx((5 + 6 + 6) / 3)
@@ -155,34 +155,34 @@ def test_embeddings_minus_controls_are_paired_by_seed():
 
 def test_without_a_control_there_is_no_difference():
     cells, found = controls()
-    assert "difference" not in set(ceilings.control_rows(cells[:2], found, {"cifar10": 10})["kind"])
+    assert "difference" not in set(teachers.control_rows(cells[:2], found, {"cifar10": 10})["kind"])
 
 
 def test_seeds_that_agree_exactly_have_no_interval():
     one, part = fourth("clip", (0.5, 0.5, 0.5))
-    found = ceilings.control_rows([one], metrics(part), {"cifar10": 10}).iloc[0]
+    found = teachers.control_rows([one], metrics(part), {"cifar10": 10}).iloc[0]
     assert found["monopoly_std"] == 0
     assert np.isnan(found["above_chance_low"])
 
 
 def test_tables_go_through_all_formats():
     one = ours()
-    first = ceilings.ceilings_table(ceilings.ceiling_rows([one], metrics(runs(one, 0.3, 0.5, 0.4))))
+    first = teachers.teachers_table(teachers.teacher_rows([one], metrics(runs(one, 0.3, 0.5, 0.4))))
     cells, found = controls()
-    second = ceilings.controls_table(ceilings.control_rows(cells, found, {"cifar10": 10}))
+    second = teachers.controls_table(teachers.control_rows(cells, found, {"cifar10": 10}))
     for table, words in ((first, "below it"), (second, "embeddings − controls")):
         for make in render.FORMATS.values():
             assert make(table)
         assert words in render.markdown(table)
         assert words in render.fragment(table)
     assert "in 1, not told from it in 0 and above it in 0" in render.markdown(first)
-    assert ceilings.setting_label(SETTING) in render.markdown(first)
+    assert teachers.setting_label(SETTING) in render.markdown(first)
 
 
 def test_a_study_without_ap_fl_says_so(tmp_path):
     study = load_study(tiny(methods={"local": {}, "fedavg": {}}, apfl={}))
-    for path in ceilings.write(study, Metrics({}, {}), tmp_path):
+    for path in teachers.write(study, Metrics({}, {}), tmp_path):
         assert path.is_file()
         if path.suffix == ".md":
             assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")
-    assert not list(ceilings.sections(study, Metrics({}, {})))
+    assert not list(teachers.sections(study, Metrics({}, {})))

@@ -1,7 +1,8 @@
-"""What friends can know: their teachers' accuracy on real images beside their own, and unseen classes against chance.
+"""What friends learn from: their teachers' accuracy on real images beside their own, and unseen classes against chance.
 
-A generator learns from its teachers alone, so a friend that learns from its images can hardly know more than they do:
-their accuracy on real images is its ceiling. `apfl.stages.memorize.ceiling` records it.
+A generator learns from its teachers alone, so a friend that learns from its images gets from them what they know. That
+is no bound: friends start from the global model, and can be above their teachers. `apfl.stages.memorize.accuracies`
+records both.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ PARTS = ("teachers", "global", "friend", "personalized")
 COLUMNS = (
     "dataset", "setting", "title", "semantics", "reading",
     *(f"{part}_{what}" for part in PARTS for what in ("mean", "std")),
-    "friend_minus_ceiling", "ceiling_low", "ceiling_high", "friend_is", "friend_minus_global", "global_low",
+    "friend_minus_teacher", "teacher_low", "teacher_high", "friend_is", "friend_minus_global", "global_low",
     "global_high", "seeds", "seeds_planned", "status",
 )  # fmt: skip
 CONTROL_COLUMNS = (
     "dataset", "setting", "reading", "semantics", "kind", "monopoly_mean", "monopoly_std", "chance", "blind_guess",
     "above_chance_low", "above_chance_high", "seeds", "seeds_planned", "status",
 )  # fmt: skip
-CEILINGS_CAPTION = (
-    "Friends and their ceilings: accuracy in % on all clients' real test images. Teachers: the Eq. 7-weighted ensemble "
+TEACHERS_CAPTION = (
+    "Friends and their teachers: accuracy in % on all clients' real test images. Teachers: the Eq. 7-weighted ensemble "
     "of the client models that the generator learns from; global model: that of the federated run, FedAvg's if nothing "
     "else is named; friend and personalized model: mean over clients that did not drop out."
 )
@@ -55,7 +56,7 @@ NB = "\N{NO-BREAK SPACE}"
 
 @dataclass(frozen=True)
 class Heights:
-    """One seed of AP-FL on the pooled test, accuracies in [0, 1]; ``status`` as in `SeedValue`, or ``no ceiling``."""
+    """One seed of AP-FL on the pooled test, accuracies in [0, 1]; ``status`` as in `SeedValue`, or ``no teachers``."""
 
     seed: int
     status: str
@@ -81,12 +82,17 @@ def heights(cell: Cell, metrics: Metrics) -> tuple[Heights, ...]:
 def _heights(run: str, seed: int, metrics: Metrics) -> Heights:
     if (status := metrics.status(run)) != "ok":
         return Heights(seed, status)
-    frame, given = metrics.frames[run], metrics.records[run].get("ceiling", {})
+    frame, given = metrics.frames[run], _accuracies(metrics.records[run])
     last = int(frame["round"].max())
     if str(last) not in given:
-        return Heights(seed, "no ceiling")
+        return Heights(seed, "no teachers")
     here = given[str(last)]
     return Heights(seed, "ok", here["teachers"], here["global"], *(_pooled(frame, model, last) for model in PARTS[2:]))
+
+
+def _accuracies(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """By round, the accuracies in [0, 1] of the teachers and of the global model; older records call them a ceiling."""
+    return record.get("teachers", record.get("ceiling", {}))
 
 
 def _pooled(frame: pd.DataFrame, model: str, last: int) -> float:
@@ -95,18 +101,18 @@ def _pooled(frame: pd.DataFrame, model: str, last: int) -> float:
     return float(found.iloc[0]) if len(found) else float("nan")
 
 
-def ceiling_rows(cells: Iterable[Cell], metrics: Metrics) -> pd.DataFrame:
+def teacher_rows(cells: Iterable[Cell], metrics: Metrics) -> pd.DataFrame:
     """`COLUMNS`: one row for each setting, embedding and reading, in per cent and points.
 
-    ``friend_is`` says where the 95 % interval of the friend minus its ceiling lies: below, above or ``at`` it. The
-    ceiling is that of the reading's teacher: the weighted client models, or the global model.
+    ``friend_is`` says where the 95 % interval of the friend minus its teacher lies: below, above or ``at`` it. The
+    teacher is the reading's: the weighted client models, or the global model.
     """
     unique = {cell.runs: cell for cell in cells if cell.reading}
-    rows = [_ceiling_row(cell, metrics) for cell in unique.values()]
+    rows = [_teacher_row(cell, metrics) for cell in unique.values()]
     return _in_order(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def _ceiling_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
+def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
     every = heights(cell, metrics)
     found = {part: estimate(tuple(one.value(part) for one in every)) for part in PARTS}
     row: dict[str, Any] = {
@@ -115,12 +121,12 @@ def _ceiling_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
     row |= {f"{part}_mean": one.mean for part, one in found.items()} | {f"{p}_std": one.std for p, one in found.items()}
     friend = [one.value("friend") for one in every]
     teacher = "global" if options_of(cell.reading)["teacher"] == "global" else "teachers"
-    row["friend_minus_ceiling"], row["ceiling_low"], row["ceiling_high"] = _compared(friend, every, teacher)
+    row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"] = _compared(friend, every, teacher)
     row["friend_minus_global"], row["global_low"], row["global_high"] = _compared(friend, every, "global")
     states = [one.status for one in every]
     status = found["friend"].status
     row |= {"seeds": found["friend"].seeds, "seeds_planned": len(every), "friend_is": _where(row)}
-    return row | {"status": "no ceiling" if status == "not run" and "no ceiling" in states else status}
+    return row | {"status": "no teachers" if status == "not run" and "no teachers" in states else status}
 
 
 def _compared(ours: Sequence[SeedValue], every: Sequence[Heights], part: str) -> tuple[float, float, float]:
@@ -131,9 +137,9 @@ def _compared(ours: Sequence[SeedValue], every: Sequence[Heights], part: str) ->
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    if np.isnan(row["ceiling_low"]):
+    if np.isnan(row["teacher_low"]):
         return ""
-    return "below" if row["ceiling_high"] < 0 else "above" if row["ceiling_low"] > 0 else "at"
+    return "below" if row["teacher_high"] < 0 else "above" if row["teacher_low"] > 0 else "at"
 
 
 def control_rows(
@@ -224,15 +230,15 @@ def setting_label(setting: str) -> str:
     return f"{parsed.clients} clients, {partition_label(setting)}{missing}"
 
 
-def ceilings_table(rows: pd.DataFrame) -> Table:
-    columns = ("teachers", "global model", "friend", "personalized", "friend − ceiling", "friend is", "friend − global")
+def teachers_table(rows: pd.DataFrame) -> Table:
+    columns = ("teachers", "global model", "friend", "personalized", "friend − teacher", "friend is", "friend − global")
 
     def line(row: pd.Series) -> Line:
         name = f"{row['title']}, {row['reading']}, {semantics_label(row['semantics'])}"
         entries = [_entry(row[f"{part}_mean"], row[f"{part}_std"], row["status"]) for part in PARTS]
         where = {"below": "below it", "above": "above it", "at": "not told from it"}
         entries += [
-            _difference(row["friend_minus_ceiling"], row["ceiling_low"], row["ceiling_high"]),
+            _difference(row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"]),
             Entry(where.get(row["friend_is"], "–")),
             _difference(row["friend_minus_global"], row["global_low"], row["global_high"]),
         ]
@@ -241,14 +247,14 @@ def ceilings_table(rows: pd.DataFrame) -> Table:
     known = rows[rows["friend_is"] != ""]
     counts = {name: int((known["friend_is"] == name).sum()) for name in ("below", "at", "above")}
     notes = [
-        f"Of {len(known)} lines with an interval the friend is below its ceiling in {counts['below']}, not told from "
+        f"Of {len(known)} lines with an interval the friend is below its teacher in {counts['below']}, not told from "
         f"it in {counts['at']} and above it in {counts['above']}.",
-        f"Differences are paired by seed, with their 95{NB}% interval. The ceiling is the teachers, or the global "
-        "model where that is the reading's teacher.",
+        f"Differences are paired by seed, with their 95{NB}% interval. The teacher is the ensemble, or the global "
+        "model where the reading says so.",
         "A friend starts from the global model unless its reading says otherwise: one above its teachers can have that "
         "from its start.",
     ]
-    return Table("ceilings", CEILINGS_CAPTION, _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
+    return Table("teachers", TEACHERS_CAPTION, _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
 
 
 def controls_table(rows: pd.DataFrame) -> Table:
@@ -321,7 +327,7 @@ def _named(row: pd.Series) -> str:
 
 
 def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
-    """The ceilings of all runs of AP-FL, and the controls of Table 4."""
+    """The teachers of all runs of AP-FL, and the controls of Table 4."""
     from apfl.study import cells
 
     every = [cell for output in OUTPUTS for cell in cells(study, output)]
@@ -329,11 +335,11 @@ def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
     fourth = cells(study, "table4")
     classes = {cell.dataset: study.classes(cell.dataset) for cell in fourth}
     rows = control_rows(fourth, metrics, classes, controls)
-    return ceilings_table(ceiling_rows(every, metrics)), controls_table(rows)
+    return teachers_table(teacher_rows(every, metrics)), controls_table(rows)
 
 
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
-    """Write ``ceilings`` and ``controls`` as CSV and Markdown."""
+    """Write ``teachers`` and ``controls`` as CSV and Markdown."""
     from apfl.artifacts import write_text
 
     paths = []

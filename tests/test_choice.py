@@ -1,0 +1,94 @@
+"""The choice of a reading: by validation images alone, on seeds of its own, and the same for all rows of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from paper_runs import row
+from studies import tiny
+
+from apfl.config import load_study
+from apfl.errors import UserError
+from apfl.paper import choice
+from apfl.paper.metrics import Metrics
+from apfl.study import cells, runs
+
+READINGS = ["literal", "soft-labels", "uniform-labels"]
+
+
+def study_of(**selection):
+    values = tiny()
+    values["apfl"] = values["apfl"] | {"readings": READINGS, "selection": {"seeds": [70, 71]} | selection}
+    return load_study(values)
+
+
+def measured(study, accuracy, leak=0.0):
+    """Metrics of the choice's runs: ``accuracy`` (reading, setting, seed) on validation images, ``leak`` times it on
+    test images."""
+    frames, records = {}, {}
+    for cell in cells(study, "selection"):
+        for seed, run in zip(cell.seeds, cell.runs, strict=True):
+            value = accuracy(cell.reading, cell.setting, seed)
+            rows = [row(value, model=cell.model, test=test) for test in ("validation-pooled", "validation-own")]
+            rows += [row(leak * value, model=cell.model, test=test) for test in ("pooled", "own")]
+            frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    return Metrics(frames, records)
+
+
+def test_the_highest_mean_over_settings_and_seeds_is_chosen() -> None:
+    study = study_of(alphas=["0.05", "0.1"])
+    high = {"literal": 0.5, "soft-labels": 0.6, "uniform-labels": 0.55}
+
+    def accuracy(reading, setting, seed):
+        # Alone in one setting another reading would win.
+        return high[reading] + (0.08 if reading == "uniform-labels" and "0.05" in setting else 0) - 0.01 * (seed - 70)
+
+    found = choice.best_readings(study, measured(study, accuracy))
+    assert found == {("digits", "pooled"): "soft-labels", ("digits", "own"): "soft-labels"}
+    table = choice.rows(cells(study, "selection"), measured(study, accuracy)).set_index(["test", "reading"])
+    assert table.loc[("pooled", "uniform-labels"), "validation_mean"] == pytest.approx(100 * (0.55 + 0.04 - 0.005))
+
+
+def test_test_images_decide_nothing() -> None:
+    study = study_of()
+    by_name = dict(zip(READINGS, (0.3, 0.2, 0.1), strict=True))
+    plain, leaked = (measured(study, lambda reading, *_: by_name[reading], leak) for leak in (1.0, -0.0))
+    assert choice.best_readings(study, plain) == choice.best_readings(study, leaked)
+    frames = {
+        run: frame.assign(accuracy=frame["accuracy"].where(frame["test"].str.startswith("validation"), 1.0))
+        for run, frame in plain.frames.items()
+    }
+    assert choice.best_readings(study, dataclasses.replace(plain, frames=frames)) == choice.best_readings(study, plain)
+
+
+def test_nothing_is_chosen_while_a_run_is_missing() -> None:
+    study = study_of()
+    whole = measured(study, lambda reading, *_: 0.5)
+    lost = cells(study, "selection")[1].runs[0]
+    part = Metrics(*({run: one for run, one in kind.items() if run != lost} for kind in (whole.frames, whole.records)))
+    assert choice.best_readings(study, part) == {}
+    assert not choice.rows(cells(study, "selection"), part)["chosen"].any()
+
+
+def test_its_seeds_are_run_in_every_reading_and_shown_in_no_table() -> None:
+    study = study_of()
+    seeds = {run.seed for run in runs(study) if run.method == "apfl" and run.seed in (70, 71)}
+    assert seeds == {70, 71} and not seeds & set(study.seeds)
+    for output in (*study.tables, *study.figures):
+        assert all(seed in study.seeds for cell in cells(study, output) for seed in cell.seeds)
+    assert {cell.reading for cell in cells(study, "selection")} == set(READINGS)
+
+
+def test_a_choice_needs_seeds_of_its_own_and_validation_images() -> None:
+    values = tiny()
+    values["apfl"] = values["apfl"] | {"selection": {"seeds": [values["seeds"][0]]}}
+    with pytest.raises(UserError, match="is a seed of the study too"):
+        load_study(values)
+    values["apfl"] = values["apfl"] | {"selection": {"seeds": [70]}}
+    assert load_study(values).validation
+    with pytest.raises(UserError, match="validation false"):
+        load_study(values | {"validation": False})
+    with pytest.raises(UserError, match="one_job_per 'cell'"):
+        load_study(values | {"one_job_per": "cell"})
