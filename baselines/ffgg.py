@@ -5,16 +5,25 @@
       author = {Mishchenko, Konstantin and Islamov, Rustem and Gorbunov, Eduard and Horv{\\'a}th, Samuel},
       journal = {arXiv preprint arXiv:2305.18285}, year = {2023}}
 
-Clients minimise 1/M sum_m f_m(w, theta_m) over the shared w and their own theta_m. In a round, client m tunes theta_m
-from where it was, with w fixed. Then it sends the gradient of f_m(w, theta_m) in w, exact on all of its data
-(``shared_update="gradient"``), or what local steps on w took away from it, theta_m fixed (``"local"``). The server
-moves w by ``gamma`` times the mean of these updates, or a robust mean. Where the private part is rich enough for one w
-to let every client fit its data, all updates vanish: local steps and robust means have nothing left to distort.
+Clients minimise 1/M sum_m f_m(w, theta_m) over the shared w and their own theta_m. In a round (Algorithm 1), client m
+tunes theta_m with w fixed and sends the gradient of f_m(w, theta_m) in w, exact on all of its data; the server moves w
+by ``gamma`` times the mean of these gradients, or a robust mean. Where the private part is rich enough for one w to let
+every client fit its data, all of them vanish: robust means have nothing left to distort.
+
+The defaults follow the authors' notebooks (github.com/Rustem-Islamov/FL_representations, least squares on synthetic
+data). There theta_m is drawn anew in each round, normally, and tuned by 100 gradient steps (200 in the notebook on
+Byzantine clients); the asynchronous notebook starts it from one w0 and takes 10 steps; robust rules see means of
+buckets of two updates, dealt at random. Here the drawn tensors have the size (root mean square) of the network's
+initial ones, as unit normals would drown its features, and tuning steps are those of the study's local optimiser on its
+batches. The notebooks' ``gamma`` is 1 / L, with L the smoothness in w, which is unknown for a network: 0.1 was chosen
+among 0.01 to 1 on the digits of config/demo.yaml. One gradient step a round is little where rounds are few.
+
+``{shared_update: local, gamma: 1.0, private_start: kept, tuning_epochs: 5}`` is a variant of this suite: w takes as
+many local steps a round as in other methods, theta_m fixed, and theta_m goes on from where it was.
 
 Some clients may be simulated Byzantine ones; the server knows how many, not which. The personalized model of an honest
-client is the shared part with its private one, and Byzantine clients are not evaluated. A dropout client tunes a
-private part of its own from the initial one. The default is local steps, which give w as many steps a round as the
-other methods give it. The paper's number of tuning steps could not be looked up.
+client is the shared part with its last private one, and Byzantine clients are not evaluated. A dropout client tunes a
+private part of its own from the initial one.
 """
 
 from __future__ import annotations
@@ -26,13 +35,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.aggregation import CentredClipping, Krum, Mean, Median, Rule, TrimmedMean, difference, flatten, unflatten
+from apfl.aggregation import (
+    CentredClipping,
+    Krum,
+    Mean,
+    Median,
+    Rule,
+    TrimmedMean,
+    bucketed,
+    difference,
+    flatten,
+    unflatten,
+)
 from apfl.byzantine import ATTACKS, attackers
 from apfl.errors import require
 from apfl.federation import Method, Models, Problem, State
 from apfl.nets import Params
 from apfl.partial import Split, join, newcomers
-from apfl.streams import torch_stream
+from apfl.streams import numpy_stream, torch_stream
 from apfl.training import Gradient, Optimizer, Phase, Result, Work
 
 RULES: Mapping[str, Callable[[FFGG], Rule]] = {
@@ -48,10 +68,15 @@ RULES: Mapping[str, Callable[[FFGG], Rule]] = {
 class FFGG(Method):
     """
     :param private: prefixes of the private parameters' names, separated by commas; the last linear layer by default.
-    :param tuning_epochs: passes over the client's data in which the private part is tuned, before each update of w.
-    :param shared_update: ``local`` (local training of the shared part) or ``gradient`` (its exact gradient).
-    :param gamma: the server's step; with ``gradient`` it is the learning rate of the shared part.
+    :param private_start: where tuning starts: a private part ``drawn`` anew in each round, the ``initial`` one, or the
+        one ``kept`` from the round before.
+    :param tuning_steps: steps in which the private part is tuned, before each update of w; 100 or 200 in the notebooks.
+    :param tuning_epochs: passes over the client's data instead of these steps; 0 for the steps.
+    :param shared_update: ``gradient`` (its exact gradient) or ``local`` (local training of the shared part).
+    :param gamma: the server's step; with ``gradient`` it is the learning rate of the shared part, with ``local`` 1
+        takes the mean of the clients' shared parts.
     :param aggregator: ``mean``, ``median``, ``trimmed_mean``, ``krum`` or ``centred_clipping``.
+    :param bucket_size: s, updates that are averaged before a robust rule sees them (2 in the notebooks); 1 for none.
     :param byzantine: the number of Byzantine clients, which are simulated and which the aggregator withstands.
     :param attack: ``sign_flip``, ``gaussian`` or ``label_flip``.
     :param attack_strength: factor of the flipped update, or standard deviation of the noise.
@@ -60,10 +85,13 @@ class FFGG(Method):
     """
 
     private: str = "head."
-    tuning_epochs: int = 5
-    shared_update: str = "local"
-    gamma: float = 1.0
+    private_start: str = "drawn"
+    tuning_steps: int = 100
+    tuning_epochs: int = 0
+    shared_update: str = "gradient"
+    gamma: float = 0.1
     aggregator: str = "mean"
+    bucket_size: int = 2
     byzantine: int = 0
     attack: str = "sign_flip"
     attack_strength: float = 10.0
@@ -77,13 +105,14 @@ class FFGG(Method):
     shares_global: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        choices = {"shared_update": ("local", "gradient"), "aggregator": RULES, "attack": ATTACKS}
+        choices = {"private_start": ("drawn", "initial", "kept"), "shared_update": ("gradient", "local")}
+        choices |= {"aggregator": RULES, "attack": ATTACKS}
         for name, known in choices.items():
             given = getattr(self, name)
             require(given in known, f"ffgg.{name} {given!r}: unknown; choose one of {', '.join(known)}")
-        for name in ("tuning_epochs", "clipping_iterations"):
+        for name in ("tuning_steps", "bucket_size", "clipping_iterations"):
             require(getattr(self, name) > 0, f"ffgg.{name} {getattr(self, name)}: must be at least 1")
-        for name in ("byzantine", "attack_strength", "clipping_radius"):
+        for name in ("tuning_epochs", "byzantine", "attack_strength", "clipping_radius"):
             require(getattr(self, name) >= 0, f"ffgg.{name} {getattr(self, name)}: must not be negative")
         require(self.gamma > 0, f"ffgg.gamma {self.gamma}: must be positive")
 
@@ -98,11 +127,11 @@ class FFGG(Method):
     def init(self, problem: Problem) -> State:
         self.split.check(problem.start, "ffgg.private")
         senders = len(self.senders(problem))
-        most = self.rule.most(senders)
+        most = self.rule.most(self.rows(senders))
         require(
             self.byzantine <= most,
             f"ffgg.byzantine {self.byzantine}: {self.aggregator} is defined for at most {most} among {senders} clients "
-            "with data; lower it or choose another aggregator",
+            f"with data in buckets of {self.size}; lower it or bucket_size, or choose another aggregator",
         )
         state = self.split.initial_state(problem, self.clients(problem))
         still = {name: torch.zeros_like(value) for name, value in state["shared"].items()}
@@ -114,9 +143,9 @@ class FFGG(Method):
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         hostile = self.attackers(problem)
-        phases = (self.tuning(problem, self.tuning_epochs), self.update_of_shared(problem))
+        phases = (self.tuning(problem), self.update_of_shared(problem))
         samples = ATTACKS[self.attack].samples(problem.images, problem.classes)
-        work = [Work(client, join(state, client), phases) for client in clients]
+        work = [Work(client, self.start(state, problem, round, client), phases) for client in clients]
         return [
             replace(one, samples=samples, indices=problem.train[one.client]) if one.client in hostile else one
             for one in work
@@ -127,7 +156,11 @@ class FFGG(Method):
         if not sent:
             return state
         updates = torch.stack([self.sent_update(problem, result, round) for result in sent])
-        shared, byzantine = state["shared"], min(self.byzantine, self.rule.most(len(sent)))
+        if self.size > 1:
+            updates = bucketed(
+                updates, self.size, numpy_stream(problem.seed, "buckets", round=round).permutation(len(sent))
+            )
+        shared, byzantine = state["shared"], min(self.byzantine, self.rule.most(len(updates)))
         centre = flatten(state["update"]) if self.rule.remembers else torch.zeros_like(updates[0])
         update = self.rule(updates, byzantine, centre)
         kept = state["clients"] | {str(one.client): self.split.private(one.params) for one in sent}
@@ -136,7 +169,7 @@ class FFGG(Method):
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         honest = [client for client in self.clients(problem) if client not in self.attackers(problem)]
-        tuning = self.tuning(problem, max(self.tuning_epochs, problem.training.local_epochs))
+        tuning = self.tuning(problem, least=problem.training.local_epochs)
         personal = {client: join(state, client) for client in honest}
         return {"personalized": personal | newcomers(problem, state, self.split, tuning)}
 
@@ -148,9 +181,29 @@ class FFGG(Method):
         """The Byzantine clients."""
         return attackers(problem.seed, self.senders(problem), self.byzantine)
 
-    def tuning(self, problem: Problem, epochs: int) -> Phase:
-        """Training of the private part."""
-        return problem.phase(epochs=epochs, trainable=self.split.is_private)
+    @property
+    def size(self) -> int:
+        """Updates in a bucket; the mean needs none."""
+        return 1 if self.aggregator == "mean" else self.bucket_size
+
+    def rows(self, clients: int) -> int:
+        """What the rule sees of so many clients."""
+        return -(-clients // self.size)
+
+    def start(self, state: State, problem: Problem, round: int, client: int) -> Params:
+        """The shared part, with the private one from which the client tunes."""
+        if self.private_start == "kept":
+            return join(state, client)
+        private = self.split.private(problem.start)
+        if self.private_start == "drawn":
+            stream = torch_stream(problem.seed, "ffgg-private", round=round, client=client)
+            private = {name: drawn_like(value, stream) for name, value in private.items()}
+        return state["shared"] | private
+
+    def tuning(self, problem: Problem, least: int = 0) -> Phase:
+        """Training of the private part, for so many steps, or passes and at least ``least`` of them."""
+        length = {"epochs": max(self.tuning_epochs, least)} if self.tuning_epochs else {"steps": self.tuning_steps}
+        return problem.phase(trainable=self.split.is_private, **length)
 
     def update_of_shared(self, problem: Problem) -> Phase:
         """Training of the shared part, or one step of length one along its exact gradient."""
@@ -166,6 +219,12 @@ class FFGG(Method):
             return update
         stream = torch_stream(problem.seed, "byzantine", round=round, client=result.client)
         return ATTACKS[self.attack].update(update, self.attack_strength, stream)
+
+
+def drawn_like(value: Tensor, stream: torch.Generator) -> Tensor:
+    """Normal numbers of the shape of ``value`` and, on average, of its root mean square; drawn on the CPU."""
+    noise = torch.randn(value.shape, generator=stream, dtype=value.dtype)
+    return noise.to(value.device) * value.square().mean().sqrt()
 
 
 METHOD = FFGG

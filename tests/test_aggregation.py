@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apfl.aggregation import CentredClipping, Krum, Mean, Median, TrimmedMean, descend, difference, flatten, unflatten
+from apfl.aggregation import (
+    CentredClipping,
+    Krum,
+    Mean,
+    Median,
+    TrimmedMean,
+    bucketed,
+    descend,
+    difference,
+    flatten,
+    unflatten,
+)
 from apfl.byzantine import ATTACKS, attackers
 from apfl.streams import torch_stream
 from apfl.training import SyntheticImages
@@ -128,6 +139,16 @@ def test_few_clients_are_enough(rule, count) -> None:
 def test_how_many_byzantine_clients_a_rule_is_defined_for() -> None:
     assert [Median().most(n) for n in (1, 2, 3, 10, 11)] == [0, 0, 1, 4, 5]
     assert [Krum().most(n) for n in (1, 5, 8, 9, 10)] == [0, 1, 2, 3, 3]  # n >= 2 f + 3
+
+
+@quick
+@given(updates, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_buckets_are_means_of_the_shuffled_updates_and_keep_every_one_of_them(rows, size, random) -> None:
+    order = random.sample(range(len(rows)), len(rows))
+    found = bucketed(torch.as_tensor(rows), size, order).numpy()
+    parts = [order[first : first + size] for first in range(0, len(rows), size)]
+    assert np.allclose(found, [rows[part].mean(0) for part in parts])
+    assert np.allclose(sum(len(part) * row for part, row in zip(parts, found, strict=True)), rows.sum(0))
 
 
 def test_vectors_and_parameters_are_two_forms_of_the_same() -> None:

@@ -29,6 +29,7 @@ QUICK: dict[str, Any] = {
     "generator_steps": 4,
     "steps": 6,
     "evaluate_every": 2,
+    "tuning_steps": 6,
 }
 """Values that keep the hyper-parameters of these names small."""
 
@@ -40,7 +41,8 @@ VARIANTS = [(name, {}) for name in FEDERATED] + [
     ("feddf", {"keep_start": False, "ensemble": "probabilities"}),
     ("persafl", {"form": "me"}),
     ("pfedme", {"warm": False, "mu": 0.0, "weights": "uniform"}),
-    ("ffgg", {"shared_update": "gradient", "aggregator": "median"}),
+    ("ffgg", {"private_start": "initial", "aggregator": "median"}),
+    ("ffgg", {"shared_update": "local", "gamma": 1.0, "private_start": "kept", "tuning_epochs": 2}),
 ]
 
 every_method = pytest.mark.parametrize(
