@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
 Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
 
+ShowPower = Annotated[bool, typer.Option("--power", help="Print what the study could find out about each claim.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -29,12 +31,14 @@ def claims(
     out: Out = None,
     partial: Partial = False,
     page: Page = False,
+    power: ShowPower = False,
 ) -> None:
-    """Judge each claim of the paper: reproduced, contradicted, undecided or not run, as JSON, CSV and Markdown.
+    """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
+    Markdown.
 
     Beside the verdicts go the ranks of the methods, the ceilings of the friends, and the paper against itself. Runs
     that are missing are named with the command that makes them; they never stop this command, with --partial or
-    without.
+    without, but what is judged before they are there is interim.
     """
     from apfl.paper.claims_page import page as claims_page
 
@@ -45,7 +49,7 @@ def claims(
         raise UserError("claims: names no study; give its file, such as config/demo.yaml")
     from apfl.config import load_study
     from apfl.paper import beside
-    from apfl.paper.verdict_pages import document, write
+    from apfl.paper.verdict_pages import document, power_lines, summary_lines, write
     from apfl.paper.verdicts import findings
 
     loaded = load_study(study)
@@ -53,6 +57,8 @@ def claims(
     folder = out or verdict_folder(results, loaded)
     for path in (*write(made, folder), *beside.write(loaded, beside.gather(loaded, results), folder)):
         print(path)
+    for line in (*summary_lines(made), *(power_lines(made) if power else ())):
+        print(line)
 
 
 def verdict_folder(results: Path, study: Study) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from apfl.errors import UserError
 
 FILE = Path(__file__).with_name("claims.yaml")
-ANY = "any"
+ANY, ALL = "any", "all"
 Row = Mapping[str, str]
 """A row of an output: its data set and the values of its other axes."""
 
@@ -24,18 +24,21 @@ _ASK = {
     "additionalProperties": False,
     "required": ["first"],
     "anyOf": [{"required": ["above"]}, {"required": ["below"]}],
-    "dependentRequired": {"axis": ["at", "others"], "at": ["axis"], "others": ["axis"], "slope": ["values"]},
+    "dependentRequired": {"axis": ["at"], "at": ["axis"], "others": ["at"], "slope": ["values"]},
+    "if": {"properties": {"take": {"const": "best"}}, "required": ["take"]},
+    "then": {"required": ["others"]},
     "properties": {
         "first": _TEXT,
         "against": _TEXTS,
         "take": {"enum": ["each", "best", "mean"]},
         "measure": {"enum": ["accuracy", "fall", "saving"]},
         "axis": _TEXT,
-        "at": _TEXT,
+        "at": _TEXTS,
         "others": _TEXTS,
         "slope": _TEXT,
         "values": _TEXTS,
-        "mean_over": _TEXTS,
+        "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
+        "gate": {"enum": ["judged", "reproduced"]},
         "above": {"type": "number"},
         "below": {"type": "number"},
     },
@@ -61,6 +64,7 @@ _CLAIM = {
         },
         "except": {"type": "array", "items": _VALUES},
         "only": _VALUES,
+        "every": {"type": "boolean"},
         "asks": {"type": "array", "items": _ASK, "minItems": 1},
     },
 }
@@ -81,11 +85,12 @@ class Ask:
     take: str = "each"
     measure: str = "accuracy"
     axis: str = ""
-    at: str = ""
+    at: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     slope: str = ""
     values: tuple[str, ...] = ()
-    mean_over: tuple[str, ...] = ()
+    mean_over: tuple[str, ...] | str = ()
+    gate: str = ""
     above: float | None = None
     below: float | None = None
 
@@ -93,7 +98,7 @@ class Ask:
 @dataclass(frozen=True)
 class Claim:
     """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
-    where the source names none; ``readings`` is empty for all."""
+    where the source names none; ``every``: does the sentence speak of each row?; ``readings`` is empty for all."""
 
     id: str
     sentence: str
@@ -106,6 +111,7 @@ class Claim:
     rows: tuple[Row, ...]
     only: Row
     asks: tuple[Ask, ...]
+    every: bool = False
 
     def is_asked_of(self, reading: str) -> bool:
         return not self.readings or reading in self.readings
@@ -143,6 +149,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         readings=() if entry["readings"] == "all" else tuple(entry["readings"]),
         rows=tuple({**row, **only} for row in rows if row not in left_out),
         only=only,
+        every=entry.get("every", False),
         asks=tuple(
             Ask(**{key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()})
             for ask in entry["asks"]

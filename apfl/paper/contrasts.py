@@ -6,7 +6,7 @@ lacks a run has no number at all: no seed is filled in, and those that are there
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from apfl.data.setting import parse_setting
 from apfl.paper import published
-from apfl.paper.claims import ANY, Ask, Claim, Row
-from apfl.paper.labels import dataset_label, semantics_label
-from apfl.paper.measures import MEASURES, Series, best, mean, weighted, worst
+from apfl.paper.claims import ALL, ANY, Ask, Claim, Row
+from apfl.paper.measures import MEASURES, Series, chosen, mean, weighted, worst
 from apfl.paper.metrics import Metrics
+from apfl.paper.wording import label, place
 from apfl.study import Cell, Study, cells
 
 AXES: Mapping[str, tuple[str, ...]] = {
@@ -40,7 +40,11 @@ FEEDBACK = "apfl_feedback"
 @dataclass(frozen=True)
 class Contrast:
     """What is compared (``label``), where (``place``), one stratum for each row, and the bounds in points that the
-    claim puts on their mean. ``dataset`` is empty where several take part; ``ask`` is the number of the ask."""
+    claim puts on their mean. ``dataset`` is empty where several take part; ``ask`` is the number of the ask.
+
+    ``gate``: not what the claim says but what it needs (docs/claims.md): to be reproduced, or to be judged at all.
+    ``choices``: of how many this is the one with the highest mean. ``partial``: does the study lack rows of it?
+    """
 
     ask: int
     label: str
@@ -50,6 +54,14 @@ class Contrast:
     strata: tuple[Series, ...]
     low: float | None
     high: float | None
+    gate: str = ""
+    choices: int = 1
+    partial: bool = False
+
+    @property
+    def planned(self) -> bool:
+        """Does the study have all of it, run or not?"""
+        return all(part.planned for part in self.strata)
 
     @property
     def status(self) -> str:
@@ -60,6 +72,16 @@ class Contrast:
     def bounds_only(self) -> bool:
         """Are some of the numbers only known to be no larger?"""
         return any(part.bounds is not None and part.bounds.any() for part in self.strata)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim in a reading and on a test; ``schedule`` is the column of AP-FL where there are several."""
+
+    claim: Claim
+    reading: str
+    test: str
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,21 +118,42 @@ class Source:
         there = self.facts(claim.output)
         return any(facts["title"] == title if title else facts["reading"] == reading for facts in there)
 
-    def series(self, claim: Claim, ask: Ask, reading: str, test: str, column: str, row: Row) -> Series:
-        """A column in a row. Where several cells answer, which are schedules, the best of them in each seed counts."""
+    def schedules(self, claim: Claim, reading: str) -> tuple[str, ...]:
+        """The columns of AP-FL where it is run on several schedules; one empty name elsewhere."""
+        if claim.output not in ON_SCHEDULES:
+            return ("",)
+        wanted = self._named(claim, reading, "AP-FL", {})
+        titles = (facts["title"] for facts in self.facts(claim.output) if wanted.items() <= facts.items())
+        return tuple(dict.fromkeys(titles)) or ("",)
+
+    def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
+        """A column in a row. ``constant`` and ``Local`` may stand in another output of the same setting; of a method
+        on several schedules (AP-FL apart, whose schedule is ``asked``) it is the mean."""
+        claim, test = asked.claim, asked.test
         seeds = len(self.study.seeds)
         if column == "chance":
             return Series(np.full(seeds, 100 / self._classes(row["dataset"])), "ok")
         name, _, model = column.partition("/")
-        wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
-        wanted |= self._named(claim, reading, name, row)
         role = row.get("role") or ROLES.get(claim.output, ("non_dropout",))[0]
-        answers = [
-            self._measured(replace(cell, model=model) if model else cell, ask.measure, test, role)
-            for facts, cell in self.found.get(claim.output, {}).get(row["dataset"], ())
-            if wanted.items() <= facts.items()
-        ]
-        return best(answers) if answers else Series(np.full(seeds, np.nan), "not in study")
+        measure = ask.measure
+        if column == "constant":
+            name, measure = ask.first.partition("/")[0], "constant"
+        found = self._cells(asked, name, row)
+        if not found and name == "Local":
+            settings = {cell.setting for cell in self._cells(asked, ask.first.partition("/")[0], row)}
+            everywhere = (pair for ours in self.found.values() for pair in ours.get(row["dataset"], ()))
+            alike = (cell for facts, cell in everywhere if facts["title"] == name and cell.setting in settings)
+            found = list({cell.runs: cell for cell in alike}.values())
+        answers = [self._measured(replace(cell, model=model) if model else cell, measure, test, role) for cell in found]
+        return mean(answers) if answers else Series(np.full(seeds, np.nan), "not in study", planned=False)
+
+    def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
+        wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
+        wanted |= self._named(asked.claim, asked.reading, name, row)
+        if asked.schedule and name == "AP-FL":
+            wanted |= {"title": asked.schedule}
+        there = self.found.get(asked.claim.output, {}).get(row["dataset"], ())
+        return [cell for facts, cell in there if wanted.items() <= facts.items()]
 
     def _classes(self, dataset: str) -> int:
         from apfl.config import CLASSES
@@ -179,117 +222,123 @@ def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
 
 
 def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: bool = False) -> list[Contrast]:
-    """Every contrast that the claim needs, in its order; of stand-ins, those that the study has."""
-    made = [
-        contrast
-        for number, ask in enumerate(claim.asks)
-        for contrast in _of_ask(source, claim, number, ask, reading, test, rows(source, claim, ask, test, stand_ins))
+    """Every contrast that the claim needs, in its order; of stand-ins, those that the study has.
+
+    Where the study runs AP-FL on several schedules, the one with the highest mean in what the claim is first about.
+    """
+    questions = [Question(claim, reading, test, name) for name in source.schedules(claim, reading)]
+    places = [rows(source, claim, ask, test, stand_ins) for ask in claim.asks]
+    variants = [
+        [one for number, ask in enumerate(claim.asks) for one in _of_ask(source, asked, number, ask, places[number])]
+        for asked in questions
     ]
-    return [contrast for contrast in made if not stand_ins or contrast.status != "not in study"]
+    first = next(number for number, ask in enumerate(claim.asks) if not ask.gate)
+    ask = claim.asks[first]
+    made = _highest(variants, lambda number: _level(source, questions[number], ask, ask.first, places[first]))
+    if len(questions) > 1:
+        made = [replace(one, choices=1 if claim.asks[one.ask].others else len(questions)) for one in made]
+    return [contrast for contrast in made if not stand_ins or contrast.planned]
 
 
-def _of_ask(
-    source: Source, claim: Claim, number: int, ask: Ask, reading: str, test: str, rows: Sequence[Row]
-) -> Iterator[Contrast]:
+def _highest(variants: Sequence[Sequence[Contrast]], level: Callable[[int], np.ndarray]) -> list[Contrast]:
+    """Of several ways to ask the same, the one with the highest level: the same for all seeds and rows.
+
+    A maximum in each seed would be one of noise. A mean over all seeds is one as well, but what a contrast subtracts
+    along an axis does not depend on its sum, by which it was chosen; elsewhere ``choices`` corrects for it.
+    """
+    if len(variants) == 1:
+        return list(variants[0])
+    which = np.argmax([level(number) for number in range(len(variants))], axis=0)
+    made = []
+    for alike in zip(*variants, strict=True):
+        strata = zip(*(one.strata for one in alike), strict=True)
+        made.append(replace(alike[0], strata=tuple(chosen(parts, which) for parts in strata)))
+    return made
+
+
+def _level(source: Source, asked: Question, ask: Ask, column: str, rows: Sequence[Row]) -> np.ndarray:
+    """The mean of a column over seeds, over the rows that have it, and over all values of the axis alike."""
+    values = [{ask.axis: value} if ask.axis else {} for value in (*ask.at, *ask.others) or ("",)]
+    parts = [source.series(asked, ask, column, {**row, **value}) for row in rows for value in values]
+    there = [part.values for part in parts if part.status == "ok"]
+    return np.mean(there, axis=(0, 1)) if there else np.zeros(())
+
+
+def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
     """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means."""
     places: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple((axis, value) for axis, value in row.items() if axis not in ask.mean_over)
+        key = tuple((axis, value) for axis, value in row.items() if ask.mean_over != ALL and axis not in ask.mean_over)
         places.setdefault(key, []).append(row)
     againsts = [(name,) for name in ask.against] if ask.take == "each" and ask.against else [ask.against]
     for against, other in product(againsts, ask.others or ("",)):
         for key, alike in places.items():
-            strata = tuple(_stratum(source, claim, ask, reading, test, row, against, other) for row in alike)
             here = dict(key)
-            yield Contrast(
+            blank = Contrast(
                 number,
                 label(ask, against, other),
-                place({axis: value for axis, value in here.items() if axis not in claim.only}) or "all rows",
+                place({axis: value for axis, value in here.items() if axis not in asked.claim.only}) or "all rows",
                 here.get("dataset", "") or _only(row["dataset"] for row in alike),
                 tuple(alike),
-                strata,
+                (),
                 ask.above,
                 ask.below,
+                ask.gate,
             )
 
+            def filled(names: Sequence[str], blank: Contrast = blank, other: str = other) -> list[Contrast]:
+                strata = tuple(_stratum(source, asked, ask, row, names, other) for row in blank.rows)
+                return [replace(blank, strata=strata)]
 
-def _stratum(
-    source: Source, claim: Claim, ask: Ask, reading: str, test: str, row: Row, against: Sequence[str], other: str
-) -> Series:
+            if ask.take == "best":
+                levels = [_level(source, asked, ask, name, alike) for name in against]
+                yield from _highest([filled((name,)) for name in against], levels.__getitem__)
+            else:
+                yield from filled(against)
+
+
+def _stratum(source: Source, asked: Question, ask: Ask, row: Row, against: Sequence[str], other: str) -> Series:
     """One number for each seed in a row."""
 
-    def at(value: str, axis: str) -> Series:
-        here = {**row, axis: value} if axis else row
-        ours, *theirs = (source.series(claim, ask, reading, test, name, here) for name in (ask.first, *against))
-        return weighted([ours, TAKES[ask.take](theirs)], [1, -1]) if theirs else ours
+    def at(**axis: str) -> Series:
+        ours, *theirs = (source.series(asked, ask, name, {**row, **axis}) for name in (ask.first, *against))
+        return weighted([ours, mean(theirs)], [1, -1]) if theirs else ours
 
     if ask.slope:
         doublings = np.log2([float(value) for value in ask.values])
         centred = doublings - doublings.mean()
-        return weighted([at(value, ask.slope) for value in ask.values], centred / (centred**2).sum())
+        return weighted([at(**{ask.slope: value}) for value in ask.values], centred / (centred**2).sum())
     if ask.axis:
-        return weighted([at(ask.at, ask.axis), at(other, ask.axis)], [1, -1])
-    return at("", "")
+        parts = [mean([at(**{ask.axis: value}) for value in ask.at]), *([at(**{ask.axis: other})] if other else ())]
+        return weighted(parts, [1, -1][: len(parts)])
+    return at()
 
 
-TAKES = {"each": best, "best": best, "mean": mean}
+def by_row(given: Contrast, only: Row) -> list[Contrast]:
+    """The same comparison in each of its rows."""
+    return [
+        replace(
+            given,
+            place=place({axis: value for axis, value in row.items() if axis not in only}),
+            dataset=row["dataset"],
+            rows=(row,),
+            strata=(part,),
+        )
+        for row, part in zip(given.rows, given.strata, strict=True)
+    ]
+
+
+def in_study(given: Contrast) -> Contrast:
+    """The comparison over those of its rows that the study has, ``partial`` if it lacks some; itself if it has none."""
+    kept = [number for number, part in enumerate(given.strata) if part.planned]
+    if not kept or len(kept) == len(given.rows):
+        return given
+    rows, strata = (tuple(values[number] for number in kept) for values in (given.rows, given.strata))
+    where = "" if given.place == "all rows" else f"{given.place}, "
+    return replace(given, rows=rows, strata=strata, partial=True, place=f"{where}{len(kept)} of {len(given.rows)} rows")
 
 
 def _only(names: Iterator[str]) -> str:
     """The name, if there is but one."""
     found = set(names)
     return found.pop() if len(found) == 1 else ""
-
-
-WORDS = {
-    "samples_per_class": "{} samples per class",
-    "noise_dimension": "noise dimension {}",
-    "alpha": "alpha {}",
-    "clients": "{} clients",
-    "missing": "{} % of classes missing",
-    "rate": "dropout rate {}",
-    "heterogeneity": "heterogeneity {}",
-    "partition": "{}",
-}
-ROLE_WORDS = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
-MEASURE_WORDS = {"fall": "fall of ", "saving": "time saved by "}
-
-
-def place(row: Row) -> str:
-    """A row in words.
-
-    >>> place({"dataset": "cifar10", "clients": "5", "alpha": "0.01"})
-    'CIFAR-10, 5 clients, alpha 0.01'
-    """
-    shown = {axis: value for axis, value in row.items() if value not in (ANY, "-")}
-    words = [
-        dataset_label(value) if axis == "dataset" else ROLE_WORDS.get(value) or WORDS[axis].format(value)
-        for axis, value in shown.items()
-    ]
-    return ", ".join(words)
-
-
-def label(ask: Ask, against: Sequence[str], other: str) -> str:
-    """What an ask compares, in words.
-
-    >>> label(Ask("AP-FL", ("FedAvg",)), ("FedAvg",), "")
-    'AP-FL − FedAvg'
-    """
-    names = [_column(name) for name in against]
-    theirs = f"{'mean' if ask.take == 'mean' else 'best'} of {', '.join(names)}" if len(names) > 1 else "".join(names)
-    text = MEASURE_WORDS.get(ask.measure, "") + " − ".join(filter(None, (_column(ask.first), theirs)))
-    if ask.slope:
-        return f"{text}: slope by doublings of {ask.slope.replace('_', ' ')}"
-    if ask.axis:
-        return f"{text}: {WORDS[ask.axis].format(ask.at)} − {WORDS[ask.axis].format(other)}"
-    return text
-
-
-def _column(name: str) -> str:
-    """
-    >>> _column("AP-FL/friend"), _column("default"), _column("w2v")
-    ('AP-FL (friend)', 'embedding', 'W2V')
-    """
-    head, _, model = name.partition("/")
-    head = {"default": "embedding"}.get(head) or semantics_label(head)
-    return f"{head} ({model})" if model else head

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apfl.artifacts import read_npz
 from apfl.paper.metrics import Metrics, averages, cell_values
 from apfl.paper.virtual import check_timelines, ready, time_to_target
+from apfl.plan import Place
 
 if TYPE_CHECKING:
     from apfl.study import Cell, Study
@@ -25,10 +27,10 @@ FEWEST_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Series:
-    """One number for each seed of a study: float64 [seeds], NaN where there is none; in points.
+    """One number for each seed of a study: float64 [seeds, ...], NaN where there is none; in points.
 
     ``bounds`` [seeds] says which of them are only known to be no larger; ``resolution`` is the least step of the
-    measure. ``runs`` are finished, ``missing`` are planned and are not.
+    measure. ``runs`` are finished, ``missing`` are planned and are not; ``planned``: does the study have the cells?
     """
 
     values: np.ndarray
@@ -37,6 +39,7 @@ class Series:
     bounds: np.ndarray | None = None
     runs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    planned: bool = True
 
 
 def worst(states: Iterable[str]) -> str:
@@ -44,7 +47,7 @@ def worst(states: Iterable[str]) -> str:
 
 
 def combined(parts: Sequence[Series], make: Callable[[np.ndarray], np.ndarray]) -> Series:
-    """``make`` turns values [parts, seeds] into values [seeds]."""
+    """``make`` turns values [parts, seeds, ...] into values [seeds, ...]."""
     return Series(
         make(np.stack([part.values for part in parts])),
         worst(part.status for part in parts),
@@ -52,19 +55,19 @@ def combined(parts: Sequence[Series], make: Callable[[np.ndarray], np.ndarray]) 
         np.any([_bounds(part) for part in parts], axis=0),
         tuple(dict.fromkeys(run for part in parts for run in part.runs)),
         tuple(dict.fromkeys(run for part in parts for run in part.missing)),
+        all(part.planned for part in parts),
     )
 
 
-def best(parts: Sequence[Series]) -> Series:
-    """The largest of several in each seed."""
-    if len(parts) == 1:
-        return parts[0]
-    whole = combined(parts, lambda values: values.max(axis=0))
-    if whole.status != "ok":
-        return whole
-    chosen = np.argmax([part.values for part in parts], axis=0)
-    bounds = np.stack([_bounds(part) for part in parts])[chosen, np.arange(len(chosen))]
-    return Series(whole.values, whole.status, whole.resolution, bounds, whole.runs, whole.missing)
+def chosen(parts: Sequence[Series], which: np.ndarray) -> Series:
+    """One of several: ``which`` int64 [...] is its number, the same for all seeds."""
+
+    def take(values: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, np.broadcast_to(which, (1, *values.shape[1:])), axis=0)[0]
+
+    whole = combined(parts, take)
+    bounds = _bounds(parts[int(which)]) if which.ndim == 0 else whole.bounds
+    return replace(whole, bounds=bounds)
 
 
 def mean(parts: Sequence[Series]) -> Series:
@@ -73,9 +76,9 @@ def mean(parts: Sequence[Series]) -> Series:
 
 def weighted(parts: Sequence[Series], weights: Sequence[float]) -> Series:
     """A linear combination, seed by seed; its least step is the largest of its parts'."""
-    whole = combined(parts, lambda values: np.asarray(weights) @ values)
+    whole = combined(parts, lambda values: np.tensordot(weights, values, 1))
     step = max(abs(weight) * part.resolution for weight, part in zip(weights, parts, strict=True))
-    return Series(whole.values, whole.status, step, whole.bounds, whole.runs, whole.missing)
+    return replace(whole, resolution=step)
 
 
 def _bounds(part: Series) -> np.ndarray:
@@ -97,7 +100,7 @@ def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Se
     """The mean loss of accuracy from one round of the figure to the next; a gain counts as none."""
     if (status := _status(metrics, cell)) != "ok":
         return _empty(metrics, cell, status)
-    rounds, found = set(study.figures[cell.output]["rounds"]), []
+    rounds, found, steps = set(study.figures[cell.output]["rounds"]), [], []
     for run in cell.runs:
         means = averages(metrics.frames[run], cell.model, test, role)
         course = 100 * means.loc[means["round"].isin(rounds | {means["round"].max()}), "weighted"].to_numpy()
@@ -106,7 +109,8 @@ def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Se
         if not np.isfinite(course).all():
             return _empty(metrics, cell, "diverged")
         found.append(float(np.maximum(course[:-1] - course[1:], 0).mean()))
-    return _series(metrics, cell, found)
+        steps.append(100 / _images(metrics, cell, run, test, role) / (len(course) - 1))
+    return _series(metrics, cell, found, max(steps))
 
 
 def saving(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
@@ -138,10 +142,36 @@ def saving(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> 
     return Series(whole.values, "ok", 0.0, np.array([value.status != "ok" for value in ours]), runs)
 
 
+def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """What an answer that is always the same reaches, without a model: on its own test a client's most frequent class
+    (of those that nobody else holds, for monopoly classes), on the pooled test the most frequent of all.
+
+    Told from the training images, as the tests are shared out alike; chance where a partition is not there.
+    """
+    values = [100 * _constant(study, metrics, cell, seed, test, role) for seed in cell.seeds]
+    return Series(np.array(values), "ok")
+
+
+def _constant(study: Study, metrics: Metrics, cell: Cell, seed: int, test: str, role: str) -> float:
+    path = metrics.folder and metrics.folder / Place(study, cell.dataset, cell.setting, seed).partition.path
+    if path is None or not path.is_file():
+        return 1 / study.classes(cell.dataset)
+    arrays = read_npz(path, "partition", ("counts", "dropout", "unseen"))
+    counts, dropout = np.asarray(arrays["counts"], np.float64), arrays["dropout"].astype(bool)
+    if test == "pooled":
+        return counts.sum(axis=0).max() / counts.sum()
+    ours = counts[dropout if role == "dropout" else ~dropout]
+    tested = ours * arrays["unseen"].astype(bool) if test == "monopoly" else ours
+    weights = ours.sum(axis=1) * (tested.sum(axis=1) > 0)
+    shares = tested.max(axis=1) / np.maximum(tested.sum(axis=1), 1)
+    return float(weights @ shares / weights.sum()) if weights.any() else 1 / study.classes(cell.dataset)
+
+
 MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {
     "accuracy": accuracy,
     "fall": fall,
     "saving": saving,
+    "constant": constant,
 }
 
 

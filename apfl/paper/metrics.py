@@ -22,10 +22,12 @@ COLUMNS = ("round", "client", "client_role", "model", "test", "accuracy", "sampl
 
 @dataclass(frozen=True)
 class Metrics:
-    """What runs measured: by run folder, the tidy rows, and the contents of run.json; a missing run is in neither."""
+    """What runs measured: by run folder, the tidy rows, and the contents of run.json; a missing run is in neither.
+    ``folder`` is where they lie."""
 
     frames: Mapping[str, pd.DataFrame]
     records: Mapping[str, Mapping[str, Any]]
+    folder: Path | None = None
 
     def status(self, run: str) -> str:
         """``ok``, ``not run`` or ``diverged``."""
@@ -89,7 +91,7 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
         if (folder / "metrics.parquet").is_file():
             frames[run] = read_parquet(folder / "metrics.parquet", "metrics", COLUMNS)
             _check_frame(frames[run], folder / "metrics.parquet")
-    return Metrics(frames, records)
+    return Metrics(frames, records, Path(results))
 
 
 def _check_frame(frame: pd.DataFrame, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apfl.paper.bootstrap import Cellwise, t_interval
+from apfl.paper import intervals
 from apfl.paper.metrics import SeedValue
 
 
@@ -20,4 +20,4 @@ def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.nd
 def interval(values: np.ndarray) -> tuple[float, float] | None:
     """Student's interval of the mean of ``values``, as verdicts have it for one cell; None for fewer than two, which
     say nothing of the spread."""
-    return t_interval([Cellwise(values)]) if len(values) > 1 else None
+    return intervals.interval([intervals.Cellwise(values)]) if len(values) > 1 else None

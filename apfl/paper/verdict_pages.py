@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv as csv_module
-import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from apfl.artifacts import write_json, write_text
-from apfl.paper.bootstrap import LEVEL, RESAMPLES
+from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
+from apfl.paper.intervals import LEVEL, Mean
 from apfl.paper.labels import TEST_LABELS, dataset_label
-from apfl.paper.verdicts import NOT_RUN, STATUSES, Finding, Judged, Line, Verdict
+from apfl.paper.verdict_csv import csv
+from apfl.paper.verdicts import Finding, Line, Verdict, side
 from apfl.study import Study
 
 Document = Mapping[str, Any]
@@ -31,7 +32,7 @@ def document(study: Study, path: str | Path, findings: Sequence[Finding]) -> dic
             | {"datasets": [_verdict(one, study, path) for one in finding.datasets]}
             | {"stand_ins": [_verdict(one, study, path) for one in finding.stand_ins]}
         )
-    made = {"study": study.name, "description": study.description, "level": LEVEL, "resamples": RESAMPLES}
+    made = {"study": study.name, "description": study.description, "level": LEVEL}
     made |= {"seeds": list(study.seeds), "scale": _scale(study), "claims": list(claims.values())}
     return made | {"summary": _summary(made)}
 
@@ -47,16 +48,26 @@ def _scale(study: Study) -> str:
 
 
 def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]:
+    counts = Counter(place.status for place in verdict.places)
+    power, family = verdict.power, verdict.outcome.family
     made = {
         "reading": verdict.reading,
         "test": verdict.test,
         "primary": verdict.primary,
         "dataset": verdict.dataset,
         "status": verdict.status,
+        "interim": verdict.interim,
+        "said": _said(verdict),
+        "corrected": verdict.corrected,
         "reason": verdict.reason,
-        "headline": verdict.headline and _line(verdict.headline),
-        "lines": [_line(line) for line in verdict.lines],
-        "family": verdict.family,
+        "headline": verdict.headline and _line(verdict.headline, family),
+        "lines": [_line(line, family) for line in verdict.lines],
+        "family": family,
+        "p_reproduced": float(f"{float(verdict.outcome.reproduced):.3g}"),
+        "p_contradicted": float(f"{float(verdict.outcome.contradicted):.3g}"),
+        "rows": {status: counts[status] for status in STATUSES},
+        "places": [vars(place) for place in verdict.places],
+        "power": power and {name: _rounded(value) for name, value in vars(power).items()},
         "runs": verdict.runs,
         "decided_by": list(verdict.decided_by),
         "open": list(verdict.open),
@@ -65,26 +76,42 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "commands": _commands(verdict, study, path),
     }
     if verdict.stand_in or not verdict.dataset:  # those of a data set are among those of the claim
-        made["comparisons"] = [_comparison(one) for one in verdict.judged]
+        made["comparisons"] = [_comparison(one, family) for one in verdict.outcome.judged]
     return made
 
 
-def _line(line: Line) -> dict[str, Any]:
-    return {"label": line.label, "place": line.place, **_numbers(line.intervals)}
+def _said(verdict: Verdict) -> str:
+    """The verdict in words that cannot be taken for more than it is."""
+    if verdict.interim:
+        return f"interim: {verdict.status} so far"
+    if verdict.status == OPEN and verdict.power is not None and not verdict.power.could_confirm:
+        return f"{OPEN}: this study could not have confirmed it"
+    return verdict.status
 
 
-def _comparison(judged: Judged) -> dict[str, Any]:
-    one = judged.contrast
-    facts = {"label": one.label, "place": one.place, "dataset": one.dataset, "status": one.status, "side": judged.side}
-    return facts | {"above": one.low, "below": one.high, **_numbers(judged.intervals)}
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
-def _numbers(found: Any) -> dict[str, Any]:
-    """Points, with four digits: what lies behind them is noise of the resampling."""
+def _line(line: Line, family: int) -> dict[str, Any]:
+    return {"label": line.label, "place": line.place, **_numbers(line.mean, family)}
+
+
+def _comparison(judged: Weighed, family: int) -> dict[str, Any]:
+    one = judged.contrasts[0]
+    facts = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
+    facts |= {"status": one.status, "side": side(judged), "above": one.low, "below": one.high}
+    return facts | _numbers(judged.mean, family)
+
+
+def _numbers(found: Mean | None, family: int) -> dict[str, Any]:
+    """Points, with four digits: the interval at 95 %, and the one that holds for the whole family."""
     if found is None:
-        return dict.fromkeys(("estimate", "bootstrap", "student", "strict"))
-    pairs = {name: [round(end, 4) for end in getattr(found, name)] for name in ("bootstrap", "student", "strict")}
-    return {"estimate": round(found.estimate, 4), **pairs}
+        return dict.fromkeys(("estimate", "student", "strict"))
+    ends = {"student": found.interval(), "strict": found.interval(family)}
+    return {"estimate": round(float(found.estimate), 4)} | {
+        name: [round(float(end), 4) for end in pair] for name, pair in ends.items()
+    }
 
 
 def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
@@ -94,85 +121,59 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
     made = [f"snakemake --configfile {path} results/{study.name}/{target}"] if verdict.missing else []
     if any(text.endswith("not measured") for text in verdict.absent):
         made.append("set apfl.parameters.sweep_beta: true in the study, and run it again")
-    if not verdict.judged and output in study.tables | study.figures and verdict.reading in study.apfl["readings"]:
+    if (
+        not verdict.outcome.judged
+        and output in study.tables | study.figures
+        and verdict.reading in study.apfl["readings"]
+    ):
         made.append(f"put {verdict.reading} first in apfl.readings: {output} is run in the first reading alone")
     lacking = any(text.endswith("not in study") for text in verdict.absent) and not verdict.stand_in
-    if lacking or (not verdict.judged and verdict.reading == "literal"):
+    if lacking or (not verdict.outcome.judged and verdict.reading == "literal"):
         made.append(f"snakemake --configfile {FULL} results/paper/{target}")
     return made
 
 
-def _summary(made: Document) -> dict[str, dict[str, int]]:
-    """By reading, how many claims have which verdict on their primary test."""
-    found: dict[str, dict[str, int]] = {}
-    for verdict in (one for claim in made["claims"] for one in claim["verdicts"] if one["primary"]):
-        counts = found.setdefault(verdict["reading"], dict.fromkeys(STATUSES, 0))
-        counts[verdict["status"]] += 1
+def _summary(made: Document) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+    """By reading and by source, how many claims have which verdict on their first test: ``final``, ``corrected`` for
+    all of these claims together, and, in neither, ``interim`` ones."""
+    found: dict[str, dict[str, Any]] = {}
+    for claim in made["claims"]:
+        for one in (one for one in claim["verdicts"] if one["primary"]):
+            blank = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
+            counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
+            counts["interim" if one["interim"] else "final"][one["status"]] += 1
+            if not one["interim"]:
+                counts["corrected"][one["corrected"] or one["status"]] += 1
     return found
 
 
-COLUMNS = (
-    "claim", "source", "reading", "test", "primary", "level", "dataset", "comparison", "place", "status", "estimate",
-    "bootstrap_low", "bootstrap_high", "student_low", "student_high", "strict_low", "strict_high", "family", "runs",
-    "runs_missing", "decided_by", "reason",
-)  # fmt: skip
-"""``level``: claim, data set (of the claim), stand-in, or comparison (of the line above it). Numbers are in points;
-those of a verdict are its headline's."""
+SOURCES = {"paper": "Claims of the paper", "summary": "What a summary in circulation says, not the paper"}
 
 
-def csv(made: Document) -> str:
-    stream = io.StringIO()
-    writer = csv_module.DictWriter(stream, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for claim in made["claims"]:
-        for verdict in claim["verdicts"]:
-            rows = [("claim", verdict), *(("data set", one) for one in verdict["datasets"])]
-            for level, one in [*rows, *(("stand-in", one) for one in verdict["stand_ins"])]:
-                writer.writerows(_csv_rows(claim, level, one))
-    return stream.getvalue()
-
-
-def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[str, Any]]:
-    same = {"claim": claim["id"], "source": claim["source"], **{key: verdict[key] for key in ("reading", "test")}}
-    same["primary"] = str(verdict["primary"]).lower()
-    head = verdict["headline"] or {}
-    yield (
-        same
-        | _csv_numbers(head)
-        | {
-            "level": level,
-            "dataset": verdict["dataset"],
-            "comparison": head.get("label", ""),
-            "place": head.get("place", ""),
-            "status": verdict["status"],
-            "family": verdict["family"],
-            "runs": verdict["runs"],
-            "runs_missing": len(verdict["missing"]),
-            "decided_by": " ".join(verdict["decided_by"]),
-            "reason": verdict["reason"],
-        }
-    )
-    for one in verdict.get("comparisons", ()):
-        facts = {"level": "comparison", "dataset": one["dataset"], "comparison": one["label"], "place": one["place"]}
-        status = one["side"] if one["status"] == "ok" else one["status"]
-        yield same | _csv_numbers(one) | facts | {"status": status}
-
-
-def _csv_numbers(one: Document) -> dict[str, str]:
-    if one.get("estimate") is None:
-        return {}
-    made = {"estimate": f"{one['estimate']:.4f}"}
-    for name in ("bootstrap", "student", "strict"):
-        made |= {f"{name}_low": f"{one[name][0]:.4f}", f"{name}_high": f"{one[name][1]:.4f}"}
-    return made
+def by_source(made: Document) -> list[tuple[str, list[Document]]]:
+    """The claims in two parts: the paper's own, and those that are not."""
+    parts = [(title, [one for one in made["claims"] if one["source"] == name]) for name, title in SOURCES.items()]
+    return [(title, claims) for title, claims in parts if claims]
 
 
 def summary_lines(made: Document) -> list[str]:
-    """One line for each reading: ``literal: 2 reproduced, 5 contradicted, ...``."""
-    return [
-        f"{reading}: " + ", ".join(f"{number} {status}" for status, number in counts.items())
-        for reading, counts in made["summary"].items()
-    ]
+    """One line for each source and reading: ``literal: 2 reproduced, 5 contradicted, ...``."""
+    lines = []
+    for source in SOURCES:
+        for reading, counts in made["summary"].items():
+            if source in counts:
+                whose = "" if source == "paper" else ", from a summary, not from the paper"
+                lines.append(f"{reading}{whose}: {_counted(counts[source])}")
+    return lines
+
+
+def _counted(counts: Mapping[str, Mapping[str, int]]) -> str:
+    final, corrected = counts["final"], counts["corrected"]
+    said = ", ".join(f"{number} {status}" for status, number in final.items())
+    left = ", ".join(f"{corrected[status]} {status}" for status in (REPRODUCED, CONTRADICTED))
+    said += f"; corrected for all claims together: {left}"
+    interim = ", ".join(f"{number} {status} so far" for status, number in counts["interim"].items() if number)
+    return said + (f"; interim, not counted: {interim}" if interim else "")
 
 
 def interval(ends: Sequence[float] | None) -> str:
@@ -212,7 +213,10 @@ def commands(claim: Document) -> list[str]:
     return list(dict.fromkeys(text for one in claim["verdicts"] for text in one["commands"]))
 
 
-HEADS = ("reading", "test", "data", "verdict", "why", "comparison", "points", "95 % bootstrap", "95 % Student", "runs")
+HEADS = (
+    "reading", "test", "data", "verdict", "for all claims", "why", "comparison", "points", "95 %", "95 % for all sets",
+    "row by row", "power", "runs",
+)  # fmt: skip
 
 
 def entries(where: str, verdict: Document) -> tuple[str, ...]:
@@ -223,21 +227,60 @@ def entries(where: str, verdict: Document) -> tuple[str, ...]:
         verdict["reading"],
         TEST_LABELS[verdict["test"]],
         where or "all",
-        verdict["status"],
+        verdict["said"],
+        verdict["corrected"],
         verdict["reason"],
         compared,
         number(head.get("estimate")),
-        interval(head.get("bootstrap")),
         interval(head.get("student")),
+        interval(head.get("strict")),
+        row_by_row(verdict),
+        power_text(verdict["power"]),
         str(verdict["runs"]),
     )
 
 
+def row_by_row(verdict: Document) -> str:
+    """The stricter line: how many rows say what."""
+    counts = {status: number for status, number in verdict["rows"].items() if number}
+    return f"of {sum(counts.values())}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) if counts else ""
+
+
+def power_text(power: Document | None) -> str:
+    """
+    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
+    'finds 1.2 points; the printed 3.4 need 4 seeds; chance of being reproduced 90 % (so)'
+    """
+    if not power:
+        return ""
+    parts = [f"finds {power['smallest']:.1f} points"] if power["smallest"] is not None else []
+    if power["printed"] is not None:
+        seeds = f"need {power['seeds']} seeds" if power["seeds"] else "need more seeds than anybody runs"
+        seeds = seeds if power["printed"] > 0 else "lie on the other side"
+        parts.append(f"the printed {power['printed']:.1f} {seeds}")
+    if power["chance"] is not None:
+        parts.append(f"chance of being reproduced {100 * power['chance']:.0f} %")
+    return "; ".join(parts) + (f" ({power['note']})" if power["note"] and parts else power["note"])
+
+
+def power_lines(made: Document) -> list[str]:
+    """What the study could find out about each claim on its first test, a line for each reading in which it is run."""
+    return [
+        f"{claim['id']}, {one['reading']}: {power_text(one['power'])}"
+        + (" (from a summary, not from the paper)" if claim["source"] == "summary" else "")
+        for claim in made["claims"]
+        for one in claim["verdicts"]
+        if one["primary"] and one["power"]
+    ]
+
+
 INTRODUCTION = (
-    "A claim is reproduced only if the intervals of all of its comparisons lie on the claimed side, contradicted only "
-    "if one lies wholly on the other side, after correction for all that were looked at; otherwise it is undecided. "
-    "The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to that. Readings "
-    "are ways to settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no "
+    "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, contradicted "
+    "only if one lies wholly on the other side, after correction for all that were looked at. It is open if neither "
+    "holds, and there is nothing to judge where what it is about is not shown to be above what needs no communication. "
+    "The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to that; row by row "
+    "is the stricter question. An interim verdict is made while runs are missing, and is not the study's. Readings are "
+    "ways to settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no "
     "verdict."
 )
 
@@ -245,17 +288,24 @@ INTRODUCTION = (
 def markdown(made: Document) -> str:
     parts = [f"# Verdicts: {made['study']}", INTRODUCTION, f"Scale of this study: {made['scale']}."]
     parts.append("On the primary tests:\n\n" + _listed(summary_lines(made)))
-    for claim in made["claims"]:
-        parts.append(f"## {claim['id']}\n\n{claim['sentence']}")
-        parts.append(f"Source: {source_of(claim)}")
-        if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
-            parts.append("\n".join(_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines)))
-        notes = [f"decided by {text}" for text in decisions(claim)]
-        notes += [f"not run in readings: {', '.join(left_out(claim))}"] if left_out(claim) else []
-        notes += [f"missing: {text}" for text in missing(claim)]
-        notes += [f"to run: `{text}`" for text in commands(claim)]
-        parts += [_listed(notes)] if notes else []
+    for title, claims in by_source(made):
+        parts.append(f"## {title}")
+        for claim in claims:
+            parts += _markdown_claim(claim)
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_claim(claim: Document) -> Iterator[str]:
+    yield f"### {claim['id']}\n\n{claim['sentence']}"
+    yield f"Source: {source_of(claim)}"
+    if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
+        yield "\n".join(_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines))
+    notes = [f"decided by {text}" for text in decisions(claim)]
+    notes += [f"not run in readings: {', '.join(left_out(claim))}"] if left_out(claim) else []
+    notes += [f"missing: {text}" for text in missing(claim)]
+    notes += [f"to run: `{text}`" for text in commands(claim)]
+    if notes:
+        yield _listed(notes)
 
 
 def source_of(claim: Document) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from apfl.paper.family import NOT_RUN
 from apfl.paper.page import Section
 from apfl.paper.render import environment
 from apfl.paper.verdict_pages import (
     HEADS,
     INTRODUCTION,
     Document,
+    by_source,
     commands,
     decisions,
     entries,
@@ -17,33 +19,37 @@ from apfl.paper.verdict_pages import (
     source_of,
     summary_lines,
 )
-from apfl.paper.verdicts import NOT_RUN
 
 
 def section(made: Document) -> Section:
     """The verdicts as a section of the report; ``made`` is claims.json."""
-    claims = [
-        {
-            **claim,
-            "source_text": source_of(claim),
-            "rows": [{"status": one["status"], "entries": entries(where, one)} for where, one in shown(claim)],
-            "left_out": left_out(claim),
-            "missing": missing(claim),
-            "commands": commands(claim),
-            "decisions": list(decisions(claim)),
-            "first": _first(claim),
-        }
-        for claim in made["claims"]
-    ]
+    parts = [(title, [_claim(one) for one in claims]) for title, claims in by_source(made)]
     body = (
         environment()
         .get_template("verdicts.html.j2")
-        .render(made=made, claims=claims, heads=HEADS, lines=summary_lines(made), introduction=INTRODUCTION)
+        .render(made=made, parts=parts, heads=HEADS, lines=summary_lines(made), introduction=INTRODUCTION)
     )
     return Section("verdicts", "Verdicts", body)
 
 
-def _first(claim: Document) -> list[str]:
+def _claim(claim: Document) -> Document:
+    return {
+        **claim,
+        "source_text": source_of(claim),
+        "rows": [{"status": one["status"], "entries": entries(where, one)} for where, one in shown(claim)],
+        "left_out": left_out(claim),
+        "missing": missing(claim),
+        "commands": commands(claim),
+        "decisions": list(decisions(claim)),
+        "first": _first(claim),
+    }
+
+
+def _first(claim: Document) -> list[dict[str, str]]:
     """The verdicts on the primary test, one a reading that was run: ``literal: contradicted``."""
     ran = [one for one in claim["verdicts"] if one["primary"] and one["reading"] not in left_out(claim)]
-    return [f"{one['reading']}: {one['status']}" for one in ran] or [NOT_RUN]
+    found = [
+        {"status": "interim" if one["interim"] else one["status"], "text": f"{one['reading']}: {one['said']}"}
+        for one in ran
+    ]
+    return found or [{"status": NOT_RUN, "text": NOT_RUN}]

@@ -1,10 +1,11 @@
-"""Verdicts: each claim, in each reading and on each test, is reproduced, contradicted, undecided or not run.
+"""Verdicts: each claim, in each reading and on each test, is reproduced, contradicted, open, without anything to judge,
+or not run.
 
-A claim is the conjunction of its contrasts. It is *reproduced* if the interval of every contrast lies on the claimed
-side: then all of them are true together at that level, without correction (an intersection-union test; Berger,
-Technometrics 24, 1982). It is *contradicted* if one of them, or the mean of a set of them named beforehand, lies
-wholly on the other side, at a level that holds for all sets that were looked at together (Bonferroni). Otherwise it is
-*undecided*, or *not run* where there is nothing to judge. docs/claims.md has the details.
+A claim is the conjunction of its contrasts, its primary numbers. It is *reproduced* if each of them lies on the claimed
+side, *contradicted* if one of them, or the mean of a set of them named beforehand, lies on the other side at a level
+that holds for all sets together; `apfl.paper.family` is that rule. Where what a claim is about is not shown to be above
+chance and above what needs no communication, there is *nothing to judge*. Beside it stands what each row says by
+itself. A verdict before all runs are finished is *interim*. docs/claims.md has the details.
 """
 
 from __future__ import annotations
@@ -13,35 +14,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apfl.paper import published
-from apfl.paper.bootstrap import Cellwise, Intervals, bootstrap_interval, intervals
 from apfl.paper.claims import Claim, claims
-from apfl.paper.contrasts import Contrast, Source, contrasts, place
+from apfl.paper.contrasts import Contrast, Source, by_row, contrasts, in_study
+from apfl.paper.family import (
+    CONTRADICTED,
+    NOT_RUN,
+    NOTHING,
+    OPEN,
+    REPRODUCED,
+    STATUSES,
+    Outcome,
+    Weighed,
+    family_of,
+    judge,
+)
+from apfl.paper.intervals import ERROR, Mean, holm
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.metrics import Metrics
-from apfl.streams import numpy_stream
+from apfl.paper.power import Power, power
+from apfl.paper.wording import place
 from apfl.study import Study
 
-REPRODUCED, CONTRADICTED, UNDECIDED, NOT_RUN = "reproduced", "contradicted", "undecided", "not run"
-STATUSES = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_RUN)
+__all__ = ["CONTRADICTED", "NOTHING", "NOT_RUN", "OPEN", "REPRODUCED", "STATUSES", "Finding", "Verdict", "findings"]
 ABSENT = ("not in study", "not run", "not measured")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A contrast with its intervals, None where it has no number; ``side`` is inside, outside, open or absent."""
-
-    contrast: Contrast
-    intervals: Intervals | None
-    side: str
-
-
-@dataclass(frozen=True)
 class Line:
-    """What is compared (``label``), where, and the mean over those rows that have a number."""
+    """What is compared (``label``), where, and the mean over those rows, None where one of them has no number."""
 
     label: str
     place: str
-    intervals: Intervals | None
+    mean: Mean | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The stricter line: what a single row says of the claim, corrected for all rows together."""
+
+    place: str
+    dataset: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -50,9 +63,10 @@ class Verdict:
 
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
-    ``open`` the contrasts that leave it undecided, ``runs`` the number of finished runs it was judged by, ``missing``
-    planned runs that are not there, ``absent`` what the study does not run at all. A verdict on ``stand_in`` data never
-    enters one on the paper's.
+    ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
+    was judged by, ``missing`` planned runs that are not there, ``absent`` what the study does not run at all.
+    ``corrected`` is the status after correction for all claims of the same source, on the first test alone, and
+    ``power`` what the study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
     """
 
     claim: Claim
@@ -64,18 +78,30 @@ class Verdict:
     reason: str
     lines: tuple[Line, ...]
     headline: Line | None
-    judged: tuple[Judged, ...]
-    family: int
+    outcome: Outcome
+    places: tuple[Place, ...]
     decided_by: tuple[str, ...]
     open: tuple[str, ...]
     runs: int
     missing: tuple[str, ...]
     absent: tuple[str, ...]
+    corrected: str = ""
+    power: Power | None = None
 
     @property
     def primary(self) -> bool:
         """Is it on the test that the claim is first asked on?"""
         return self.test == self.claim.tests[0]
+
+    @property
+    def interim(self) -> bool:
+        """Is a run still missing that the claim needs? Then this is not the study's verdict."""
+        return bool(self.missing) and self.status != NOT_RUN
+
+    @property
+    def planned(self) -> bool:
+        """Does the study have anything of it?"""
+        return self.outcome.family > 0
 
 
 @dataclass(frozen=True)
@@ -90,35 +116,53 @@ class Finding:
 def findings(study: Study, metrics: Metrics, asked: Sequence[Claim] | None = None) -> list[Finding]:
     """Every claim in every reading on every test; ``asked`` replaces the claims of claims.yaml."""
     source = Source.of(study, metrics)
-    return [
+    found = [
         _finding(source, claim, reading, test)
         for claim in (claims() if asked is None else asked)
         for reading in source.readings()
         if claim.is_asked_of(reading)
         for test in claim.tests
     ]
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Finding]) -> list[Finding]:
+    """Holm over all claims of a source that the study plans in a reading, on their first tests, for each side."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, one in enumerate(found):
+        if one.verdict.primary and one.verdict.planned:
+            groups.setdefault((one.verdict.reading, one.verdict.claim.source), []).append(number)
+    made = list(found)
+    for numbers in groups.values():
+        outcomes = [found[number].verdict.outcome for number in numbers]
+        sides = {
+            REPRODUCED: holm([float(one.reproduced) for one in outcomes]),
+            CONTRADICTED: holm([float(one.contradicted) for one in outcomes]),
+        }
+        for position, number in enumerate(numbers):
+            verdict = found[number].verdict
+            lost = verdict.status in sides and sides[verdict.status][position] > ERROR
+            kept = replace(verdict, corrected=OPEN if lost else verdict.status)
+            made[number] = replace(found[number], verdict=kept)
+    return made
 
 
 def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
     if not source.runs(claim, reading):
-        return Finding(_verdict(claim, reading, test, "", (), {}), (), ())
+        return Finding(_verdict(claim, reading, test, "", ()), (), ())
     ours = contrasts(source, claim, reading, test)
-    known: dict[str, tuple[float, float]] = {}
-    whole = _verdict(claim, reading, test, "", ours, known)
+    whole = _verdict(claim, reading, test, "", ours)
+    whole = replace(whole, power=power(source, claim, reading, test, whole.outcome))
     names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), published.DATASETS)
     parts = {name: _on(ours, name) for name in names} if len(names) > 1 else {}
-    family = max(whole.family, sum(len(_sets(_usable(part))) for part in parts.values()))
+    family = max(whole.outcome.family, sum(family_of(part) for part in parts.values()))
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
     return Finding(
         whole,
-        tuple(_verdict(claim, reading, test, name, part, known, family=family) for name, part in parts.items()),
-        tuple(_verdict(claim, reading, test, name, _on(others, name), known, stand_in=True) for name in names),
+        tuple(_verdict(claim, reading, test, name, part, family=family) for name, part in parts.items()),
+        tuple(_verdict(claim, reading, test, name, _on(others, name), stand_in=True) for name in names),
     )
-
-
-def _usable(given: Sequence[Contrast]) -> list[Contrast]:
-    return [contrast for contrast in given if contrast.status == "ok"]
 
 
 def _on(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
@@ -139,24 +183,19 @@ def _verdict(
     test: str,
     dataset: str,
     given: Sequence[Contrast],
-    known: dict[str, tuple[float, float]],
     *,
     stand_in: bool = False,
     family: int = 0,
 ) -> Verdict:
-    usable = _usable(given)
-    sets = _sets(usable)
-    family = max(family, len(sets))
-    name = "/".join((claim.id, reading, test))
-    found = [_measured(chosen, name, family, known) for chosen in sets]
-    single = {id(chosen[0]): one for chosen, one in zip(sets, found, strict=True) if len(chosen) == 1}
-    judged = tuple(_judged(contrast, single.get(id(contrast))) for contrast in given)
-    against = [(chosen, one) for chosen, one in zip(sets, found, strict=True) if _outside(one.strict_hull, chosen[0])]
-    against.sort(key=lambda pair: (len(_cells(pair[0])), -_distance(pair[1].strict_hull, pair[0][0])))
-    decisive, shown = against[0] if against else ((), None)
-    status = _status(judged, bool(against))
-    over = {(one[0].ask, one[0].label): (one, made) for one, made in zip(sets, found, strict=True)}
-    lines = tuple(_line(given, key, over.get(key)) for key in dict.fromkeys((one.ask, one.label) for one in given))
+    # If a sentence speaks of each row, the mean over those that the study has can fail it, though not establish it.
+    outcome = judge([in_study(one) for one in given] if claim.every else given, family)
+    absent = all(part.status in ABSENT for one in given if not one.gate for part in one.strata)
+    status = NOT_RUN if absent else str(outcome.status)
+    decisive = _decisive(outcome) if status == CONTRADICTED else None
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    lines = _lines(asked, outcome)
+    nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
+    head = decisive or nearest
     return Verdict(
         claim,
         reading,
@@ -164,89 +203,63 @@ def _verdict(
         dataset,
         stand_in,
         status,
-        _reason(status, judged, decisive, shown),
+        _reason(status, outcome, decisive),
         lines,
-        _headline(lines, over, (decisive, shown)),
-        judged,
-        family,
-        _cells({CONTRADICTED: decisive, REPRODUCED: usable}.get(status, ())),
-        tuple(f"{one.contrast.label}, {one.contrast.place}" for one in judged if one.side in ("open", "outside")),
+        _line(head) if head else lines[0] if lines else None,
+        outcome,
+        () if stand_in else _places(claim, given),
+        _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
+        tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
         len({run for contrast in given for part in contrast.strata for run in part.runs}),
         tuple(sorted({run for contrast in given for part in contrast.strata for run in part.missing})),
-        _absent(given),
+        _absent([one for one in given if not one.gate]),
     )
 
 
-def _measured(chosen: Sequence[Contrast], name: str, family: int, known: dict[str, tuple[float, float]]) -> Intervals:
-    """The stream depends on what is measured alone, so that equal sets get equal numbers wherever they stand."""
-    label = "+".join(f"{one.ask}:{one.label}:{one.place}:{len(one.rows)}" for one in chosen)
-    strata = [Cellwise(part.values, part.resolution) for contrast in chosen for part in contrast.strata]
-    if label not in known:
-        known[label] = bootstrap_interval(strata, numpy_stream(0, f"verdict/{name}/{label}"))
-    return intervals(strata, known[label], family)
+def _decisive(outcome: Outcome) -> Weighed:
+    """The set of the fewest cells that contradicts; of several, the one that is surest."""
+    against = [one for one in outcome.tested if outcome.family * one.outside <= ERROR]
+    return min(against, key=lambda one: (len(_cells(one.contrasts)), float(one.outside)))
 
 
-def _sets(usable: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
-    """What may contradict a claim: each contrast, and the mean of those with one label, on a data set and everywhere.
-
-    If each of several numbers lay within the bounds, so would their mean. Which sets there are is fixed by the claim,
-    and by which runs are there, never by what they measured.
-    """
-    made = dict.fromkeys((number,) for number in range(len(usable)))
-    for keys in ([(one.ask, one.label, one.dataset) for one in usable], [(one.ask, one.label) for one in usable]):
-        for key in dict.fromkeys(keys):
-            made[tuple(number for number, other in enumerate(keys) if other == key)] = None
-    return [tuple(usable[number] for number in numbers) for numbers in made]
-
-
-def _judged(contrast: Contrast, found: Intervals | None) -> Judged:
-    if found is None:
-        return Judged(contrast, None, "absent")
-    low, high = found.hull
-    within = (contrast.low is None or low > contrast.low) and (contrast.high is None or high < contrast.high)
-    # A number that is only known to be no larger cannot show that something is large enough.
-    if within and not contrast.bounds_only:
-        return Judged(contrast, found, "inside")
-    return Judged(contrast, found, "outside" if _outside(found.hull, contrast) else "open")
+def _places(claim: Claim, given: Sequence[Contrast]) -> tuple[Place, ...]:
+    """The claim in each row by itself."""
+    rows: dict[tuple, list[Contrast]] = {}
+    for contrast in given:
+        for one in by_row(contrast, claim.only):
+            rows.setdefault(tuple(one.rows[0].items()), []).append(one)
+    family = sum(family_of(alike) for alike in rows.values())
+    found = []
+    for alike in rows.values():
+        gone = all(part.status in ABSENT for one in alike if not one.gate for part in one.strata)
+        status = NOT_RUN if gone else str(judge(alike, family).status)
+        found.append(Place(alike[0].place, alike[0].dataset, status))
+    return tuple(found)
 
 
-def _outside(interval: tuple[float, float], contrast: Contrast) -> bool:
-    """Does the interval lie wholly on the other side?"""
-    below = contrast.low is not None and interval[1] < contrast.low
-    above = contrast.high is not None and interval[0] > contrast.high
-    return below or (above and not contrast.bounds_only)
+def side(one: Weighed) -> str:
+    """Where a contrast lies before correction: inside, outside, open, or absent if it has no number."""
+    if one.mean is None:
+        return "absent"
+    return "inside" if one.inside <= ERROR else "outside" if one.outside <= ERROR else "open"
 
 
-def _distance(interval: tuple[float, float], contrast: Contrast) -> float:
-    """How far the interval lies beyond the bound that it fails."""
-    gaps = [contrast.low - interval[1]] if contrast.low is not None else []
-    return max(gaps + ([interval[0] - contrast.high] if contrast.high is not None else []))
+def _lines(asked: Sequence[Weighed], outcome: Outcome) -> tuple[Line, ...]:
+    """Each comparison over all of its rows; those that are larger sets stand for their parts."""
+    found: dict[tuple[int, str], Weighed] = {}
+    for one in (*asked, *outcome.tested):
+        key = (one.contrasts[0].ask, one.contrasts[0].label)
+        if key not in found or len(one.contrasts) > len(found[key].contrasts):
+            found[key] = one
+    return tuple(_line(one) for one in found.values())
 
 
-def _status(judged: Sequence[Judged], contradicted: bool) -> str:
-    if contradicted:
-        return CONTRADICTED
-    if all(part.status in ABSENT for one in judged for part in one.contrast.strata):
-        return NOT_RUN
-    return REPRODUCED if all(one.side == "inside" for one in judged) else UNDECIDED
+def _line(one: Weighed) -> Line:
+    return Line(one.contrasts[0].label, _where(one.contrasts), one.mean)
 
 
-Measured = tuple[Sequence[Contrast], Intervals | None]
-
-
-def _line(given: Sequence[Contrast], key: tuple[int, str], measured: Measured | None) -> Line:
-    chosen, found = measured or ([one for one in given if (one.ask, one.label) == key], None)
-    return Line(key[1], _where(chosen), found)
-
-
-def _headline(lines: Sequence[Line], over: Mapping[tuple[int, str], Measured], decisive: Measured) -> Line | None:
-    """The set that contradicts, or else the comparison that comes nearest to it."""
-    if decisive[1] is not None:
-        return Line(decisive[0][0].label, _where(decisive[0]), decisive[1])
-    nearest = max(over.values(), key=lambda pair: _distance(pair[1].strict_hull, pair[0][0]), default=None)
-    return (
-        lines[0] if nearest is None and lines else nearest and Line(nearest[0][0].label, _where(nearest[0]), nearest[1])
-    )
+def _title(one: Weighed) -> str:
+    return f"{one.contrasts[0].label}, {_where(one.contrasts)}"
 
 
 def _where(chosen: Sequence[Contrast]) -> str:
@@ -278,16 +291,29 @@ def _absent(given: Sequence[Contrast]) -> tuple[str, ...]:
     )
 
 
-SIDES = {"inside": "on the claimed side", "outside": "on the other side before correction", "open": "open"}
+SIDES: Mapping[str, str] = {
+    "inside": "on the claimed side",
+    "outside": "on the other side before correction",
+    "open": "open",
+}
 
 
-def _reason(status: str, judged: Sequence[Judged], decisive: Sequence[Contrast], shown: Intervals | None) -> str:
+def _reason(status: str, outcome: Outcome, decisive: Weighed | None) -> str:
     """The verdict in a sentence."""
-    if shown is not None:
-        low, high = shown.strict_hull
-        found = f"{shown.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
-        return f"{decisive[0].label}, {_where(decisive)}: {found}"
-    states = [SIDES[one.side] if one.contrast.status == "ok" else one.contrast.status for one in judged]
-    if status == NOT_RUN or not judged:
+    if decisive is not None:
+        return _numbers(decisive, outcome.family)
+    if status == NOTHING:
+        gates = [one for one in outcome.judged if one.contrasts[0].gate == "judged" and side(one) != "inside"]
+        return "not shown to be above 0: " + "; ".join(_numbers(one, 1) for one in gates if one.mean is not None)
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    states = [SIDES[side(one)] if one.mean is not None else one.contrasts[0].status for one in asked]
+    if status == NOT_RUN or not asked:
         return ", ".join(dict.fromkeys(states)) or "the study does not run AP-FL there in this reading"
-    return f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    said = f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    lacking = [_title(one) for one in outcome.judged if one.contrasts[0].gate and side(one) != "inside"]
+    return said + (f"; not shown to be above 0: {'; '.join(lacking)}" if lacking and status == OPEN else "")
+
+
+def _numbers(one: Weighed, family: int) -> str:
+    low, high = one.mean.interval(family)
+    return f"{_title(one)}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
