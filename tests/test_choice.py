@@ -12,7 +12,10 @@ from studies import tiny
 from apfl.config import load_study
 from apfl.errors import UserError
 from apfl.paper import choice
+from apfl.paper.claims import claims
+from apfl.paper.contrasts import Question, Source
 from apfl.paper.metrics import Metrics
+from apfl.paper.verdict_pages import across_readings
 from apfl.study import cells, runs
 
 READINGS = ["literal", "soft-labels", "uniform-labels"]
@@ -79,6 +82,37 @@ def test_its_seeds_are_run_in_every_reading_and_shown_in_no_table() -> None:
     for output in (*study.tables, *study.figures):
         assert all(seed in study.seeds for cell in cells(study, output) for seed in cell.seeds)
     assert {cell.reading for cell in cells(study, "selection")} == set(READINGS)
+
+
+def test_the_best_reading_is_judged_by_the_runs_of_the_reading_that_was_chosen() -> None:
+    study = study_of()
+    chosen = measured(study, lambda reading, *_: 0.6 if reading == "soft-labels" else 0.5)
+    frames, records = dict(chosen.frames), dict(chosen.records)
+    heights = dict(zip(READINGS, (0.9, 0.2, 0.8), strict=True))
+    for cell in cells(study, "table2"):
+        for run in cell.runs:
+            rows = [row(heights.get(cell.reading, 0.1), model=cell.model, test=test) for test in ("pooled", "own")]
+            frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    source = Source.of(study, Metrics(frames, records))
+    assert source.readings()[:2] == ("literal", choice.BEST)
+    claim = next(claim for claim in claims() if claim.id == "above-every-baseline")
+    place = {"dataset": "digits", "clients": "3", "alpha": "0.1"}
+    found = source.series(Question(claim, choice.BEST, "pooled"), claim.asks[0], "AP-FL", place)
+    assert found.values == pytest.approx(100 * heights["soft-labels"])
+
+
+def test_a_claim_says_in_which_readings_it_holds() -> None:
+    def verdict(reading, status):
+        return {"primary": True, "reading": reading, "status": status}
+
+    def said(*states):
+        return across_readings({"verdicts": [verdict(name, state) for name, state in zip("abc", states, strict=True)]})
+
+    assert said("open", "open", "not run") == "Of 2 readings reproduced in no reading; contradicted in no reading."
+    assert said("reproduced", "open", "contradicted") == (
+        "Of 3 readings reproduced in some: a; contradicted in some: c."
+    )
+    assert said(*["contradicted"] * 3) == "Of 3 readings reproduced in no reading; contradicted in every reading."
 
 
 def test_a_choice_needs_seeds_of_its_own_and_validation_images() -> None:

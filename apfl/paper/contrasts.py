@@ -14,6 +14,7 @@ import numpy as np
 
 from apfl.data.setting import parse_setting
 from apfl.paper import published
+from apfl.paper.choice import BEST, best_readings
 from apfl.paper.claims import ALL, ANY, Ask, Claim, Row
 from apfl.paper.measures import MEASURES, Series, chosen, mean, weighted, worst
 from apfl.paper.metrics import Metrics
@@ -87,12 +88,13 @@ class Question:
 @dataclass(frozen=True)
 class Source:
     """A study with what its runs measured; ``found`` are its cells by output and data set, with what tells them
-    apart."""
+    apart, ``best`` the readings chosen on validation images, by data set and test."""
 
     study: Study
     metrics: Metrics
     found: Mapping[str, Mapping[str, Sequence[tuple[Mapping[str, str], Cell]]]]
     known: dict[tuple, Series] = field(default_factory=dict)
+    best: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, metrics: Metrics) -> Source:
@@ -101,22 +103,24 @@ class Source:
         for output in there:
             for cell in cells(study, output):
                 found[output].setdefault(cell.dataset, []).append((_facts(study, cell), cell))
-        return cls(study, metrics, found)
+        return cls(study, metrics, found, best=best_readings(study, metrics))
 
     def facts(self, output: str) -> list[Mapping[str, str]]:
         """What tells the cells of an output apart."""
         return [facts for ours in self.found.get(output, {}).values() for facts, _ in ours]
 
     def readings(self) -> tuple[str, ...]:
-        """The literal one, those of the study, and the method that is a reading."""
+        """The literal one, the best one where it is chosen, those of the study, and the method that is a reading."""
         methods = (name for name, entry in self.study.methods.items() if entry.card.module == FEEDBACK)
-        return tuple(dict.fromkeys(("literal", *self.study.apfl["readings"], *methods)))
+        chosen = (BEST,) if "selection" in self.study.apfl else ()
+        return tuple(dict.fromkeys(("literal", *chosen, *self.study.apfl["readings"], *methods)))
 
     def runs(self, claim: Claim, reading: str) -> bool:
         """Does the study run AP-FL in this reading for the claim's output?"""
         title = self.study.methods[reading].title if reading in self.study.methods else ""
         there = self.facts(claim.output)
-        return any(facts["title"] == title if title else facts["reading"] == reading for facts in there)
+        wanted = {*self.best.values()} if reading == BEST else {reading}
+        return any(facts["title"] == title if title else facts["reading"] in wanted for facts in there)
 
     def schedules(self, claim: Claim, reading: str) -> tuple[str, ...]:
         """The columns of AP-FL where it is run on several schedules; one empty name elsewhere."""
@@ -149,11 +153,17 @@ class Source:
 
     def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
         wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
-        wanted |= self._named(asked.claim, asked.reading, name, row)
+        wanted |= self._named(asked.claim, self._reading(asked, row), name, row)
         if asked.schedule and name == "AP-FL":
             wanted |= {"title": asked.schedule}
         there = self.found.get(asked.claim.output, {}).get(row["dataset"], ())
         return [cell for facts, cell in there if wanted.items() <= facts.items()]
+
+    def _reading(self, asked: Question, row: Row) -> str:
+        """The reading that is asked in a row: the best one is another on each data set."""
+        if asked.reading != BEST:
+            return asked.reading
+        return self.best.get((row["dataset"], "pooled" if asked.test == "pooled" else "own"), BEST)
 
     def _classes(self, dataset: str) -> int:
         from apfl.config import CLASSES

@@ -131,7 +131,7 @@ class Imagined(Source):
 
     @classmethod
     def of(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
-        return cls(source.study, source.metrics, source.found, source.known, pairing, trials, spread)
+        return cls(source.study, source.metrics, source.found, source.known, source.best, pairing, trials, spread)
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
         found = super().series(asked, ask, column, row)

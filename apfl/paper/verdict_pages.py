@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.artifacts import write_json, write_text
+from apfl.paper.choice import BEST
 from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
 from apfl.paper.intervals import LEVEL, Mean
 from apfl.paper.labels import TEST_LABELS, dataset_label
@@ -209,6 +210,22 @@ def left_out(claim: Document) -> list[str]:
     return list(dict.fromkeys(gone))
 
 
+def across_readings(claim: Document) -> str:
+    """In which of the readings that were run the claim is reproduced on its first test, and in which contradicted; the
+    best reading is one of them, and is not counted twice."""
+    ran = {
+        one["reading"]: one["status"]
+        for one in claim["verdicts"]
+        if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST
+    }
+    found = []
+    for status in (REPRODUCED, CONTRADICTED):
+        names = [reading for reading, there in ran.items() if there == status]
+        which = f"some: {', '.join(names)}" if len(names) < len(ran) else "every reading"
+        found.append(f"{status} in {which if names else 'no reading'}")
+    return f"Of {len(ran)} readings {'; '.join(found)}." if ran else ""
+
+
 def commands(claim: Document) -> list[str]:
     return list(dict.fromkeys(text for one in claim["verdicts"] for text in one["commands"]))
 
@@ -300,7 +317,8 @@ def _markdown_claim(claim: Document) -> Iterator[str]:
     yield f"Source: {source_of(claim)}"
     if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
         yield "\n".join(_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines))
-    notes = [f"decided by {text}" for text in decisions(claim)]
+    notes = [text] if (text := across_readings(claim)) else []
+    notes += [f"decided by {text}" for text in decisions(claim)]
     notes += [f"not run in readings: {', '.join(left_out(claim))}"] if left_out(claim) else []
     notes += [f"missing: {text}" for text in missing(claim)]
     notes += [f"to run: `{text}`" for text in commands(claim)]
