@@ -37,12 +37,12 @@ NO_RESULTS = frozenset({
 })  # fmt: skip
 """What decides no number: modules, whose own imports are not followed, and names at the top of modules."""
 WORDS: Mapping[str, int] = {
-    "print": 0, "require": 1, "Diverged": 0, "ImportError": 0, "KeyError": 0, "NotImplementedError": 0,
+    "require": 1, "Diverged": 0, "ImportError": 0, "KeyError": 0, "NotImplementedError": 0,
     "RuntimeError": 0, "TypeError": 0, "UserError": 0, "ValueError": 0,
 }  # fmt: skip
 """Calls that say something to people, and how many of their arguments count nevertheless."""
 MANNERS = {"end", "flush", "message", "sep"}
-"""Keywords of such calls; with others, such as `print`'s ``file``, all arguments count."""
+"""Keywords of such calls, and of `print`; with others, such as ``file``, all arguments count."""
 LOGGED = {"critical", "debug", "error", "exception", "info", "log", "warn", "warning"}
 
 
@@ -129,7 +129,7 @@ def _fingerprint(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
     if not path.is_file():
         raise UserError(f"{path}: no such module")
     counted = [part for part in parse(path).body if f"{module}.{_name(part)}" not in NO_RESULTS]
-    tree = ast.Module(counted, [])
+    tree = ast.Module(body=counted, type_ignores=[])
     code: list[str] = []
     _write(tree, code)
     return hashlib.sha256("\n".join(code).encode()).hexdigest(), tuple(sorted(set(_project_imports(tree, root))))
@@ -205,14 +205,14 @@ def _fields(kind: type[ast.AST]) -> list[str]:
 
 def _without_type(node: ast.AnnAssign, owner: type | None) -> ast.AST:
     """``x: int = 1`` as ``x = 1``, but not in a class: there it makes a field, of that type."""
-    return node if owner is ast.ClassDef else ast.Assign([node.target], node.value)
+    return node if owner is ast.ClassDef else ast.Assign(targets=[node.target], value=node.value)
 
 
 def _without_words(node: ast.Call, owner: type | None) -> ast.AST:
     name = node.func.id if isinstance(node.func, ast.Name) else None
     if name not in WORDS or not {keyword.arg for keyword in node.keywords} <= MANNERS:
         return node
-    return ast.Call(node.func, node.args[: WORDS[name]], [])
+    return ast.Call(func=node.func, args=node.args[: WORDS[name]], keywords=[])
 
 
 def _joined(node: ast.JoinedStr, owner: type | None) -> ast.AST:
@@ -220,9 +220,10 @@ def _joined(node: ast.JoinedStr, owner: type | None) -> ast.AST:
     values: list[ast.expr] = []
     for value in node.values:
         if values and isinstance(value, ast.Constant) and isinstance(values[-1], ast.Constant):
-            value = ast.Constant(values.pop().value + value.value)
+            value = ast.Constant(value=values.pop().value + value.value)
         values.append(value)
-    return ast.JoinedStr([value for value in values if not (isinstance(value, ast.Constant) and value.value == "")])
+    kept = [value for value in values if not (isinstance(value, ast.Constant) and value.value == "")]
+    return ast.JoinedStr(values=kept)
 
 
 def _is_said(node: ast.Expr, owner: type | None) -> bool:

@@ -2,7 +2,7 @@
 
 So a workflow with hundreds of jobs is planned in a second, and a method that needs a package nobody has installed can
 still be listed. `card` reads a method's title, stage and hyper-parameters from ``baselines/{module}.py``; `code_digest`
-says whether the code that a stage runs has changed in more than its comments.
+(`apfl.code`) says whether the code that a stage runs has changed in what decides results.
 """
 
 from __future__ import annotations

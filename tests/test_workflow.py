@@ -184,6 +184,10 @@ def test_editing_one_method_runs_that_method_again_and_editing_its_words_runs_no
         assert finished.plan() == {"personalize": 1} | PAPER
     with finished.edited("baselines/local.py", "Local training: each client", "# No code.\nEach client, by itself,"):
         assert finished.plan() == {}
+    with finished.edited("baselines/local.py", '"Local"', '"Local training"'):
+        assert finished.plan() == PAPER
+    with finished.edited("apfl/stages/pictures.py", "dpi=110", "dpi=220"):
+        assert finished.plan() == {}
     with finished.edited("apfl/training.py", "import math", "import math\n\nANSWER = 42"):
         assert finished.plan() == {"federate": 2, "memorize": 1, "personalize": 2} | PAPER
 

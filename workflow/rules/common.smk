@@ -43,6 +43,11 @@ def code(*modules, files=()):
         refuse(error)
 
 
+def shown_code(*modules, files=()):
+    """The code of what shows results, and the titles of methods, which head columns and decide no run."""
+    return "\n".join([code(*modules, files=files), *(method.title for method in STUDY.methods.values())])
+
+
 def refuse(error):
     """End with one line and status 2, as the command line does."""
     print(f"apfl: error: {error}", file=sys.stderr)

@@ -30,7 +30,7 @@ rule claims:
         "../../environment.yml"
     threads: 1
     params:
-        code=code(
+        code=shown_code(
             "apfl.paper.verdict_pages", "apfl.paper.beside", files=("apfl/paper/claims.yaml", "apfl/paper/published")
         ),
     shell:
