@@ -36,7 +36,7 @@ def claims(
     """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
     Markdown.
 
-    Beside the verdicts go the ranks of the methods, the ceilings of the friends, and the paper against itself. Runs
+    Beside the verdicts go the ranks of the methods, the choice of the reading, and the teachers of the friends. Runs
     that are missing are named with the command that makes them; they never stop this command, with --partial or
     without, but what is judged before they are there is interim.
     """

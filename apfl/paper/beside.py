@@ -1,4 +1,4 @@
-"""What stands beside the verdicts: ranks of the methods, teachers of the friends, and the paper against itself."""
+"""What stands beside the verdicts: ranks of the methods, the choice of the reading, and teachers of the friends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apfl.paper import choice, ranks_picture, selfcheck, teachers
+from apfl.paper import choice, ranks_picture, teachers
 from apfl.paper.metrics import Metrics, collect
 from apfl.study import cells
 
@@ -26,8 +26,6 @@ FILES = (
     "teachers.md",
     "controls.csv",
     "controls.md",
-    "paper.csv",
-    "paper.md",
 )
 """What `write` makes."""
 
@@ -44,7 +42,6 @@ def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
         *ranks_picture.write(cells(study, "table2"), metrics, folder),
         *choice.write(study, metrics, folder),
         *teachers.write(study, metrics, folder),
-        *selfcheck.write(folder),
     ]
 
 
@@ -53,4 +50,3 @@ def sections(study: Study, metrics: Metrics) -> Iterator[Section]:
     yield ranks_picture.section(cells(study, "table2"), metrics)
     yield from choice.sections(study, metrics)
     yield from teachers.sections(study, metrics)
-    yield selfcheck.section()

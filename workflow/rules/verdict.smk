@@ -3,13 +3,13 @@
 from apfl.paper.claims import claims as paper_claims
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# Ranks of the methods, the choice of the reading, teachers of the friends, the paper against itself: apfl.paper.beside.
+# Ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.beside.
 BESIDE = expand(
     "results/{{study}}/verdict/{name}",
     name=[
         *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
         *("readings.csv", "readings.md", "teachers.csv", "teachers.md"),
-        *("controls.csv", "controls.md", "paper.csv", "paper.md"),
+        *("controls.csv", "controls.md"),
     ],
 )
 # The study's tables and figures that claims are about, those whose readings have teachers, and what readings are chosen by.
