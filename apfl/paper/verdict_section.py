@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from apfl.paper.family import NOT_RUN
 from apfl.paper.page import Section
 from apfl.paper.render import environment
@@ -22,14 +24,11 @@ from apfl.paper.verdict_pages import (
 )
 
 
-def section(made: Document) -> Section:
-    """The verdicts as a section of the report; ``made`` is claims.json."""
+def section(made: Document, picture: str = "", caption: str = "") -> Section:
+    """The verdicts as a section of the report; ``made`` is claims.json, ``picture`` the forest plot as SVG."""
     parts = [(title, [_claim(one) for one in claims]) for title, claims in by_source(made)]
-    body = (
-        environment()
-        .get_template("verdicts.html.j2")
-        .render(made=made, parts=parts, heads=HEADS, lines=summary_lines(made), introduction=INTRODUCTION)
-    )
+    values = {"made": made, "parts": parts, "heads": HEADS, "lines": summary_lines(made), "introduction": INTRODUCTION}
+    body = environment().get_template("verdicts.html.j2").render(**values, picture=Markup(picture), caption=caption)
     return Section("verdicts", "Verdicts", body)
 
 
