@@ -16,7 +16,8 @@ from apfl.paper.choice import BEST
 from apfl.paper.claims import claims, parse
 from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED
 from apfl.paper.figures import encode
-from apfl.paper.forest_picture import EDGES, FILLS, LEFT, RIGHT, SIGNS, draw, inline, write
+from apfl.paper.forest_look import EDGES, FILLS, SIGNS
+from apfl.paper.forest_picture import LAYOUTS, draw, inline, write
 from apfl.paper.power import printed
 from apfl.paper.verdicts import findings
 from apfl.study import cells
@@ -119,6 +120,7 @@ def test_what_the_paper_prints_is_the_mean_over_the_same_rows(judged) -> None:
     assert points[""].printed == pytest.approx((lead("cifar10") + lead("cifar100")) / 2)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize(
     ("bounds", "inside", "outside"),
     [
@@ -128,17 +130,16 @@ def test_what_the_paper_prints_is_the_mean_over_the_same_rows(judged) -> None:
         ({"above": 5.2, "below": 9.8}, (5.3, 9.7), (5.1, 9.9)),
     ],
 )
-def test_the_side_that_is_claimed_is_shaded(judged, bounds, inside, outside) -> None:
+def test_the_side_that_is_claimed_is_shaded(judged, bounds, inside, outside, layout) -> None:
     ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all"} | bounds
     study, metrics, found = judged(asks=[ask])
     made = forest.points(study, metrics, found)
     reach = forest.limit(made, made[0].unit)
-    boxes = patches(draw(made, "small", 3), "claimed")
+    boxes = patches(draw(made, "small", 3, layout), "claimed")
     assert len(boxes) == len(made)
+    middle, half = (layout.left + layout.right) / 2, (layout.right - layout.left) / 2
     for box in boxes.values():
-        left, right = (
-            reach * (2 * (x - LEFT) / (RIGHT - LEFT) - 1) for x in (box.get_x(), box.get_x() + box.get_width())
-        )
+        left, right = (reach * (x - middle) / half for x in (box.get_x(), box.get_x() + box.get_width()))
         assert all(left < value < right for value in inside)
         assert not any(left < value < right for value in outside)
 
@@ -200,7 +201,7 @@ def test_the_same_verdicts_give_the_same_bytes(judged, tmp_path: Path) -> None:
     first, second = (write(study, metrics, found, tmp_path / name) for name in ("a", "b"))
     assert [path.name for path in first] == ["forest.csv", "forest.svg", "forest.pdf", "forest.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    picture = inline(study, metrics, found)
-    assert picture.startswith("<svg role=") and not re.search(r'id="(?!forest-)', picture)
+    for name, picture in inline(study, metrics, found).items():
+        assert picture.startswith("<svg role=") and not re.search(f'id="(?!{name}-)', picture)
     made = forest.points(study, metrics, found)
     assert encode(draw(made, "small", 3), "png") == (tmp_path / "a" / "forest.png").read_bytes()

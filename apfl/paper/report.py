@@ -88,8 +88,8 @@ def sections(material: Material) -> Iterator[Section]:
     study = material.study
     judged = verdicts.findings(study, material.metrics)
     made = verdict_pages.document(study, material.file, judged)
-    picture = forest_picture.inline(study, material.metrics, judged)
-    yield verdict_section.section(made, picture, forest_picture.CAPTION)
+    drawn = forest_picture.inline(study, material.metrics, judged)
+    yield verdict_section.section(made, drawn, forest_picture.CAPTION)
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)
