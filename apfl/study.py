@@ -230,7 +230,7 @@ def _on_schedules(study: Study, section: Section, axis: str, field: str, levels:
         for level in levels:
             for entry in section["entries"]:
                 when = timed(study.schedules, entry["schedule"], **{field: level})
-                when = replace(when, server_speed=float(section.get("server_speed", 1.0)))
+                when = replace(when, server_speed=float(section.get("server_speed", 10.0)))
                 cell, chains = _request(study, "", dataset, setting, entry["method"],
                                         {"alpha": section["alpha"], axis: float(level)},
                                         rounds=section.get("rounds", ()), timing=when)  # fmt: skip

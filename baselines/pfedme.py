@@ -14,7 +14,8 @@ As in the official code (github.com/CharlieDinh/pFedMe), theta begins at the dow
 step to the next; its gradient has a further term mu theta; the server's mean is by samples (plain in the paper); and a
 client's personalized model is its last theta, before the server's mean. That program means to evaluate this theta too,
 but overwrites it by the client's w first: what it prints is the accuracy of w, here the role ``local``. A dropout
-client takes the local steps of one round from the last global w for its theta.
+client takes the local steps of one round from the last global w for its theta. A warm theta needs its K steps to keep
+up with w: where the optimiser moves w further in a step than theta follows, the gradient points back.
 
 With ``warm: false`` theta begins at w in each local step, and the personalized model of all clients is theta(w) of the
 last global w, by K exact gradient steps on all of the training data. ``{warm: false, mu: 0.0, weights: uniform}`` is
@@ -152,10 +153,8 @@ class PFedMe(Method):
         shared = state["global"]
         own = {int(client): theta for client, theta in state.get("clients", {}).items() if problem.size(int(client))}
         rest = [client for client in problem.clients if client not in own]
-        return {
-            "global": shared,
-            "personalized": own | {client: self.theta(problem, client, shared) for client in rest},
-        }
+        made = {client: self.theta(problem, client, shared) for client in rest}
+        return {"global": shared, "local": dict(latest), "personalized": own | made}
 
     def theta(self, problem: Problem, client: int, shared: Params) -> Params:
         """The personalized model of a client that takes no part in the rounds, or of any client if none is kept."""

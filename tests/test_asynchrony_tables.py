@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from paper_runs import both, cell, write_run
@@ -15,7 +16,7 @@ from apfl.asynchronous import run_clock
 from apfl.clock import Schedule, plan, speed_factor
 from apfl.errors import UserError
 from apfl.federation import load_method
-from apfl.paper import asynchrony, courses, figures, render, virtual
+from apfl.paper import asynchrony, courses, figures, measures, render, virtual
 from apfl.paper.check import holes
 from apfl.paper.metrics import collect
 from apfl.schedules import Timing
@@ -153,12 +154,12 @@ def test_a_method_seen_after_few_rounds_is_credited_with_no_earlier_one_even_if_
 CYCLES = {"server": 3.0, "clients": {"0": 1.0, "1": 2.0, "2": 0.5}}
 
 
-def derived_cell(results, cycles=CYCLES):
+def derived_cell(results, cycles=CYCLES, accuracy=0.9):
     """AP-FL on the asynchronous run of `the_study`, evaluated after rounds 2 and 4; the generator has 500 kB."""
     on = on_schedule("AP-FL", "fedasync", ASYNC, method="apfl")
     made = replace(on, origins=the_study(results)[1].runs, rounds=(2, 4))
     for run in made.runs:
-        write_rounds(results, run, [None, 0.9, None, 0.9], module="apfl")
+        write_rounds(results, run, [None, accuracy, None, accuracy], module="apfl")
         path, cost = results / run / "run.json", {"cycles": {"2": cycles, "4": cycles}} if cycles else {}
         write_json(path, read_json(path) | {"generator_bytes": 500_000} | cost)
     return made
@@ -181,6 +182,19 @@ def test_personalised_models_are_there_when_the_server_and_then_the_slowest_clie
     assert any(f"({server:.1f} in the last round, at {speed:g} times the pace" in note for note in table.notes)
     federated = table.rows[table.rows["column"] == "FedAsync"].iloc[0]
     assert federated["time_mean"] == 8.0 and federated[["server_time", "client_time"]].isna().all()
+
+
+@pytest.mark.parametrize(("accuracy", "ended"), [(0.9, 6), (0.3, 20)])
+def test_time_saved_counts_what_personalising_takes_whether_the_target_is_reached_or_not(
+    tmp_path, monkeypatch, accuracy, ended
+) -> None:
+    cells = [*the_study(tmp_path), derived_cell(tmp_path, accuracy=accuracy)]
+    monkeypatch.setattr("apfl.study.cells", lambda study, output: cells)
+    study = SimpleNamespace(tables={"convergence": {"target": 0.75}})
+    found = measures.saving(study, metrics_of(tmp_path, cells), cells[2], "pooled", "non_dropout")
+    # The reference reaches 0.6 at 15 and at 10; round 2 ended at 6, the last at 20; personalising takes 10 and then 6.
+    assert found.values.tolist() == pytest.approx([100 * (1 - (ended + 10 + 6) / other) for other in (15, 10)])
+    assert found.bounds.tolist() == [accuracy < 0.6] * 2
 
 
 def test_a_drawn_schedule_charges_its_mean_each_client_its_speed_and_one_download(tmp_path) -> None:

@@ -19,7 +19,7 @@ def test_every_file_is_written_and_every_section_there_before_anything_is_run(tm
     assert sorted(path.name for path in paths) == sorted(beside.FILES)
     assert all(path.stat().st_size for path in paths)
     parts = list(beside.sections(study, metrics))
-    assert [part.identifier for part in parts] == ["ranks", "teachers", "paper-check"]
+    assert [part.identifier for part in parts] == ["ranks", "teachers"]
     assert "Not run" in parts[1].body
     assert all(f'id="{part.identifier}"' in part.body for part in parts)
 

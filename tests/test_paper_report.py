@@ -148,7 +148,7 @@ def buttons(page: str) -> list[tuple[int, str]]:
 def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(whole):
     _, page = whole
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
-        "verdicts", "table1", "table2", "figure4", "ranks", "paper-check", "partitions", "cost", "provenance",
+        "verdicts", "table1", "table2", "figure4", "ranks", "partitions", "cost", "provenance",
     ]  # fmt: skip
     assert page.count('<svg role="img"') == 3
     ids = re.findall(r'\bid="([^"]+)"', page)

@@ -247,7 +247,7 @@ def test_a_distillation_in_feddf() -> None:
     teachers = [{name: (2 + k) * value for name, value in problem.start.items()} for k in range(3)]
     steps, rate = 12, 0.02
     images = problem.images.batch(torch.arange(len(problem.images.labels))).images
-    method = FedDF(steps=steps, batch_size=len(images), learning_rate=rate, validation=0.0, keep_start=False)
+    method = FedDF(steps=steps, batch_size=len(images), learning_rate=rate, keep_start=False)
     found = method.distilled(problem, problem.start, teachers, round=1)
     with torch.no_grad():
         target = sum(module(problem, teacher)(images) for teacher in teachers).div(3).softmax(1)

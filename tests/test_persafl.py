@@ -200,7 +200,7 @@ def test_hyper_parameters_out_of_range_are_refused(change) -> None:
 def test_asynchronously_each_update_is_added_when_it_arrives_undiscounted() -> None:
     problem, beta = tiny_problem(sizes=(10, 10), rounds=1), 0.5
     trace = ((0, 0.0, 1.0), (1, 0.0, 2.0))
-    schedule = Schedule(latency="trace", trace=trace, merge="delta")
+    schedule = Schedule(latency="trace", trace=trace, merge="delta", mixing=1.0)
     method = load_method("persafl", {"beta": beta})
     *_, now = run_clock(method, problem, schedule, plan(schedule, (0, 1), 1, 0))
     expected = problem.start

@@ -126,6 +126,7 @@ def test_twenty_local_steps_are_the_programs_arithmetic_written_out(warm) -> Non
         assert torch.allclose(vector(now.latest[client]), w, rtol=0, atol=1e-6)
         assert (vector(now.latest[client]) - other[client]).abs().max() > 0.01
         assert torch.allclose(vector(models[client]), theta, rtol=0, atol=1e-6) == warm
+    assert all(equal(method.client_models(now.state, problem, now.latest)["local"][k], now.latest[k]) for k in (0, 1))
     mean = sum(vector(now.latest[client]) for client in (0, 1)) / 2
     assert torch.allclose(vector(now.state["global"]), mean, rtol=0, atol=1e-6)
 

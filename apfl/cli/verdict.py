@@ -35,9 +35,9 @@ def claims(
     """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
     Markdown.
 
-    Beside the verdicts go a picture of them, the ranks of the methods, the teachers of the friends, and the paper
-    against itself. Runs that are missing are named with the command that makes them; they never stop this command,
-    with --partial or without, but what is judged before they are there is interim.
+    Beside the verdicts go a picture of them, the ranks of the methods, the choice of the reading, and the teachers of
+    the friends. Runs that are missing are named with the command that makes them; they never stop this command, with
+    --partial or without, but what is judged before they are there is interim.
     """
     from apfl.paper.claims_page import page as claims_page
 

@@ -1,4 +1,4 @@
-"""What stands beside the verdicts: their picture, ranks of methods, teachers of friends, the paper against itself."""
+"""What stands beside the verdicts: their picture, ranks of the methods, the choice of the reading, teachers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apfl.paper import choice, forest_picture, ranks_picture, selfcheck, teachers
+from apfl.paper import choice, forest_picture, ranks_picture, teachers
 from apfl.paper.contrasts import AXES
 from apfl.paper.metrics import Metrics, collect
 from apfl.study import cells
@@ -29,8 +29,6 @@ FILES = (
     "teachers.md",
     "controls.csv",
     "controls.md",
-    "paper.csv",
-    "paper.md",
 )
 """What `write` makes."""
 
@@ -49,7 +47,6 @@ def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: P
         *ranks_picture.write(cells(study, "table2"), metrics, folder),
         *choice.write(study, metrics, folder),
         *teachers.write(study, metrics, folder),
-        *selfcheck.write(folder),
     ]
 
 
@@ -58,4 +55,3 @@ def sections(study: Study, metrics: Metrics) -> Iterator[Section]:
     yield ranks_picture.section(cells(study, "table2"), metrics)
     yield from choice.sections(study, metrics)
     yield from teachers.sections(study, metrics)
-    yield selfcheck.section()

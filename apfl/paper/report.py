@@ -23,7 +23,6 @@ from apfl.paper import (
     forest_picture,
     gallery,
     ranks_picture,
-    selfcheck,
     tables,
     teachers,
     verdict_pages,
@@ -100,7 +99,6 @@ def sections(material: Material) -> Iterator[Section]:
         yield ranks_picture.section(material.cells["table2"], material.metrics)
     yield from choice.sections(study, material.metrics)
     yield from teachers.sections(study, material.metrics)
-    yield selfcheck.section()
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if pictures := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=pictures)

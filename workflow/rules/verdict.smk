@@ -3,14 +3,14 @@
 from apfl.paper.claims import claims as paper_claims
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends, the paper against itself: apfl.paper.beside.
+# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.beside.
 BESIDE = expand(
     "results/{{study}}/verdict/{name}",
     name=[
         *("forest.csv", "forest.svg", "forest.pdf", "forest.png"),
         *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
         *("readings.csv", "readings.md", "teachers.csv", "teachers.md"),
-        *("controls.csv", "controls.md", "paper.csv", "paper.md"),
+        *("controls.csv", "controls.md"),
     ],
 )
 # The study's tables and figures that claims are about, those whose readings have teachers, and what readings are chosen by.
