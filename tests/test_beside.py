@@ -8,13 +8,14 @@ from studies import tiny
 
 from apfl.config import load_study
 from apfl.paper import beside, choice, teachers
+from apfl.paper.verdicts import findings
 from apfl.registry import ROOT
 
 
 def test_every_file_is_written_and_every_section_there_before_anything_is_run(tmp_path):
     study = load_study(tiny())
     metrics = beside.gather(study, tmp_path / "results")
-    paths = beside.write(study, metrics, tmp_path)
+    paths = beside.write(study, metrics, findings(study, metrics), tmp_path)
     assert sorted(path.name for path in paths) == sorted(beside.FILES)
     assert all(path.stat().st_size for path in paths)
     parts = list(beside.sections(study, metrics))

@@ -12,7 +12,6 @@ from apfl.errors import UserError
 
 if TYPE_CHECKING:
     from apfl.config import Study
-    from apfl.paper.metrics import Metrics
 
 StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
 Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
@@ -36,9 +35,9 @@ def claims(
     """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
     Markdown.
 
-    Beside the verdicts go the ranks of the methods, the choice of the reading, and the teachers of the friends. Runs
-    that are missing are named with the command that makes them; they never stop this command, with --partial or
-    without, but what is judged before they are there is interim.
+    Beside the verdicts go a picture of them, the ranks of the methods, the choice of the reading, and the teachers of
+    the friends. Runs that are missing are named with the command that makes them; they never stop this command, with
+    --partial or without, but what is judged before they are there is interim.
     """
     from apfl.paper.claims_page import page as claims_page
 
@@ -53,9 +52,11 @@ def claims(
     from apfl.paper.verdicts import findings
 
     loaded = load_study(study)
-    made = document(loaded, study, findings(loaded, judged_metrics(loaded, results)))
+    metrics = beside.gather(loaded, results)
+    judged = findings(loaded, metrics)
+    made = document(loaded, study, judged)
     folder = out or verdict_folder(results, loaded)
-    for path in (*write(made, folder), *beside.write(loaded, beside.gather(loaded, results), folder)):
+    for path in (*write(made, folder), *beside.write(loaded, metrics, judged, folder)):
         print(path)
     for line in (*summary_lines(made), *(power_lines(made) if power else ())):
         print(line)
@@ -64,14 +65,3 @@ def claims(
 def verdict_folder(results: Path, study: Study) -> Path:
     """Where all that judges the study goes."""
     return results / study.name / "verdict"
-
-
-def judged_metrics(study: Study, results: Path) -> Metrics:
-    """What there is of the runs behind every output that a claim is about."""
-    from apfl.paper.contrasts import AXES
-    from apfl.paper.metrics import collect
-    from apfl.study import cells
-
-    outputs = (name for name in (*AXES, "selection") if cells(study, name))
-    runs = [run for name in outputs for cell in cells(study, name) for run in (*cell.runs, *cell.origins)]
-    return collect(results, runs, partial=True)

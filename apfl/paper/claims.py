@@ -49,6 +49,7 @@ _CLAIM = {
     "required": ["id", "sentence", "source", "where", "output", "tests", "readings", "rows", "asks", "why"],
     "properties": {
         "id": {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
+        "title": _TEXT,
         "sentence": _TEXT,
         "source": {"enum": ["paper", "summary"]},
         "where": _TEXT,
@@ -98,7 +99,8 @@ class Ask:
 @dataclass(frozen=True)
 class Claim:
     """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
-    where the source names none; ``every``: does the sentence speak of each row?; ``readings`` is empty for all."""
+    where the source names none; ``every``: does the sentence speak of each row?; ``readings`` is empty for all;
+    ``title`` is what pictures show."""
 
     id: str
     sentence: str
@@ -112,6 +114,7 @@ class Claim:
     only: Row
     asks: tuple[Ask, ...]
     every: bool = False
+    title: str = ""
 
     def is_asked_of(self, reading: str) -> bool:
         return not self.readings or reading in self.readings
@@ -150,6 +153,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         rows=tuple({**row, **only} for row in rows if row not in left_out),
         only=only,
         every=entry.get("every", False),
+        title=entry.get("title", entry["id"].replace("-", " ")),
         asks=tuple(
             Ask(**{key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()})
             for ask in entry["asks"]

@@ -20,6 +20,7 @@ from apfl.paper import (
     choice,
     cost,
     figures,
+    forest_picture,
     gallery,
     ranks_picture,
     tables,
@@ -85,7 +86,9 @@ def sections(material: Material) -> Iterator[Section]:
     """Every part of the page, in its order."""
     study = material.study
     judged = verdicts.findings(study, material.metrics)
-    yield verdict_section.section(verdict_pages.document(study, material.file, judged))
+    made = verdict_pages.document(study, material.file, judged)
+    drawn = forest_picture.inline(study, material.metrics, judged)
+    yield verdict_section.section(made, drawn, forest_picture.CAPTION)
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)

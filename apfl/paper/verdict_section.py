@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
 from apfl.paper.family import NOT_RUN
 from apfl.paper.page import Section
 from apfl.paper.render import environment
@@ -22,14 +26,12 @@ from apfl.paper.verdict_pages import (
 )
 
 
-def section(made: Document) -> Section:
-    """The verdicts as a section of the report; ``made`` is claims.json."""
+def section(made: Document, pictures: Mapping[str, str] | None = None, caption: str = "") -> Section:
+    """The verdicts as a section of the report; ``made`` is claims.json, ``pictures`` the forest plot by its layout."""
     parts = [(title, [_claim(one) for one in claims]) for title, claims in by_source(made)]
-    body = (
-        environment()
-        .get_template("verdicts.html.j2")
-        .render(made=made, parts=parts, heads=HEADS, lines=summary_lines(made), introduction=INTRODUCTION)
-    )
+    values = {"made": made, "parts": parts, "heads": HEADS, "lines": summary_lines(made), "introduction": INTRODUCTION}
+    drawn = {"pictures": {name: Markup(svg) for name, svg in (pictures or {}).items()}, "caption": caption}
+    body = environment().get_template("verdicts.html.j2").render(**values, **drawn)
     return Section("verdicts", "Verdicts", body)
 
 

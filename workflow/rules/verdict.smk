@@ -3,10 +3,11 @@
 from apfl.paper.claims import claims as paper_claims
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# Ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.beside.
+# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.beside.
 BESIDE = expand(
     "results/{{study}}/verdict/{name}",
     name=[
+        *("forest.csv", "forest.svg", "forest.pdf", "forest.png"),
         *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
         *("readings.csv", "readings.md", "teachers.csv", "teachers.md"),
         *("controls.csv", "controls.md"),
