@@ -15,10 +15,9 @@ from paper_runs import both, row, write_run
 from apfl.config import load_study
 from apfl.errors import UserError
 from apfl.paper import beside, published
-from apfl.paper.family import STATUSES
-from apfl.paper.intervals import ERROR, Cellwise, interval, mean
 from apfl.paper.claims import FILE, claims, parse
 from apfl.paper.claims_page import page
+from apfl.paper.intervals import ERROR, Cellwise, interval, mean
 from apfl.paper.metrics import collect
 from apfl.paper.verdict_pages import document, markdown, write
 from apfl.paper.verdict_section import section
