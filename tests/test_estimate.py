@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from apfl.errors import UserError
 from apfl.estimate import Estimate, Pricing, corrected, estimate
 from apfl.federation import load_method
 from apfl.plan import job_unit
-from apfl.statuspage import forecast
+from apfl.statuspage import forecast, hours
 from apfl.study import asked, job_counts, load_study, runs
 from apfl.training import TrainingConfig
 
@@ -150,7 +149,7 @@ def test_what_fails_is_named_and_the_rest_is_estimated(
     assert "not in it: 2 runs of scaffold (not on random images)" in lines and "the GPU" in lines
     assert "not in it: 2 runs of local on digits (a foreign program, or a data set of unknown size)" in lines
     total = 10 * priced + 2 * found.jobs
-    assert f"on this machine: at least {math.ceil(total / 4 / 60 - 0.5)} min with 4 cores" in lines
+    assert f"on this machine: at least {hours(total / 4)} with 4 cores" in lines
 
 
 def test_runs_of_the_same_numbers_share_measurements(study: Any) -> None:
