@@ -68,11 +68,10 @@ def plan(
     shared = (f"{stage} {wanted[stage]} asked for, {number} made" for stage, number in trained.items())
     print(f"runs shared: {', '.join(shared)}", flush=True)
     if not (no_estimate or list_):
-        from apfl.estimate import described, estimate, progress
+        from apfl.estimate import estimate
+        from apfl.statuspage import forecast
 
-        with progress() as notify:
-            found = estimate(loaded, results, notify)
-        print("\n".join(described(found)))
+        print("\n".join(forecast(estimate(loaded, results))))
 
 
 def check(study: StudyFile) -> None:
