@@ -124,7 +124,7 @@ def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     low = ask.above if chosen is None else chosen.contrasts[0].low
     high = ask.below if chosen is None else chosen.contrasts[0].high
     mean = None if chosen is None else chosen.mean
-    ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(verdict.outcome.family)]
+    ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1))]
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,
         chosen.contrasts[0].label if chosen else "", _rows(chosen) if chosen else "", len(asked), unit(claim),
