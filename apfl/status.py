@@ -25,9 +25,9 @@ from apfl.plan import Run
 from apfl.registry import code_digest
 from apfl.study import artefacts, cells, runs
 
-STATES = ("done", "diverged", "running", "failed", "stopped", "outdated", "waiting")
+STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdated", "waiting")
 """done: finished; diverged: finished, without a usable model; failed: its log ends in an error; stopped: begun, with no
-error and no process that goes on; outdated: made for another specification, by other code, or older than what it shows;
+error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another specification, by other code, or older than what it shows;
 waiting: not begun."""
 RUNS = ("federate", "external", "memorize", "personalize")
 KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report", "claims")
@@ -187,7 +187,8 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
         files = [results / run if run.endswith(".npz") else results / run / "run.json" for run in shown]
         fresh = all(found[run].state in ("done", "diverged") for run in shown)
         fresh = fresh and all(file.stat().st_mtime_ns <= made for file in files if file.is_file())
-        state = "done" if fresh else "outdated"
+        unfinished = output == "claims" and any(found[run].state not in ("done", "diverged") for run in shown)
+        state = "done" if fresh else "interim" if unfinished else "outdated"
     return _job(kind, path, state, results, found, shown)
 
 

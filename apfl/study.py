@@ -17,10 +17,22 @@ from typing import Any
 from apfl.config import Study, load_study
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
-from apfl.plan import ORDINARY, Artefact, Place, Run, chain, data_artefact, merge, semantics_artefacts
+from apfl.plan import ORDINARY, Artefact, Place, Run, chain, data_artefact, job_unit, merge, semantics_artefacts
 from apfl.schedules import Timing, timed
 
-__all__ = ["OUTPUTS", "Artefact", "Cell", "Run", "Study", "artefacts", "asked", "cells", "load_study", "runs"]
+__all__ = [
+    "OUTPUTS",
+    "Artefact",
+    "Cell",
+    "Run",
+    "Study",
+    "artefacts",
+    "asked",
+    "cells",
+    "job_counts",
+    "load_study",
+    "runs",
+]
 
 OUTPUTS = (
     "table1", "table2", "table3", "table4", "convergence", "dropout",
@@ -98,6 +110,14 @@ def artefacts(study: Study) -> list[Artefact]:
         wanted |= {entry.path: entry for entry in (place.data, place.partition)}
     order = ("data", "partition", "initial", "semantics")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def job_counts(study: Study) -> Counter[str]:
+    """How many jobs of each kind the workflow starts for everything of a study."""
+    unit = job_unit(study.one_job_per)
+    made = {run.job(unit): run.stage for run in runs(study)}
+    outputs = {"table": len(study.tables), "figure": len(study.figures), "claims": 1, "report": 1}
+    return Counter(entry.kind for entry in artefacts(study)) + Counter(made.values()) + Counter(outputs)
 
 
 def asked(study: Study) -> dict[str, int]:

@@ -37,10 +37,9 @@ def test_the_last_bits_of_a_number_are_not_written() -> None:
 def test_the_csv_holds_every_number_of_every_finding(found) -> None:
     rows = pd.read_csv(io.StringIO(document.csv(found.values())))
     assert len(rows) == sum(one.numbers.size for one in found.values())
-    given = rows[(rows["id"] == "friend-and-personalized") & (rows["item"] == "CIFAR-10")].set_index("quantity")[
-        "value"
-    ]
-    assert float(given["friend minus the better one"]) == pytest.approx(49.79 - 34.18)
+    given = rows.set_index(["id", "item", "quantity"])["value"]
+    friend = given["friend-and-personalized", "CIFAR-10", "friend minus the better one"]
+    assert float(friend) == pytest.approx(49.79 - 34.18)
 
 
 def test_every_finding_has_a_question_an_outcome_a_sentence_and_numbers(found) -> None:

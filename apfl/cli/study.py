@@ -41,11 +41,11 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print every run with its specification and inputs.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print what would be made, path by path.")] = False,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Leave out how long it would take.")] = False,
+    results: Annotated[Path, typer.Option(help="Finished runs there correct the estimate.")] = Path("results"),
 ) -> None:
     """Show what a study would run, without running it, and how long that would take on this machine.
 
-    For the estimate the code of each method is rehearsed on random images, a small study's in some seconds, that of
-    config/paper.yaml in a minute or two.
+    For the estimate each method's code is asked for its work, which is charged at prices measured on random images.
     """
     from dataclasses import asdict
     from json import dumps
@@ -62,7 +62,7 @@ def plan(
         print(f"{entry.kind:<11} results/{entry.path}")
     for run in planned if list_ else ():
         print(f"{run.stage:<11} results/{run.path}")
-    print(_summary(study, loaded, planned, files), flush=True)
+    print(_summary(study, loaded), flush=True)
     trained = Counter(run.stage for run in planned)
     wanted = asked(loaded)
     shared = (f"{stage} {wanted[stage]} asked for, {number} made" for stage, number in trained.items())
@@ -71,7 +71,7 @@ def plan(
         from apfl.estimate import described, estimate, progress
 
         with progress() as notify:
-            found = estimate(loaded, notify)
+            found = estimate(loaded, results, notify)
         print("\n".join(described(found)))
 
 
@@ -81,11 +81,11 @@ def check(study: StudyFile) -> None:
     Its methods, generators and networks are made once, so this takes a few seconds.
     """
     from apfl.stages.dry import try_out
-    from apfl.study import artefacts, load_study, runs
+    from apfl.study import load_study
 
     loaded = load_study(study)
     try_out(loaded)
-    print(_summary(study, loaded, runs(loaded), artefacts(loaded)))
+    print(_summary(study, loaded))
 
 
 def status(
@@ -109,13 +109,10 @@ def status(
         show(loaded.name, results, found, left(found))
 
 
-def _summary(path: Path, study: Any, planned: list[Any], files: list[Any]) -> str:
-    from apfl.plan import job_unit
+def _summary(path: Path, study: Any) -> str:
+    from apfl.study import job_counts
 
-    unit = job_unit(study.one_job_per)
-    jobs = {run.job(unit): run.stage for run in planned}
-    outputs = {"table": len(study.tables), "figure": len(study.figures), "claims": 1, "report": 1}
-    counts = Counter(entry.kind for entry in files) + Counter(jobs.values()) + Counter(outputs)
+    counts = job_counts(study)
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
 

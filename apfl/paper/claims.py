@@ -31,7 +31,7 @@ _ASK = {
         "first": _TEXT,
         "against": _TEXTS,
         "take": {"enum": ["each", "best", "mean"]},
-        "measure": {"enum": ["accuracy", "fall", "saving"]},
+        "measure": {"enum": ["accuracy", "fall", "speed"]},
         "axis": _TEXT,
         "at": _TEXTS,
         "others": _TEXTS,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apfl.paper.contrasts import Contrast
+from apfl.paper.claims import Row
+from apfl.paper.contrasts import Contrast, by_row
 from apfl.paper.intervals import ERROR, Cellwise, Mean, mean
 
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "open"
@@ -114,6 +115,16 @@ def judge(given: Sequence[Contrast], family: int = 0) -> Outcome:
         np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
         _extreme(np.logical_or, low, np.zeros((), bool)),
     )
+
+
+def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
+    """The same asked in each row by itself, corrected for all rows together."""
+    rows: dict[tuple, list[Contrast]] = {}
+    for contrast in given:
+        for one in by_row(contrast, only):
+            rows.setdefault(tuple(one.rows[0].items()), []).append(one)
+    family = sum(family_of(alike) for alike in rows.values())
+    return [judge(alike, family) for alike in rows.values()]
 
 
 def _extreme(take: np.ufunc, values, otherwise: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from apfl.paper import published
 from apfl.paper.claims import Claim, claims
-from apfl.paper.contrasts import Contrast, Source, by_row, contrasts, in_study
+from apfl.paper.contrasts import Contrast, Source, contrasts, in_study
 from apfl.paper.family import (
     CONTRADICTED,
     NOT_RUN,
@@ -27,6 +27,7 @@ from apfl.paper.family import (
     Weighed,
     family_of,
     judge,
+    judge_rows,
 )
 from apfl.paper.intervals import ERROR, Mean, holm
 from apfl.paper.labels import dataset_label, ordered
@@ -189,8 +190,7 @@ def _verdict(
 ) -> Verdict:
     # If a sentence speaks of each row, the mean over those that the study has can fail it, though not establish it.
     outcome = judge([in_study(one) for one in given] if claim.every else given, family)
-    absent = all(part.status in ABSENT for one in given if not one.gate for part in one.strata)
-    status = NOT_RUN if absent else str(outcome.status)
+    status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     lines = _lines(asked, outcome)
@@ -224,17 +224,15 @@ def _decisive(outcome: Outcome) -> Weighed:
 
 def _places(claim: Claim, given: Sequence[Contrast]) -> tuple[Place, ...]:
     """The claim in each row by itself."""
-    rows: dict[tuple, list[Contrast]] = {}
-    for contrast in given:
-        for one in by_row(contrast, claim.only):
-            rows.setdefault(tuple(one.rows[0].items()), []).append(one)
-    family = sum(family_of(alike) for alike in rows.values())
     found = []
-    for alike in rows.values():
-        gone = all(part.status in ABSENT for one in alike if not one.gate for part in one.strata)
-        status = NOT_RUN if gone else str(judge(alike, family).status)
-        found.append(Place(alike[0].place, alike[0].dataset, status))
+    for outcome in judge_rows(given, claim.only):
+        alike = [one.contrasts[0] for one in outcome.judged]
+        found.append(Place(alike[0].place, alike[0].dataset, NOT_RUN if _is_absent(alike) else str(outcome.status)))
     return tuple(found)
+
+
+def _is_absent(given: Sequence[Contrast]) -> bool:
+    return all(part.status in ABSENT for one in given if not one.gate for part in one.strata)
 
 
 def side(one: Weighed) -> str:
@@ -310,7 +308,8 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None) -> str:
     if status == NOT_RUN or not asked:
         return ", ".join(dict.fromkeys(states)) or "the study does not run AP-FL there in this reading"
     said = f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    lacking = [_title(one) for one in outcome.judged if one.contrasts[0].gate and side(one) != "inside"]
+    gates = [one for one in outcome.judged if one.contrasts[0].gate and one.mean is not None]
+    lacking = [_title(one) for one in gates if side(one) != "inside"]
     return said + (f"; not shown to be above 0: {'; '.join(lacking)}" if lacking and status == OPEN else "")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from apfl.federation import BaseModels, Derived, Problem
 from apfl.memorization import Memory
@@ -20,13 +22,30 @@ FEW = 2
 """Images by which the operations of one are counted."""
 
 
+class _Counter(TorchDispatchMode):
+    """Counts operations by torch's own formulas; its `FlopCounterMode`, which tells modules apart, imports torch's
+    compiler, and that takes longer than many a job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping it is what imports the compiler
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 def operations(function: Callable[[], Any]) -> float:
     """Multiplications and additions of what ``function`` does with `FEW` images, for one."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+    with _Counter() as counter, torch.enable_grad():
         function()
-    return counter.get_total_flops() / FEW
+    return counter.total / FEW
 
 
 def training_image(problem: Problem) -> float:

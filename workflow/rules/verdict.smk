@@ -15,7 +15,8 @@ BESIDE = expand(
 )
 # The study's tables and figures that claims are about, those whose readings have teachers, and what readings are chosen by.
 JUDGED = sorted({claim.output for claim in paper_claims()} & {*STUDY.tables, *STUDY.figures})
-SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse", "selection"} & {name for name, found in CELLS.items() if found})})
+HAVE = {name for name, found in CELLS.items() if found}
+SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse", "selection"} & HAVE)})
 
 
 rule claims:
