@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 READINGS = ("literal", BEST)
 """Those that are drawn, the best one where there is one."""
-UNITS = {"accuracy": "points of accuracy", "fall": "points lost from round to round", "saving": "% of time saved"}
-STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
+UNITS = {
+    "accuracy": "points of accuracy",
+    "fall": "points lost from round to round",
+    "speed": "100 ln of the speed (+69: twice as fast)",
+}
+STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
 """How far an axis may reach to both sides of 0."""
 WITHIN = 0.85
 """The share of what is measured and printed that has to lie on the axis; the rest is shown by arrows."""
