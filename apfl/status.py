@@ -27,8 +27,8 @@ from apfl.study import artefacts, cells, runs
 
 STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdated", "waiting")
 """done: finished; diverged: finished, without a usable model; failed: its log ends in an error; stopped: begun, with no
-error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another specification, by other code, or older than what it shows;
-waiting: not begun."""
+error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another
+specification, by other code, or older than what it shows; waiting: not begun."""
 RUNS = ("federate", "external", "memorize", "personalize")
 KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report", "claims")
 PAGES = {"report": "report.html", "claims": "verdict/claims.json"}

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from apfl.paper.claims import claims
+from apfl.paper.claims import Claim, claims
 from apfl.paper.labels import dataset_label, partition_label
 from apfl.paper.provenance import duration
+from apfl.paper.verdict_pages import SOURCES
 from apfl.registry import ROOT
 
 REFERENCE = ROOT / "results" / "reference"
@@ -88,31 +89,46 @@ def _beside(row: pd.Series) -> str:
 
 
 def verdicts() -> str:
-    """Every claim on its primary test: the literal reading on all of its data sets and on CIFAR-10 alone, and how many
-    other readings say what."""
+    """Every claim on its first test, the paper's and then, apart, a summary's: the literal reading on all of its data
+    sets and on CIFAR-10 alone, row by row, and how many other readings say what."""
     frame = pd.read_csv(REFERENCE / "verdict" / "claims.csv", keep_default_na=False)
-    frame = frame[frame["primary"].astype(str) == "True"]
-    lines = [
-        "| claim | literal reading | deciding or nearest comparison, in points | on CIFAR-10 alone | other readings |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for claim in claims():
-        ours = frame[(frame["claim"] == claim.id) & (frame["level"] == "claim")]
-        parts = frame[(frame["claim"] == claim.id) & (frame["level"] == "data set") & (frame["dataset"] == "cifar10")]
-        literal = ours[ours["reading"] == "literal"].iloc[0]
-        alone = parts[parts["reading"] == "literal"]
-        counts = ours[ours["reading"] != "literal"]["status"].value_counts().sort_index()
-        others = ", ".join(f"{number} {status}" for status, number in counts.items() if status != "not run")
-        source = " *(from a summary)*" if claim.source == "summary" else ""
-        cells = (
-            f"{claim.sentence}{source}",
-            f"**{literal['status']}**",
-            _found(literal),
-            "–" if alone.empty else f"{alone.iloc[0]['status']}: {_found(alone.iloc[0])}",
-            others or "–",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    frame = frame[frame["primary"].astype(str).str.lower() == "true"]
+    parts = []
+    for source, title in SOURCES.items():
+        lines = [f"**{title}**", "", f"| {' | '.join(VERDICT_HEADS)} |", "| --- " * len(VERDICT_HEADS) + "|"]
+        lines += [_verdict(frame[frame["claim"] == claim.id], claim) for claim in claims() if claim.source == source]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+VERDICT_HEADS = (
+    "claim", "literal reading", "rows", "deciding or nearest comparison, in points", "on CIFAR-10 alone",
+    "other readings",
+)  # fmt: skip
+
+
+def _verdict(frame: pd.DataFrame, claim: Claim) -> str:
+    ours = frame[frame["level"] == "claim"]
+    literal = ours[ours["reading"] == "literal"].iloc[0]
+    alone = frame[(frame["level"] == "data set") & (frame["dataset"] == "cifar10") & (frame["reading"] == "literal")]
+    counts = _said(ours[ours["reading"] != "literal"]).value_counts().sort_index()
+    others = ", ".join(f"{number} {said}" for said, number in counts.items() if said != "not run")
+    names = ("reproduced", "contradicted", "open", "other")
+    rows = ", ".join(f"{literal[f'rows_{name}']} {name}" for name in names if int(literal[f"rows_{name}"]))
+    cells = (
+        claim.sentence + (" *(from a summary, not from the paper)*" if claim.source == "summary" else ""),
+        f"**{_said(ours[ours['reading'] == 'literal']).iloc[0]}**",
+        rows or "–",
+        _found(literal),
+        "–" if alone.empty else f"{_said(alone).iloc[0]}: {_found(alone.iloc[0])}",
+        others or "–",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _said(frame: pd.DataFrame) -> pd.Series:
+    interim = frame["interim"].astype(str).str.lower() == "true"
+    return frame["status"].where(~interim, "interim: " + frame["status"] + " so far")
 
 
 def _found(row: pd.Series) -> str:

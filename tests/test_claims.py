@@ -19,7 +19,7 @@ from apfl.paper.claims import FILE, claims, parse
 from apfl.paper.claims_page import page
 from apfl.paper.intervals import ERROR, Cellwise, interval, mean
 from apfl.paper.metrics import collect
-from apfl.paper.verdict_pages import document, markdown, write
+from apfl.paper.verdict_pages import document, markdown, summary_lines, write
 from apfl.paper.verdict_section import section
 from apfl.paper.verdicts import findings, side
 from apfl.registry import ROOT
@@ -144,6 +144,69 @@ def test_a_missing_seed_is_named_and_never_filled_in(tmp_path: Path) -> None:
     (command,) = made["claims"][0]["verdicts"][0]["commands"]
     assert command == "snakemake --configfile config/small.yaml results/small/tables/table2.csv"
     assert run in markdown(made)
+
+
+def test_a_verdict_is_interim_until_its_runs_are_there_and_enters_no_count(tmp_path: Path) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05", "0.1"]}})
+    done = verdict(tmp_path, {"0.05": BEHIND, "0.1": (*AHEAD[:2], None)}, loaded)
+    assert done.status == "contradicted" and done.interim
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, claim()))
+    (line,) = summary_lines(made)
+    assert "0 contradicted" in line and line.endswith("interim, not counted: 1 contradicted so far")
+    assert "interim: contradicted so far" in markdown(made) and "interim: contradicted so far" in section(made).body
+    write(made, tmp_path / "out")
+    rows = [one for one in csv.DictReader((tmp_path / "out/claims.csv").open()) if one["level"] == "claim"]
+    assert [one["interim"] for one in rows] == ["true"]
+    whole = verdict(tmp_path, {"0.05": BEHIND, "0.1": AHEAD}, loaded)
+    assert whole.status == "contradicted" and not whole.interim
+
+
+def test_the_family_is_that_of_the_study_whatever_has_been_run(tmp_path: Path) -> None:
+    for number, values in enumerate(((AHEAD, BEHIND), (AHEAD, None), (None, AHEAD), ((*AHEAD[:2], None), None))):
+        hard, easy = values
+        found = verdict(tmp_path / str(number), {"0.05": hard, "0.1": easy})
+        assert found.outcome.family == 3
+
+
+def test_rows_are_counted_one_by_one_beside_the_mean(tmp_path: Path) -> None:
+    asked = claim(every=True, asks=[{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}])
+    found = verdict(tmp_path, {"0.05": (0.9, 0.91, 0.9), "0.1": (0.495, 0.5, 0.505)}, asked=asked)
+    assert found.status == "reproduced" and [one.status for one in found.places] == ["reproduced", "open"]
+
+
+def test_rows_that_a_study_lacks_can_be_contradicted_by_the_others_but_not_reproduced(tmp_path: Path) -> None:
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    for every, ours, status in ((True, BEHIND, "contradicted"), (True, AHEAD, "open"), (False, BEHIND, "open")):
+        asked = claim(every=every, asks=[ask], rows=rows)
+        found = verdict(tmp_path / f"{every}{status}", {"0.05": ours, "0.1": ours}, asked=asked)
+        assert found.status == status, (every, ours)
+    assert not found.power.could_confirm
+
+
+def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    asked = parse({"claims": [CLAIM, CLAIM | {"id": "other", "source": "summary"}]})
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, asked))
+    first, second = summary_lines(made)
+    assert "1 contradicted" in first and "1 contradicted" in second and "from a summary, not from the paper" in second
+    text = markdown(made)
+    apart = text.index("## What a summary in circulation says, not the paper")
+    assert text.index("### ahead") < apart < text.index("### other")
+    assert "What a summary in circulation says" in section(made).body
+
+
+def test_counts_are_corrected_for_all_claims_together(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: AHEAD if cell.method == "apfl" else (0.5,) * 3)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 10.2}
+    many = parse({"claims": [CLAIM | {"id": f"c{number}", "asks": [ask]} for number in range(40)]})
+    for asked, kept in ((many[:1], 1), (many, 0)):
+        (found,) = {one.verdict.status for one in judge(tmp_path, loaded, asked)}
+        assert found == "reproduced"
+        counts = document(loaded, "x.yaml", judge(tmp_path, loaded, asked))["summary"]["literal"]["paper"]
+        assert counts["final"]["reproduced"] == len(asked) and counts["corrected"]["reproduced"] == kept
 
 
 def test_a_method_that_diverged_has_no_number(tmp_path: Path) -> None:
@@ -407,10 +470,11 @@ def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "small.json").write_text(json.dumps(STUDY))
     loaded = study()
     fill(tmp_path / "results", loaded, lambda cell: (0.5, 0.51, 0.49) if cell.axis["alpha"] == "0.1" else None)
-    first = run_apfl("claims", "small.json", cwd=tmp_path)
+    first = run_apfl("claims", "small.json", "--power", cwd=tmp_path)
     folder = tmp_path / "results" / "small" / "verdict"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md", *beside.FILES}
+    assert "so far" in first.stdout and "above-every-baseline, literal: chance of being reproduced 0 %" in first.stdout
     assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

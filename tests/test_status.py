@@ -197,6 +197,17 @@ def test_a_table_is_done_unless_a_run_is_younger_or_missing(tmp_path: Path, plan
     assert states(tmp_path)["tiny/tables/table2.csv"].state == "outdated"
 
 
+def test_verdicts_that_were_made_before_all_runs_are_interim(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
+    for run in planned_runs.values():
+        finish(tmp_path, run)
+    made = tmp_path / "tiny/verdict/claims.json"
+    made.parent.mkdir(parents=True)
+    made.touch()
+    assert states(tmp_path)["tiny/verdict/claims.json"].state == "done"
+    (tmp_path / FOLDER / "local/seed0/run.json").unlink()
+    assert states(tmp_path)["tiny/verdict/claims.json"].state == "interim"
+
+
 def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
     finish(tmp_path, planned_runs[f"{FOLDER}/fedavg/seed0"], seconds=100.0)
     found = left(jobs(load_study(STUDY), tmp_path))
