@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 READINGS = ("literal", BEST)
 """Those that are drawn, the best one where there is one."""
-UNITS = {"accuracy": "points of accuracy", "fall": "points lost from round to round", "saving": "% of time saved"}
-STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
+UNITS = {
+    "accuracy": "points of accuracy",
+    "fall": "points lost from round to round",
+    "speed": "100 ln of the speed (+69: twice as fast)",
+}
+STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
 """How far an axis may reach to both sides of 0."""
 WITHIN = 0.85
 """The share of what is measured and printed that has to lie on the axis; the rest is shown by arrows."""
@@ -124,7 +128,7 @@ def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     low = ask.above if chosen is None else chosen.contrasts[0].low
     high = ask.below if chosen is None else chosen.contrasts[0].high
     mean = None if chosen is None else chosen.mean
-    ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(verdict.outcome.family)]
+    ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1))]
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,
         chosen.contrasts[0].label if chosen else "", _rows(chosen) if chosen else "", len(asked), unit(claim),

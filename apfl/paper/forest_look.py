@@ -96,7 +96,7 @@ def draw_head(axes: Axes, layout: Layout, styles: Mapping[str, LineStyle], readi
         axes.text(x + 0.27, y, sample.text, fontsize=7.2, color=INK, va="center")
     y = 0.18 - depth(layout, readings) + (0.32 if layout.turned else 0)
     heads = [(layout.cells + layout.cell * (n + 0.5), name, NAMES[name]) for n, name in enumerate(published.DATASETS)]
-    for x, name, said in [*heads, ((layout.word + layout.width - 0.06) / 2, "", "all together")]:
+    for x, name, said in [*heads, ((layout.word + layout.width - TEXT) / 2, "", "all together")]:
         style, turned = styles[name], layout.turned if name else 0
         axes.plot(x, y + 0.1, marker=style.marker, markersize=4.6, color=style.color)
         said = said.replace("-\n", "-") if turned else said

@@ -231,7 +231,7 @@ def _draw_cells(axes: Axes, layout: Layout, made: Sequence[Point], y: float, nam
         if name in by_name:
             _draw_cell(axes, by_name[name], layout.cells + layout.cell * number + 0.04, y, layout.cell - 0.08, SIGNS)
     words = {status: f"{sign} {status}".strip() for status, sign in SIGNS.items()}
-    _draw_cell(axes, by_name[""], layout.word, y, layout.width - layout.word - 0.06, words)
+    _draw_cell(axes, by_name[""], layout.word, y, layout.width - layout.word - TEXT, words)
     if named:
         reading = made[0].reading.partition(" ")[0]
         axes.text(layout.cells - 0.01, y, reading, fontsize=6.5, color=SOFT, ha="right", va="center")

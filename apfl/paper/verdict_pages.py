@@ -109,7 +109,7 @@ def _numbers(found: Mean | None, family: int) -> dict[str, Any]:
     """Points, with four digits: the interval at 95 %, and the one that holds for the whole family."""
     if found is None:
         return dict.fromkeys(("estimate", "student", "strict"))
-    ends = {"student": found.interval(), "strict": found.interval(family)}
+    ends = {"student": found.interval(), "strict": found.interval(max(family, 1))}
     return {"estimate": round(float(found.estimate), 4)} | {
         name: [round(float(end), 4) for end in pair] for name, pair in ends.items()
     }
