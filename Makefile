@@ -50,8 +50,9 @@ bench: $(VENV)/full.stamp ## what the suite costs, as ratios measured in one run
 	python -m benchmarks.performance build/performance.json
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
-ARCHIVED := build/reference/cpu/study.json
-MADE := --results build/reference --out build/reference
+# The study as it was run stands where the commands that it prints look for it.
+ARCHIVED := config/cpu.yaml
+MADE := $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
 reference: $(VENV)/full.stamp ## results/reference from the finished runs of config/cpu.yaml under results/
@@ -59,10 +60,11 @@ reference: $(VENV)/full.stamp ## results/reference from the finished runs of con
 	apfl pack results/cpu/study.json --out results/reference
 	rm -rf build/reference
 	apfl unpack results/reference --out build/reference
-	apfl tables $(ARCHIVED) --partial $(MADE)/tables
-	apfl figures $(ARCHIVED) --partial $(MADE)/figures
-	apfl claims $(ARCHIVED) --partial $(MADE)/verdict
-	apfl report $(ARCHIVED) --results build/reference --out results/reference/report.html
+	install -D build/reference/cpu/study.json build/reference/$(ARCHIVED)
+	cd build/reference && apfl tables $(MADE)/tables
+	cd build/reference && apfl figures $(MADE)/figures
+	cd build/reference && apfl claims $(MADE)/verdict
+	cd build/reference && apfl report $(ARCHIVED) --results . --out ../../results/reference/report.html
 	cd build/reference && find tables figures verdict \( -name '*.csv' -o -name '*.md' -o -name '*.svg' \) \
 	  -exec install -D -m 644 {} ../../results/reference/{} \;
 	python -m tests.documents

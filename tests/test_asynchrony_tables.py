@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,15 +186,15 @@ def test_personalised_models_are_there_when_the_server_and_then_the_slowest_clie
 
 
 @pytest.mark.parametrize(("accuracy", "ended"), [(0.9, 6), (0.3, 20)])
-def test_time_saved_counts_what_personalising_takes_whether_the_target_is_reached_or_not(
+def test_speed_counts_what_personalising_takes_whether_the_target_is_reached_or_not(
     tmp_path, monkeypatch, accuracy, ended
 ) -> None:
     cells = [*the_study(tmp_path), derived_cell(tmp_path, accuracy=accuracy)]
     monkeypatch.setattr("apfl.study.cells", lambda study, output: cells)
     study = SimpleNamespace(tables={"convergence": {"target": 0.75}})
-    found = measures.saving(study, metrics_of(tmp_path, cells), cells[2], "pooled", "non_dropout")
+    found = measures.speed(study, metrics_of(tmp_path, cells), cells[2], "pooled", "non_dropout")
     # The reference reaches 0.6 at 15 and at 10; round 2 ended at 6, the last at 20; personalising takes 10 and then 6.
-    assert found.values.tolist() == pytest.approx([100 * (1 - (ended + 10 + 6) / other) for other in (15, 10)])
+    assert found.values.tolist() == pytest.approx([100 * math.log(other / (ended + 10 + 6)) for other in (15, 10)])
     assert found.bounds.tolist() == [accuracy < 0.6] * 2
 
 

@@ -13,8 +13,8 @@ from apfl.paper.archive import unpack
 from apfl.registry import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
 
-STUDY = "cpu/study.json"
-"""What the archive says that was run; the configurations of config/ go on from there."""
+STUDY = "config/cpu.yaml"
+"""Where the study as the archive has it is put, so that commands name the file that one would run it by."""
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
@@ -36,9 +36,9 @@ def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
     assert list(own.index[own["AP-FL"] < own["FedAvg"]].get_level_values("dataset")) == ["emnist_letters_a_to_l"]
     curve = pd.read_csv(REFERENCE / "figures" / "figure_multiverse.csv")
     assert (curve.loc[curve["test"] == "pooled", "mean"] < 0).all()
-    ceilings = pd.read_csv(REFERENCE / "verdict" / "ceilings.csv")
-    literal = ceilings[
-        (ceilings["dataset"] == "cifar10") & (ceilings["reading"] == "literal") & (ceilings["seeds"] > 0)
+    teachers = pd.read_csv(REFERENCE / "verdict" / "teachers.csv")
+    literal = teachers[
+        (teachers["dataset"] == "cifar10") & (teachers["reading"] == "literal") & (teachers["seeds"] > 0)
     ]
     in_table2 = literal[literal["setting"].str.startswith("dirichlet")]
     assert len(in_table2) and (in_table2["teachers_mean"] < in_table2["global_mean"]).all()
@@ -64,9 +64,12 @@ def roots(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_tables_points_and_verdicts_are_made_from_the_metrics_again(roots, tmp_path: Path) -> None:
-    unpack(REFERENCE, tmp_path / "results")
-    options = [str(tmp_path / "results" / STUDY), "--results", str(tmp_path / "results"), "--partial", "--out"]
+def test_tables_points_and_verdicts_are_made_from_the_metrics_again(roots, monkeypatch, tmp_path: Path) -> None:
+    study = unpack(REFERENCE, tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / STUDY).parent.mkdir()
+    study.rename(tmp_path / STUDY)
+    options = [STUDY, "--results", "results", "--partial", "--out"]
     for command, folder in (("tables", "tables"), ("figures", "figures"), ("claims", "verdict")):
         made_anew([command, *options, str(tmp_path / folder)])
     kept = [path for path in REFERENCE.rglob("*") if path.suffix in (".csv", ".md")]

@@ -48,7 +48,7 @@ def _begin(context: typer.Context) -> None:
     """Benchmark suite for asynchronous personalized federated learning through global memorization."""
     from apfl.joblog import begin
 
-    if context.invoked_subcommand in JOBS:
+    if context.invoked_subcommand in JOBS and "--page" not in sys.argv:  # a page goes to a file
         begin(context.invoked_subcommand)
 
 
