@@ -190,7 +190,26 @@ def facts() -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows.items())])
 
 
+def paper_scale() -> str:
+    """What is finished at the paper's scale: accuracy after the last round, weighted by training images."""
+    frame = pd.read_parquet(ROOT / "results" / "paper_scale" / "metrics.parquet")
+    frame["run"] = frame["run"].str.split("/").str[4]
+    last = frame[frame["round"] == frame.groupby("run")["round"].transform("max")]
+    lines = ["| run | α | model | seed | pooled | own |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    shown = last[~last["model"].str.startswith("beta")]
+    for (setting, run, model, seed), rows in shown.groupby(["setting", "run", "model", "seed"], sort=True):
+        alpha = setting.removeprefix("dirichlet-alpha").split("-")[0]
+        means = [_weighted(rows[rows["test"] == test]) for test in ("pooled", "own")]
+        lines.append(f"| {run} | {alpha} | {model} | {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
+def _weighted(rows: pd.DataFrame) -> float:
+    return float((rows["accuracy"] * rows["train_samples"]).sum() / rows["train_samples"].sum())
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
+    "paper-scale": paper_scale,
     "checks": checks,
     "fedbuff": fedbuff,
     "own-labels": own_labels,
@@ -203,7 +222,7 @@ MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)",
 
 
 def documents() -> list[Path]:
-    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *REFERENCE.glob("README.md")])
+    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("results/*/README.md")])
 
 
 def parts(text: str) -> dict[str, str]:
