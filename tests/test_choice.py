@@ -101,6 +101,27 @@ def test_the_best_reading_is_judged_by_the_runs_of_the_reading_that_was_chosen()
     assert found.values == pytest.approx(100 * heights["soft-labels"])
 
 
+def test_while_the_choice_is_not_made_the_best_reading_is_planned_and_waits_for_it() -> None:
+    study = study_of()
+    whole = measured(study, lambda reading, *_: 0.6 if reading == "soft-labels" else 0.5)
+    frames, records = dict(whole.frames), dict(whole.records)
+    for cell in cells(study, "table2"):
+        for run in cell.runs:
+            rows = [row(0.4, model=cell.model, test=test) for test in ("pooled", "own")]
+            frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    lost = cells(study, "selection")[0].runs[0]
+    part = {name: record for name, record in records.items() if name != lost}
+    claim = next(claim for claim in claims() if claim.id == "above-every-baseline")
+    question, place = Question(claim, choice.BEST, "pooled"), {"dataset": "digits", "clients": "3", "alpha": "0.1"}
+    done, open_ = (
+        Source.of(study, Metrics(frames, there)).series(question, claim.asks[0], "AP-FL", place)
+        for there in (records, part)
+    )
+    assert done.status == "ok" and open_.status == "not run"
+    assert done.planned and open_.planned and open_.missing == (lost,)
+    assert Source.of(study, Metrics(frames, part)).runs(claim, choice.BEST)
+
+
 def test_a_claim_says_in_which_readings_it_holds() -> None:
     def verdict(reading, status):
         return {"primary": True, "reading": reading, "status": status}

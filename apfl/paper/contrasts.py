@@ -119,7 +119,7 @@ class Source:
         """Does the study run AP-FL in this reading for the claim's output?"""
         title = self.study.methods[reading].title if reading in self.study.methods else ""
         there = self.facts(claim.output)
-        wanted = {*self.best.values()} if reading == BEST else {reading}
+        wanted = {*self.study.apfl["readings"]} if reading == BEST else {reading}
         return any(facts["title"] == title if title else facts["reading"] in wanted for facts in there)
 
     def schedules(self, claim: Claim, reading: str) -> tuple[str, ...]:
@@ -149,7 +149,24 @@ class Source:
             alike = (cell for facts, cell in everywhere if facts["title"] == name and cell.setting in settings)
             found = list({cell.runs: cell for cell in alike}.values())
         answers = [self._measured(replace(cell, model=model) if model else cell, measure, test, role) for cell in found]
-        return mean(answers) if answers else Series(np.full(seeds, np.nan), "not in study", planned=False)
+        if answers:
+            return mean(answers)
+        if (missing := self._undecided(asked, name, row)) is not None:
+            return Series(np.full(seeds, np.nan), "not run", missing=missing)
+        return Series(np.full(seeds, np.nan), "not in study", planned=False)
+
+    def _undecided(self, asked: Question, name: str, row: Row) -> tuple[str, ...] | None:
+        """Of a cell that the study has in the best reading, whichever that will be, the runs that the choice waits for;
+        None of any other. So the family does not depend on whether the choice is made."""
+        if self._reading(asked, row) != BEST:
+            return None
+        some = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
+        if not any(self._cells(other, name, row) for other in some):
+            return None
+        chosen_by = (
+            run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == row["dataset"]
+        )
+        return tuple(run for run in chosen_by if run not in self.metrics.records)
 
     def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
         wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
