@@ -16,6 +16,7 @@ from typing import Any
 
 from apfl.checks import explain, read
 from apfl.data.setting import parse_setting
+from apfl.data.sizes import parts_of
 from apfl.errors import UserError
 from apfl.readings import check_distinct
 from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
@@ -278,6 +279,12 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         )
     if entry["source"] == "torchvision" and name not in DOWNLOADS:
         raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")
+    parts = parts_of({**entry, "train_samples": 0}, name, False)
+    if parts and entry["train_samples"] > parts[0]:
+        raise UserError(
+            f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
+            " or leave it out for all of them"
+        )
     if entry["source"] in ("parquet", "folder") and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
 

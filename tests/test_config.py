@@ -53,6 +53,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data__cifar10": {"source": "digits"}}, "data.cifar10.source 'digits'"),
     ({"data__ocr_letters": {"source": "torchvision"}}, "data.ocr_letters.source 'torchvision'.*emnist"),
     ({"data__digits__folder": 'a"; rm -rf b'}, "data.digits.folder: .*without quotes"),
+    ({"data__digits__train_samples": 271}, "data.digits.train_samples 271: 270 images are not for tests; use fewer"),
     ({"methods": {1: {}}}, "methods: key 1 is no text; put it in quotes"),
     ({"training": {1: 2, "round": 3}}, "training: key 1 is no text"),
     ({"description": date(2020, 1, 1)}, "description 2020-01-01: is neither text nor number; put it in quotes"),

@@ -27,6 +27,26 @@ def size_of(entry: Mapping[str, Any], name: str) -> int | None:
     return min(known, most) if known and most else known or most
 
 
+def parts_of(entry: Mapping[str, Any], name: str, validation: bool) -> tuple[int, int, int] | None:
+    """About how many images a study trains on, validates on and tests on, of all clients together; None if nobody knows
+    before the data set is read. Each client's part is rounded, so a partition may have a few more or fewer."""
+    if (size := size_of(entry, name)) is None:
+        return None
+    tested = (size + 5) // 10
+    rest = entry.get("train_samples") or size - tested
+    aside = (rest + 5) // 10 if validation else 0
+    return rest - aside, aside, tested
+
+
+def thinning(entry: Mapping[str, Any]) -> str:
+    """What is said of a data set after the number of its images.
+
+    >>> thinning({"max_samples": 3000}), thinning({"train_samples": 6000})
+    ('', ' with training parts thinned to 6,000')
+    """
+    return f" with training parts thinned to {entry['train_samples']:,}" if entry.get("train_samples") else ""
+
+
 def channels_of(name: str) -> int:
     """1 for grey, 3 for colour, and for data sets that are not known."""
     return SIZES.get(name, (0, COLOURS))[1]
