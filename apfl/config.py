@@ -31,7 +31,7 @@ CLASSES: Mapping[str, int] = {
     "fashion_mnist": 10,
     "emnist_letters_a_to_l": 12,
     "ocr_letters": 26,
-    "nist_letters_small": 26,
+    "nist_letters": 26,
     "photos": 2,
 }
 DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
@@ -272,10 +272,11 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
         )
-    embedded = ("digits", "photos")
-    if (entry["source"] in embedded or name in embedded) and entry["source"] != name:
+    alone = ("digits", "photos", "nist_letters")
+    if (entry["source"] in alone or name in alone) and entry["source"] != name:
         raise UserError(
-            f"data.{name}.source {entry['source']!r}: what is embedded is called by its own name, digits or photos"
+            f"data.{name}.source {entry['source']!r}: {', '.join(alone)} are sources of one data set each, which has"
+            " their name; use it for both"
         )
     if entry["source"] == "torchvision" and name not in DOWNLOADS:
         raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")
@@ -285,7 +286,7 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
             f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
             " or leave it out for all of them"
         )
-    if entry["source"] in ("parquet", "folder") and not study.data_root:
+    if entry["source"] in ("parquet", "folder", "nist_letters") and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
 
 

@@ -51,6 +51,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data__cifar10": {"source": "zip"}}, "data.cifar10.source 'zip': unknown; choose one of digits"),
     ({"data__cifar10": {"source": "parquet"}}, "data.cifar10: data_root is not set; set APFL_DATA_ROOT or"),
     ({"data__cifar10": {"source": "digits"}}, "data.cifar10.source 'digits'"),
+    ({"data__nist_letters": {"source": "parquet"}}, "data.nist_letters.source 'parquet': .* use it for both"),
+    ({"data__nist_letters": {"source": "nist_letters"}}, "data.nist_letters: data_root is not set; set APFL_DATA_ROOT"),
     ({"data__ocr_letters": {"source": "torchvision"}}, "data.ocr_letters.source 'torchvision'.*emnist"),
     ({"data__digits__folder": 'a"; rm -rf b'}, "data.digits.folder: .*without quotes"),
     ({"data__digits__train_samples": 271}, "data.digits.train_samples 271: 270 images are not for tests; use fewer"),

@@ -1,4 +1,5 @@
-"""How many images the known data sets have, official train and test parts together, and how many channels."""
+"""Of the known data sets: how many images they have, official train and test parts together, how many channels, and
+which folder holds them."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "fashion_mnist": (70_000, 1),
     "emnist_letters_a_to_l": (9_600, 1),
     "ocr_letters": (52_152, 1),
-    "nist_letters_small": (4_994, 1),
+    "nist_letters": (4_994, 1),
 }
+FOLDERS: Mapping[str, str] = {"nist_letters": "nist_letters_small"}
+"""The folder of a data set that has another name."""
 COLOURS = 3
 """Channels of a data set that is not among them."""
 
