@@ -16,6 +16,7 @@ from typing import Any
 
 from apfl.checks import explain, read
 from apfl.data.setting import parse_setting
+from apfl.data.sizes import parts_of
 from apfl.errors import UserError
 from apfl.readings import check_distinct
 from apfl.registry import ROOT, Card, Field, card, check_values, parameters_of
@@ -30,7 +31,7 @@ CLASSES: Mapping[str, int] = {
     "fashion_mnist": 10,
     "emnist_letters_a_to_l": 12,
     "ocr_letters": 26,
-    "nist_letters_small": 26,
+    "nist_letters": 26,
     "photos": 2,
 }
 DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
@@ -271,14 +272,21 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
         )
-    embedded = ("digits", "photos")
-    if (entry["source"] in embedded or name in embedded) and entry["source"] != name:
+    alone = ("digits", "photos", "nist_letters")
+    if (entry["source"] in alone or name in alone) and entry["source"] != name:
         raise UserError(
-            f"data.{name}.source {entry['source']!r}: what is embedded is called by its own name, digits or photos"
+            f"data.{name}.source {entry['source']!r}: {', '.join(alone)} are sources of one data set each, which has"
+            " their name; use it for both"
         )
     if entry["source"] == "torchvision" and name not in DOWNLOADS:
         raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")
-    if entry["source"] in ("parquet", "folder") and not study.data_root:
+    parts = parts_of({**entry, "train_samples": 0}, name, False)
+    if parts and entry["train_samples"] > parts[0]:
+        raise UserError(
+            f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
+            " or leave it out for all of them"
+        )
+    if entry["source"] in ("parquet", "folder", "nist_letters") and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
 
 

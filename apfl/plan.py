@@ -13,6 +13,7 @@ from typing import Any
 
 from apfl.artifacts import digest
 from apfl.config import MethodEntry, Study, generator_fields
+from apfl.data.sizes import FOLDERS
 from apfl.readings import reading as reading_options
 from apfl.registry import Field, modules_of
 from apfl.schedules import Timing
@@ -196,7 +197,7 @@ def data_artefact(study: Study, dataset: str) -> Artefact:
     """The data set, or the subset of it that the study takes."""
     entry = study.data[dataset]
     size = f"-{entry['max_samples']}" if entry["max_samples"] else ""
-    spec = {"dataset": dataset, "folder": entry.get("folder", dataset)} | {
+    spec = {"dataset": dataset, "folder": entry.get("folder", FOLDERS.get(dataset, dataset))} | {
         name: entry[name] for name in ("source", "max_samples")
     }
     return Artefact("data", f"data/{dataset}{size}.npz", spec)

@@ -155,7 +155,7 @@ def _table2(study: Study, section: Section) -> Iterator[Request]:
         for clients in section["clients"]:
             for alpha, partition in partitions.items():
                 axis = {"clients": clients, "alpha": alpha}
-                setting = _setting(partition, clients)
+                setting = _setting(study, dataset, partition, clients)
                 for method in section.get("methods", study.methods):
                     for reading in _readings(study, method, section):
                         yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
@@ -183,7 +183,7 @@ def _table4(study: Study, section: Section) -> Iterator[Request]:
 
 def _figure4(study: Study, section: Section) -> Iterator[Request]:
     for dataset, partition in section["panels"].items():
-        setting = _setting(partition, section["clients"])
+        setting = _setting(study, dataset, partition, section["clients"])
         for method in section.get("methods", study.methods):
             for reading in _readings(study, method, section, first=True):
                 yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
@@ -192,7 +192,7 @@ def _figure4(study: Study, section: Section) -> Iterator[Request]:
 
 def _figure5(study: Study, section: Section) -> Iterator[Request]:
     for dataset in study.datasets(section):
-        setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
+        setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
         for name in ("noise_dimension", "samples_per_class"):
             for value, reading in product(section[name], _readings(study, section["method"], section, first=True)):
                 axis = {name: value}
@@ -204,7 +204,7 @@ def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
     """In each place the method to compare with, then every method in every reading; others have no reading."""
     for dataset in study.datasets(section):
         for alpha in section["alphas"]:
-            setting = _setting(f"dirichlet-alpha{alpha}", section["clients"])
+            setting = _setting(study, dataset, f"dirichlet-alpha{alpha}", section["clients"])
             axis = {"clients": section["clients"], "alpha": alpha}
             for method in dict.fromkeys((section["against"], *section["methods"])):
                 for reading in _readings(study, method, section):
@@ -246,7 +246,7 @@ def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
 def _on_schedules(study: Study, section: Section, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
     """Methods on schedules, with each level in a field of the schedule."""
     for dataset in study.datasets(section):
-        setting = _setting(f"dirichlet-alpha{section['alpha']}", section["clients"])
+        setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
         for level in levels:
             for entry in section["entries"]:
                 when = timed(study.schedules, entry["schedule"], **{field: level})
@@ -260,15 +260,16 @@ def _on_schedules(study: Study, section: Section, axis: str, field: str, levels:
                 yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
 
 
-def _setting(partition: str, clients: int) -> str:
-    return str(parse_setting(f"{partition}-clients{clients}"))
+def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:
+    train = study.data[dataset]["train_samples"]
+    return str(parse_setting(f"{partition}-clients{clients}" + (f"-train{train}" if train else "")))
 
 
 def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> str:
     """Pathological: 2 classes a client for 10 classes, otherwise a fifth of the classes, rounded up."""
     classes = study.classes(dataset)
     each = 2 if classes == 10 else -(-classes // 5)
-    return str(parse_setting(f"pathological-classes{each}-clients{clients}-missing{missing}"))
+    return _setting(study, dataset, f"pathological-classes{each}-missing{missing}", clients)
 
 
 def _readings(study: Study, method: str, section: Section = MappingProxyType({}), first: bool = False) -> Sequence[str]:

@@ -16,7 +16,7 @@ from apfl import amounts
 from apfl.amounts import Amounts, Counting, even_partition, narrow, round_amounts, trial
 from apfl.cli import main
 from apfl.config import CLASSES
-from apfl.data.sizes import SIZES, size_of
+from apfl.data.sizes import SIZES, parts_of, size_of
 from apfl.data.sources import digits, photos
 from apfl.errors import UserError
 from apfl.estimate import Estimate, Pricing, corrected, estimate
@@ -218,3 +218,33 @@ def test_what_is_not_known_is_not_told_as_if_it_were() -> None:
     lines = list(forecast(Estimate([], {"broken (it fails)": 2}, jobs=1, start=2.0, cores=2)))
     assert lines[0] == "computing on one core: at least 2 s (starting jobs 2 s)"
     assert lines[1] == "not in it: 2 runs of broken (it fails)" and "at least" in lines[2]
+
+
+def test_the_estimate_trains_on_the_thinned_images_and_tests_on_all(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apfl.estimate.network_prices", lambda *_: (1.0, 2.0))
+    thin = load_study(tiny(data__digits__max_samples=0, data__digits__train_samples=300, training__rounds=3))
+    run = find(thin, "federate", "/fedavg/")
+    assert Pricing(thin)._partition(run).counts.sum() == 300
+    unseen = changed(run, "training", evaluate_rounds=[])
+    cycles = run.spec["training"]["rounds"] * run.spec["training"]["local_epochs"]
+    assert Pricing(thin).seconds(unseen) == pytest.approx(cycles * 3 * 300, rel=1e-3)
+    looks, tested = len(run.spec["training"]["evaluate_rounds"]), 1797 // 10
+    looking = Pricing(thin).seconds(run) - Pricing(thin).seconds(unseen)
+    assert looking == pytest.approx(looks * (1 + 3) * tested, rel=0.02), "the global model and those of three clients"
+    assert parts_of(thin.data["digits"], "digits", False) == (300, 0, 180)
+    assert parts_of(thin.data["digits"], "digits", True) == (270, 30, 180)
+    assert parts_of({"max_samples": 1000}, "cifar10", True) == (810, 90, 100) and parts_of({}, "mine", True) is None
+
+
+def test_check_says_how_many_images_are_trained_and_tested_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(tiny(data__digits={"source": "digits", "train_samples": 300}, validation=True)))
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(path)])
+    assert not ended.value.code
+    said = "digits: trains on about 270 images, validates on 30 and tests on 180, of all clients together"
+    assert capsys.readouterr().out.splitlines()[-1] == said

@@ -19,6 +19,7 @@ from apfl.data.partition import (
     check_match,
     load_partition,
     make_partition,
+    quota_of,
     quota_of_a_tenth,
     save_partition,
 )
@@ -248,6 +249,78 @@ def test_a_tenth_of_what_is_trained_on_is_set_aside_by_class_and_the_tests_stay_
     assert less.specification == plain.specification | {"validation": True}
 
 
+def shuffled(samples: int = 3000) -> Dataset:
+    plain = fake(samples)
+    return dataclasses.replace(plain, labels=np.random.default_rng(0).permutation(plain.labels))
+
+
+def kept_and_whole(partition, whole):
+    """For training and validation: images of each client and class that are kept, and that there were."""
+    for part in ("train", "validation"):
+        pair = [
+            np.stack([np.bincount(shuffled().labels[getattr(one, part)(k)], minlength=10) for k in range(one.clients)])
+            for one in (partition, whole)
+        ]
+        yield pair
+
+
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_thinning_leaves_the_tests_whole_and_takes_the_same_share_of_every_class_of_every_client(setting, validation):
+    whole, thin = (make_partition(shuffled(), name, 3, validation) for name in (setting, f"{setting}-train700"))
+    for client in range(whole.clients):
+        assert np.array_equal(thin.test(client), whole.test(client)) and len(whole.test(client))
+        assert np.isin(thin.train(client), whole.train(client)).all() and len(thin.train(client))
+        assert np.isin(thin.validation(client), whole.validation(client)).all()
+    assert thin.is_train.sum() + thin.is_validation.sum() == 700
+    (train, trained), (aside, all_aside) = kept_and_whole(thin, whole)
+    assert np.array_equal(train, thin.counts) and np.array_equal(thin.dropout, whole.dropout)
+    assert aside.sum() == round(700 * all_aside.sum() / (trained + all_aside).sum())
+    for kept, held in ((train, trained), (aside, all_aside)):
+        assert (abs(kept - held * kept.sum() / max(1, held.sum())) < 1).all()
+    assert (train[trained > 0] > 0).all(), "every class that a client had"
+    check_match(shuffled(), thin)
+    assert thin.specification["train_samples"] == 700 and "train_samples" not in whole.specification
+
+
+def test_thinning_is_decided_by_the_seed_and_a_larger_part_holds_the_images_of_a_smaller_one():
+    setting = "dirichlet-alpha0.1-clients5"
+    first, again, other, more = (
+        make_partition(shuffled(), f"{setting}-train{size}", seed)
+        for size, seed in ((300, 0), (300, 0), (300, 1), (900, 0))
+    )
+    assert np.array_equal(first.is_train, again.is_train) and not np.array_equal(first.is_train, other.is_train)
+    assert (more.counts >= first.counts).all() and more.is_train[first.is_train].all()
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(0, 300), min_size=3, max_size=3), min_size=1, max_size=8),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 9),
+)
+def test_what_is_kept_is_exact_in_total_within_one_of_each_share_and_empties_no_client_needlessly(sizes, share, seed):
+    sizes = np.array(sizes)
+    total = round(share * sizes.sum())
+    quota, shares = quota_of(sizes, total, np.random.default_rng(seed)), sizes * total / max(1, sizes.sum())
+    assert quota.sum() == total and (quota >= 0).all() and (quota <= sizes).all()
+    emptied = (quota.sum(1) == 0) & (sizes.sum(1) > 0)
+    assert not emptied.any() or quota.sum(1).max() <= 1
+    moved = int((shares.sum(1)[quota.sum(1) > 0] < 1).sum())  # clients that may have been given another's image
+    assert (abs(quota - shares) < 1 + (moved if moved else 1e-9)).all()
+
+
+def test_a_class_that_would_vanish_from_a_client_is_rounded_up_before_larger_remainders():
+    sizes, stream = np.array([[1, 94], [55, 50]]), np.random.default_rng(0)
+    assert (sizes * 50 / 200).tolist() == [[0.25, 23.5], [13.75, 12.5]]
+    assert quota_of(sizes, 50, stream).tolist() == [[1, 23], [14, 12]]
+
+
+def test_a_client_whose_share_is_below_one_image_is_left_one_where_others_have_more():
+    sizes = np.array([[980, 0], [0, 10], [6, 4]])
+    assert quota_of(sizes, 50, np.random.default_rng(0)).sum(1).tolist() == [48, 1, 1]
+    assert quota_of(sizes, 3, np.random.default_rng(0)).sum(1).tolist() == [1, 1, 1]
+
+
 def test_a_partition_file_of_before_there_were_validation_images_has_none(tmp_path):
     save_partition(tmp_path / "new.npz", make_partition(fake(), "iid-clients5", seed=0))
     with np.load(tmp_path / "new.npz") as archive:
@@ -291,6 +364,7 @@ def test_a_partition_of_other_images_is_refused():
         ("pathological-classes9-clients9-missing20", "only 8 are no monopoly"),
         ("pathological-classes1-clients3", "cannot hold all 10 classes"),
         ("pathological-classes10-clients125", "has 115 images for 125 clients"),
+        ("iid-clients5-train1100", "fake has 1075 images that are not for tests, fewer than 1100"),
     ],
 )
 def test_a_setting_that_the_images_cannot_meet_is_refused(setting, words):
@@ -299,7 +373,7 @@ def test_a_setting_that_the_images_cannot_meet_is_refused(setting, words):
     assert setting in str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", [*EXAMPLES.values(), *SETTINGS])
+@pytest.mark.parametrize("text", [*EXAMPLES.values(), *SETTINGS, *(f"{text}-train60" for text in SETTINGS)])
 def test_a_setting_is_its_name_and_its_name_the_setting(text):
     assert str(parse_setting(text)) == text
     assert parse_setting(str(parse_setting(text))) == parse_setting(text)
@@ -322,6 +396,8 @@ def test_every_kind_of_setting_has_a_partitioner():
         ("dirichlet-alpha0.1-clients5-balanced2", "takes no value"),
         ("dirichlet-alpha0.1-clients5-min0", "min is 0"),
         ("iid-alpha0.1-clients5", "'alpha0.1' is no part of it"),
+        ("iid-clients5-train4", "train is 4; 5 clients need at least as many"),
+        ("iid-clients5-trainmany", "train is 'many', not a whole number"),
         ("pathological-classes2-clients10-missing120", "more monopoly classes than classes"),
         ("pathological-classes0-clients10", "classes is 0"),
         ("zipf-clients5", "unknown kind 'zipf'"),

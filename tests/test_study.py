@@ -250,3 +250,15 @@ def test_the_multiverse_has_every_reading_and_each_option_with_labels_that_suit_
     federated = {run.path for run in runs(study) if run.stage == "federate"}
     places = len(study.seeds) * 2 * 3  # data sets and alphas
     assert len(federated) == 2 * places, "all readings share FedAvg's run; feedback is a federated method"
+
+
+def test_thinned_training_parts_are_in_the_name_of_every_partition_and_run_and_nothing_else_changes() -> None:
+    plain, thin = (load_study(tiny(**FULL, **changes)) for changes in ({}, {"data__digits__train_samples": 200}))
+    for before, after in zip([*artefacts(plain), *runs(plain)], [*artefacts(thin), *runs(thin)], strict=True):
+        spec = dict(after.spec)
+        if "setting" in spec:
+            assert "-train200/" in after.path and spec["setting"].endswith("-train200")
+            spec["setting"] = spec["setting"].removesuffix("-train200")
+        assert (after.path.replace("-train200", ""), spec) == (before.path, before.spec)
+        assert {name: path.replace("-train200", "") for name, path in after.inputs.items()} == before.inputs
+    assert {cell.setting.endswith("-train200") for name in OUTPUTS for cell in cells(thin, name)} == {True}

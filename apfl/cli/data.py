@@ -23,10 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def data(
     name: Annotated[str, typer.Argument(help="Name of the data set: cifar10, emnist, ocr_letters ...")],
-    source: Annotated[str, typer.Option(help="digits, photos, torchvision, parquet or folder.")],
+    source: Annotated[str, typer.Option(help="digits, photos, torchvision, parquet, folder or nist_letters.")],
     out: Out,
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
-    root: Annotated[Path | None, typer.Option(help="A folder that holds it as a folder NAME.")] = None,
+    root: Annotated[Path | None, typer.Option(help="A folder with one for each data set, named after it.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Keep so many images, classes in proportion.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -35,13 +35,14 @@ def data(
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
     from apfl.data.pictures import sample_picture
+    from apfl.data.sizes import FOLDERS
     from apfl.data.sources import SOURCES
 
     check_name(name)
     require_output(out, ".npz")
     if source not in SOURCES:
         raise UserError(f"source {source!r}: unknown; use one of {', '.join(SOURCES)}")
-    folder = path if path is not None else root / name if root is not None else None
+    folder = path if path is not None else root / FOLDERS.get(name, name) if root is not None else None
     dataset = make_dataset(name, SOURCES[source](name, folder), max_samples, seed, _progress(name))
     sample_picture(out.with_suffix(".png"), dataset)
     save_dataset(out, dataset)

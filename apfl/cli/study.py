@@ -75,7 +75,8 @@ def plan(
 
 
 def check(study: StudyFile) -> None:
-    """Check that a study could run: known keys, names and values, and the inputs that its methods need.
+    """Check that a study could run: known keys, names and values, and the inputs that its methods need; and print how
+    many images it trains and tests on.
 
     Its methods, generators and networks are made once, so this takes a few seconds.
     """
@@ -85,6 +86,8 @@ def check(study: StudyFile) -> None:
     loaded = load_study(study)
     try_out(loaded)
     print(_summary(study, loaded))
+    for name in loaded.datasets({}):
+        print(f"{name}: {_parts(loaded, name)}")
 
 
 def status(
@@ -114,6 +117,17 @@ def _summary(path: Path, study: Any) -> str:
     counts = job_counts(study)
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
+
+
+def _parts(study: Any, name: str) -> str:
+    from apfl.data.sizes import parts_of
+
+    parts = parts_of(study.data[name], name, study.validation)
+    if parts is None:
+        return "how many images it has is not known before it is read; a tenth of them is for tests"
+    train, validation, test = parts
+    aside = f", validates on {validation:,}" if validation else ""
+    return f"trains on about {train:,} images{aside} and tests on {test:,}, of all clients together"
 
 
 def _reference(docstring: str) -> str:

@@ -73,8 +73,9 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
     """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests; with
     ``validation``, 10 % of the others, too, on which nobody trains and no table looks.
 
-    Everything is a function of data set, setting and seed, the test part whether or not there is a validation part.
-    `UserError` if the setting cannot be met with these images.
+    Everything is a function of data set, setting and seed, the test part whether or not there is a validation part. A
+    setting with ``train_samples`` is drawn like the whole one and then thinned (`thinned`), so that both have the same
+    test images. `UserError` if the setting cannot be met with these images.
     """
     setting = parse_setting(setting) if isinstance(setting, str) else setting
     if setting.clients > len(dataset):
@@ -87,15 +88,20 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
             f"setting {setting}: {setting.clients} clients of at least {setting.min_samples} images need more than"
             f" {dataset.name} has ({len(dataset)}); use fewer clients or a smaller minimum (such as -min1)"
         )
-    name = f"partition/{dataset.name}/{setting}"
+    name = f"partition/{dataset.name}/{setting.whole}"
     assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
     is_test = tenth(dataset.labels, assignment.client, setting.clients, numpy_stream(seed, f"{name}/split"))
     is_validation = np.zeros(len(dataset), bool)
     if validation:
         rest = np.where(is_test, -1, assignment.client)
         is_validation = tenth(dataset.labels, rest, setting.clients, numpy_stream(seed, f"{name}/validation"))
-    is_train = (assignment.client >= 0) & ~is_test & ~is_validation
-    counts = count(dataset.labels[is_train], assignment.client[is_train], setting.clients, dataset.classes)
+    client = assignment.client
+    if setting.train_samples is not None:
+        rest, stream = np.where(is_test, -1, client), numpy_stream(seed, f"{name}/train")
+        kept = thinned(dataset, setting, rest, is_validation, stream)
+        client, is_validation = np.where(is_test | kept, client, -1), is_validation & kept
+    is_train = (client >= 0) & ~is_test & ~is_validation
+    counts = count(dataset.labels[is_train], client[is_train], setting.clients, dataset.classes)
     specification = {
         "dataset": dataset.name,
         "labels": labels_digest(dataset),
@@ -107,7 +113,7 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
         "draws": assignment.draws,
     } | ({"validation": True} if validation else {})
     unseen = counts[~assignment.dropout].sum(axis=0) == 0
-    return Partition(assignment.client, is_train, is_validation, counts, assignment.dropout, unseen, specification)
+    return Partition(client, is_train, is_validation, counts, assignment.dropout, unseen, specification)
 
 
 def tenth(labels: np.ndarray, client: np.ndarray, clients: int, stream: np.random.Generator) -> np.ndarray:
@@ -120,6 +126,50 @@ def tenth(labels: np.ndarray, client: np.ndarray, clients: int, stream: np.rando
         for kind in range(len(kinds)):
             chosen[own[inverse == kind][: quota[kind]]] = True
     return chosen
+
+
+def thinned(
+    dataset: Dataset, setting: Setting, client: np.ndarray, is_validation: np.ndarray, stream: np.random.Generator
+) -> np.ndarray:
+    """bool [N], true for the images to keep of those that are not for tests: ``setting.train_samples`` in all.
+
+    Validation images are thinned as training images are, which they could have been: otherwise whoever looks at them,
+    such as FedDF's server, would know more images than all clients train on. ``client`` is -1 for images not to keep.
+    """
+    rest, size = client >= 0, int(setting.train_samples or 0)
+    if size > rest.sum():
+        raise UserError(
+            f"setting {setting}: {dataset.name} has {rest.sum()} images that are not for tests, fewer than {size}; use"
+            " fewer, or leave train_samples out for all of them"
+        )
+    aside = round(size * is_validation.sum() / rest.sum())
+    chosen = np.zeros(len(client), bool)
+    for part, total in ((rest & ~is_validation, size - aside), (rest & is_validation, aside)):
+        own = np.where(part, client, -1)
+        quota = quota_of(count(dataset.labels, own, setting.clients, dataset.classes), total, stream)
+        for holder, positions in enumerate(by_client(own, setting.clients)):
+            drawn = stream.permutation(positions)
+            for label in np.flatnonzero(quota[holder]):
+                chosen[drawn[dataset.labels[drawn] == label][: quota[holder, label]]] = True
+    return chosen
+
+
+def quota_of(sizes: np.ndarray, total: int, stream: np.random.Generator) -> np.ndarray:
+    """How many images of each client and class to keep, int64 [clients, classes], ``total`` in all.
+
+    sizes: int64 [clients, classes]. Each keeps its share rounded down or up, so that it is right within one image.
+    Those that would have none come first, then the largest remainders; the stream breaks ties. A client that still has
+    none is given one of those of the client with the most.
+    """
+    quota, remainder = np.divmod(sizes * total, max(1, sizes.sum()))
+    order = np.lexsort((stream.random(sizes.size), -remainder.ravel(), quota.ravel() > 0, remainder.ravel() == 0))
+    quota.ravel()[order[: total - quota.sum()]] += 1
+    for client in np.flatnonzero((quota.sum(1) == 0) & (sizes.sum(1) > 0)):
+        most = quota.sum(1).argmax()
+        if quota[most].sum() > 1:
+            quota[most, quota[most].argmax()] -= 1
+            quota[client, sizes[client].argmax()] += 1
+    return quota
 
 
 def by_client(client: np.ndarray, clients: int) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apfl.errors import UserError
 
@@ -21,7 +21,14 @@ REQUIRED = {
     "iid": ("clients",),
     "quantity": ("alpha", "clients"),
 }
-OPTIONAL = {"dirichlet": ("balanced", "min"), "pathological": ("missing",), "iid": (), "quantity": ("min",)}
+OPTIONAL = {
+    "dirichlet": ("balanced", "min", "train"),
+    "pathological": ("missing", "train"),
+    "iid": ("train",),
+    "quantity": ("min", "train"),
+}
+FIELDS = {"min": "min_samples", "train": "train_samples"}
+"""Fields that are called otherwise in a name."""
 MIN_SAMPLES = 10
 
 
@@ -32,7 +39,8 @@ class Setting:
     kind: dirichlet (label skew per class), pathological (a few classes a client), iid or quantity (sizes differ);
     clients: how many; alpha: concentration of the Dirichlet distribution, as written (a decimal number above 0);
     classes: classes of each client; missing: percentage of classes that clients monopolise and drop out with;
-    balanced: a client that has its fair share of images gets no more; min_samples: the least a client may hold.
+    balanced: a client that has its fair share of images gets no more; min_samples: the least a client may hold;
+    train_samples: how many images that are not for tests are kept, of all clients together (None: all of them).
     """
 
     kind: str
@@ -42,6 +50,7 @@ class Setting:
     missing: int | None = None
     balanced: bool = False
     min_samples: int = MIN_SAMPLES
+    train_samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.clients < 1:
@@ -61,10 +70,20 @@ class Setting:
             )
         if self.min_samples < 1:
             raise UserError(f"setting {self}: min is {self.min_samples}; a client holds at least 1 image")
+        if self.train_samples is not None and self.train_samples < self.clients:
+            raise UserError(
+                f"setting {self}: train is {self.train_samples}; {self.clients} clients need at least as many training"
+                " images"
+            )
+
+    @property
+    def whole(self) -> Setting:
+        """The same with all training images."""
+        return replace(self, train_samples=None)
 
     def fields(self) -> dict[str, str | int | bool]:
         """The fields that this kind of partition reads, by name."""
-        named = {"min_samples" if name == "min" else name for name in REQUIRED[self.kind] + OPTIONAL[self.kind]}
+        named = {FIELDS.get(name, name) for name in REQUIRED[self.kind] + OPTIONAL[self.kind]}
         return {name: value for name, value in vars(self).items() if name in named and value is not None}
 
     def __str__(self) -> str:
@@ -76,6 +95,7 @@ class Setting:
             f"missing{self.missing}" if self.missing is not None else "",
             "balanced" if self.balanced else "",
             f"min{self.min_samples}" if self.min_samples != MIN_SAMPLES else "",
+            f"train{self.train_samples}" if self.train_samples is not None else "",
         ]
         return "-".join(part for part in parts if part)
 
@@ -104,7 +124,7 @@ def parse_setting(text: str) -> Setting:
         raise UserError(f"setting {text!r}: {missing[0]} is missing; write it like {EXAMPLES[kind]}")
     if fields.get("balanced"):
         raise UserError(f"setting {text!r}: balanced takes no value; write it like {EXAMPLES[kind]}-balanced")
-    for name in ("clients", "classes", "missing", "min"):
+    for name in ("clients", "classes", "missing", "min", "train"):
         if name in fields and not re.fullmatch(r"[0-9]{1,9}", fields[name]):
             raise UserError(
                 f"setting {text!r}: {name} is {fields[name]!r}, not a whole number; write it like {EXAMPLES[kind]}"
@@ -117,4 +137,5 @@ def parse_setting(text: str) -> Setting:
         missing=int(fields["missing"]) if "missing" in fields else None,
         balanced="balanced" in fields,
         min_samples=int(fields.get("min", MIN_SAMPLES)),
+        train_samples=int(fields["train"]) if "train" in fields else None,
     )

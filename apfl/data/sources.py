@@ -103,6 +103,13 @@ def parquet(name: str, folder: Path | None) -> Raw:
     return parquet(name, folder)
 
 
+def nist_letters(name: str, folder: Path | None) -> Raw:
+    """Letters of NIST Special Database 19, converted as EMNIST's were; see `apfl.data.nist`."""
+    from apfl.data.nist import nist_letters
+
+    return nist_letters(name, folder)
+
+
 def image_folder(name: str, folder: Path | None) -> Raw:
     """A folder of images for each class, named after it, possibly inside the folders ``train`` and ``test``.
 
@@ -141,5 +148,6 @@ SOURCES: dict[str, Callable[[str, Path | None], Raw]] = {
     "torchvision": torchvision,
     "parquet": parquet,
     "folder": image_folder,
+    "nist_letters": nist_letters,
 }
 """Every source by name."""

@@ -214,7 +214,7 @@ def _facts(study: Study, cell: Cell) -> dict[str, str]:
     return axis | {
         "dataset": cell.dataset,
         "clients": str(setting.clients),
-        "partition": cell.setting.replace(f"-clients{setting.clients}", ""),
+        "partition": str(setting.whole).replace(f"-clients{setting.clients}", ""),
         "title": cell.title,
         "family": study.methods[cell.method].title,
         "semantics": cell.semantics,

@@ -14,7 +14,7 @@ DATASET_LABELS = {
     "digits": "Digits",
     "emnist_letters_a_to_l": "Letters A to L (stand-in)",
     "ocr_letters": "OCR letters (stand-in)",
-    "nist_letters_small": "Small NIST letters (stand-in)",
+    "nist_letters": "NIST letters (stand-in)",
 }
 SEMANTICS_LABELS = {
     "w2v": "W2V",

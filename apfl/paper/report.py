@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from apfl.data.sizes import thinning
 from apfl.paper import (
     choice,
     cost,
@@ -169,7 +170,7 @@ def study_facts(study: Study) -> Facts:
 
 
 def _images(entry: Mapping[str, Any]) -> str:
-    return f"{entry['max_samples']:,} images" if entry.get("max_samples") else "all images"
+    return (f"{entry['max_samples']:,} images" if entry.get("max_samples") else "all images") + thinning(entry)
 
 
 def _training(values: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.artifacts import write_json, write_text
+from apfl.data.sizes import thinning
 from apfl.paper.choice import BEST
 from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
 from apfl.paper.intervals import LEVEL, Mean
@@ -40,7 +41,10 @@ def document(study: Study, path: str | Path, findings: Sequence[Finding]) -> dic
 
 def _scale(study: Study) -> str:
     """How large the study is; a verdict is about the claim at this scale."""
-    data = [f"{dataset_label(name)} {entry.get('max_samples') or 'all'}" for name, entry in study.data.items()]
+    data = [
+        f"{dataset_label(name)} {entry.get('max_samples') or 'all'}{thinning(entry)}"
+        for name, entry in study.data.items()
+    ]
     training = study.training
     return (
         f"images: {', '.join(data)}; {training['rounds']} rounds of {training['local_epochs']} local epochs "

@@ -233,7 +233,8 @@ def run_files():
 def data_options(wildcards):
     """Where a data set comes from; see `prefix` for why the root is an environment variable."""
     spec = ARTEFACTS[f"data/{wildcards.name}.npz"].spec
-    roots = {"parquet": "$APFL_DATA_ROOT", "folder": "$APFL_DATA_ROOT", "torchvision": "${APFL_DATA_ROOT:-downloads}"}
+    roots = {name: "$APFL_DATA_ROOT" for name in ("parquet", "folder", "nist_letters")}
+    roots |= {"torchvision": "${APFL_DATA_ROOT:-downloads}"}
     given = {"source": spec["source"]}
     if spec["source"] in roots:
         given["path"] = f'"{os.path.join(roots[spec["source"]], spec["folder"])}"'
