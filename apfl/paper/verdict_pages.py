@@ -59,7 +59,9 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "status": verdict.status,
         "interim": verdict.interim,
         "said": _said(verdict),
+        "in_study": verdict.in_study,
         "corrected": verdict.corrected,
+        "corrected_said": so_far(verdict.corrected, verdict.unsettled),
         "reason": verdict.reason,
         "headline": verdict.headline and _line(verdict.headline, family),
         "lines": [_line(line, family) for line in verdict.lines],
@@ -83,11 +85,14 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
 
 def _said(verdict: Verdict) -> str:
     """The verdict in words that cannot be taken for more than it is."""
-    if verdict.interim:
-        return f"interim: {verdict.status} so far"
+    said = so_far(verdict.status, verdict.interim)
     if verdict.status == OPEN and verdict.power is not None and not verdict.power.could_confirm:
-        return f"{OPEN}: this study could not have confirmed it"
-    return verdict.status
+        return f"{said}{',' if verdict.interim else ':'} this study could not have confirmed it"
+    return said
+
+
+def so_far(status: str, interim: bool) -> str:
+    return f"interim: {status} so far" if interim and status not in ("", NOT_RUN) else status
 
 
 def _rounded(value: Any) -> Any:
@@ -134,14 +139,20 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
     return made
 
 
-def _summary(made: Document) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
     """By reading and by source, how many claims have which verdict on their first test: ``final``, ``corrected`` for
-    all of these claims together, and, in neither, ``interim`` ones."""
+    all of these claims together (``corrected_interim``: has one of them runs that are missing?), and, in neither,
+    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans."""
     found: dict[str, dict[str, Any]] = {}
     for claim in made["claims"]:
         for one in (one for one in claim["verdicts"] if one["primary"]):
             blank = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
+            blank |= {"corrected_interim": False, "not_in_study": 0}
             counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
+            counts["corrected_interim"] |= bool(one["missing"])
+            if not one["in_study"]:
+                counts["not_in_study"] += 1
+                continue
             counts["interim" if one["interim"] else "final"][one["status"]] += 1
             if not one["interim"]:
                 counts["corrected"][one["corrected"] or one["status"]] += 1
@@ -168,13 +179,16 @@ def summary_lines(made: Document) -> list[str]:
     return lines
 
 
-def _counted(counts: Mapping[str, Mapping[str, int]]) -> str:
+def _counted(counts: Mapping[str, Any]) -> str:
+    if not sum(sum(counts[name].values()) for name in ("final", "interim")):
+        return f"not in this study: {counts['not_in_study']}"
     final, corrected = counts["final"], counts["corrected"]
     said = ", ".join(f"{number} {status}" for status, number in final.items())
     left = ", ".join(f"{corrected[status]} {status}" for status in (REPRODUCED, CONTRADICTED))
-    said += f"; corrected for all claims together: {left}"
+    said += f"; corrected for all claims together{', interim' if counts['corrected_interim'] else ''}: {left}"
     interim = ", ".join(f"{number} {status} so far" for status, number in counts["interim"].items() if number)
-    return said + (f"; interim, not counted: {interim}" if interim else "")
+    said += f"; interim, not counted: {interim}" if interim else ""
+    return said + (f"; not in this study: {counts['not_in_study']}" if counts["not_in_study"] else "")
 
 
 def interval(ends: Sequence[float] | None) -> str:
@@ -213,16 +227,15 @@ def left_out(claim: Document) -> list[str]:
 def across_readings(claim: Document) -> str:
     """In which of the readings that were run the claim is reproduced on its first test, and in which contradicted; the
     best reading is one of them, and is not counted twice."""
-    ran = {
-        one["reading"]: one["status"]
-        for one in claim["verdicts"]
-        if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST
-    }
+    shown = [one for one in claim["verdicts"] if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST]
+    ran = {one["reading"]: one["status"] for one in shown}
     found = []
     for status in (REPRODUCED, CONTRADICTED):
         names = [reading for reading, there in ran.items() if there == status]
         which = f"some: {', '.join(names)}" if len(names) < len(ran) else "every reading"
         found.append(f"{status} in {which if names else 'no reading'}")
+    interim = [one["reading"] for one in shown if one["interim"]]
+    found += [f"interim in {', '.join(interim) if len(interim) < len(ran) else 'every reading'}"] if interim else []
     return f"Of {len(ran)} readings {'; '.join(found)}." if ran else ""
 
 
@@ -245,7 +258,7 @@ def entries(where: str, verdict: Document) -> tuple[str, ...]:
         TEST_LABELS[verdict["test"]],
         where or "all",
         verdict["said"],
-        verdict["corrected"],
+        verdict["corrected_said"],
         verdict["reason"],
         compared,
         number(head.get("estimate")),
@@ -265,12 +278,14 @@ def row_by_row(verdict: Document) -> str:
 
 def power_text(power: Document | None) -> str:
     """
-    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
+    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "possible": True, "note": "so"})
     'finds 1.2 points; the printed 3.4 need 4 seeds; chance of being reproduced 90 % (so)'
     """
     if not power:
         return ""
     parts = [f"finds {power['smallest']:.1f} points"] if power["smallest"] is not None else []
+    if not power["possible"]:
+        return "; ".join([*parts, power["note"]])
     if power["printed"] is not None:
         seeds = f"need {power['seeds']} seeds" if power["seeds"] else "need more seeds than anybody runs"
         seeds = seeds if power["printed"] > 0 else "lie on the other side"
@@ -293,8 +308,8 @@ def power_lines(made: Document) -> list[str]:
 
 INTRODUCTION = (
     "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, contradicted "
-    "only if one lies wholly on the other side, after correction for all that were looked at. It is open if neither "
-    "holds, and there is nothing to judge where what it is about is not shown to be above what needs no communication. "
+    "only if that of one number, or of the mean of a set of them, lies wholly on the other side, after correction for "
+    "all that were looked at. It is open if neither holds, and there is nothing to judge where what it is about is not shown to be above what needs no communication. "
     "The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to that; row by row "
     "is the stricter question. An interim verdict is made while runs are missing, and is not the study's. Readings are "
     "ways to settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no "
