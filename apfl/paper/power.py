@@ -52,7 +52,9 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     found = Power(smallest=smallest_difference(outcome))
     asked = [one.contrasts[0] for one in outcome.judged]
     if not asked or any(not one.planned or one.partial for one in asked):
-        return replace(found, possible=False, note="the study lacks rows of the claim, so that it cannot be reproduced")
+        some = any(part.planned for one in asked if not one.gate for part in one.strata)
+        lacks = "lacks rows" if some else "has no row"
+        return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
     if len(source.study.seeds) < 2:
         return replace(found, possible=False, note="one seed says nothing of the spread")
     if any(one.bounds_only for one in asked):

@@ -52,7 +52,7 @@ def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[s
             **_csv_rows_and_power(verdict),
             "family": verdict["family"],
             "runs": verdict["runs"],
-            "runs_missing": len(verdict["missing"]),
+            "runs_missing": verdict["runs_missing"],
             "decided_by": " ".join(verdict["decided_by"]),
             "reason": verdict["reason"],
         }

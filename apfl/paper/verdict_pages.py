@@ -13,7 +13,7 @@ from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES,
 from apfl.paper.intervals import LEVEL, Mean
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.verdict_csv import csv
-from apfl.paper.verdicts import Finding, Line, Verdict, side
+from apfl.paper.verdicts import Finding, Line, Verdict, is_partition, side
 from apfl.study import Study
 
 Document = Mapping[str, Any]
@@ -72,6 +72,7 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "places": [vars(place) for place in verdict.places],
         "power": power and {name: _rounded(value) for name, value in vars(power).items()},
         "runs": verdict.runs,
+        "runs_missing": sum(not is_partition(path) for path in verdict.missing),
         "decided_by": list(verdict.decided_by),
         "open": list(verdict.open),
         "missing": list(verdict.missing),
@@ -309,11 +310,11 @@ def power_lines(made: Document) -> list[str]:
 INTRODUCTION = (
     "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, contradicted "
     "only if that of one number, or of the mean of a set of them, lies wholly on the other side, after correction for "
-    "all that were looked at. It is open if neither holds, and there is nothing to judge where what it is about is not shown to be above what needs no communication. "
-    "The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to that; row by row "
-    "is the stricter question. An interim verdict is made while runs are missing, and is not the study's. Readings are "
-    "ways to settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no "
-    "verdict."
+    "all that were looked at. It is open if neither holds, and there is nothing to judge where what it is about is "
+    "not shown to be above what needs no communication. The numbers beside a verdict are those of the comparison that "
+    "contradicts it or comes nearest to that; row by row is the stricter question. An interim verdict is made while "
+    "runs are missing, and is not the study's. Readings are ways to settle what the paper leaves open. Supplements "
+    "are on data that the paper does not have, and enter no verdict."
 )
 
 
@@ -363,7 +364,7 @@ def missing(claim: Document) -> list[str]:
     """What is not there, over all readings and tests: rows that the study does not run, then runs that it plans."""
     absent = dict.fromkeys(text for one in claim["verdicts"] for text in one["absent"])
     runs = dict.fromkeys(run for one in claim["verdicts"] for run in one["missing"])
-    found = [*absent, *(f"run {run}" for run in runs)]
+    found = [*absent, *(f"{'partition' if is_partition(run) else 'run'} {run}" for run in runs)]
     return found[:MOST] + ([f"and {len(found) - MOST} more (claims.json lists all)"] if found[MOST:] else [])
 
 

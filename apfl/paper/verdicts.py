@@ -65,8 +65,8 @@ class Verdict:
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
     ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
-    was judged by, ``missing`` planned runs that are not there, ``absent`` what the study does not run at all.
-    ``corrected`` is the status after correction for all claims of the same source, on the first test alone
+    was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
+    all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
     (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
     study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
     """
@@ -201,7 +201,8 @@ def _verdict(
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
     runs = len({run for contrast in given for part in contrast.strata for run in part.runs})
-    missing = tuple(sorted({run for contrast in given for part in contrast.strata for run in part.missing}))
+    gone = {run for contrast in given for part in contrast.strata for run in part.missing}
+    missing = tuple(sorted(gone, key=lambda path: (is_partition(path), path)))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     lines = _lines(asked, outcome)
     nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
@@ -306,17 +307,22 @@ SIDES: Mapping[str, str] = {
 }
 
 
+def is_partition(path: str) -> bool:
+    """Of what is missing, the rest are folders of runs."""
+    return path.endswith(".npz")
+
+
 def incomplete(runs: int, missing: Sequence[str]) -> str:
     """What is still to be run.
 
     >>> incomplete(10, ["study/runs/a/seed0", "study/partitions/a/seed0.npz"])
-    'incomplete: 1 of 11 runs, 1 partition missing'
+    'incomplete: 1 of 11 runs and 1 partition missing'
     """
-    partitions = sum(path.endswith(".npz") for path in missing)
+    partitions = sum(map(is_partition, missing))
     gone = len(missing) - partitions
     parts = [f"{gone} of {runs + gone} runs"] if gone else []
     parts += [f"{partitions} partition{'s' * (partitions > 1)}"] if partitions else []
-    return f"incomplete: {', '.join(parts)} missing" if parts else ""
+    return f"incomplete: {' and '.join(parts)} missing" if parts else ""
 
 
 def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: str) -> str:
