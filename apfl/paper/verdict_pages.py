@@ -279,14 +279,12 @@ def row_by_row(verdict: Document) -> str:
 
 def power_text(power: Document | None) -> str:
     """
-    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "possible": True, "note": "so"})
+    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
     'finds 1.2 points; the printed 3.4 need 4 seeds; chance of being reproduced 90 % (so)'
     """
     if not power:
         return ""
     parts = [f"finds {power['smallest']:.1f} points"] if power["smallest"] is not None else []
-    if not power["possible"]:
-        return "; ".join([*parts, power["note"]])
     if power["printed"] is not None:
         seeds = f"need {power['seeds']} seeds" if power["seeds"] else "need more seeds than anybody runs"
         seeds = seeds if power["printed"] > 0 else "lie on the other side"
