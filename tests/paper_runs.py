@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from apfl.artifacts import write_json, write_parquet
-from apfl.study import Cell
+from apfl.artifacts import write_json, write_npz, write_parquet
+from apfl.data.setting import parse_setting
+from apfl.plan import Place
+from apfl.study import Cell, Study, cells
 
 SETTING = "dirichlet-alpha0.1-clients5"
 DROPOUT = "pathological-classes2-clients10-missing20"
@@ -57,6 +60,17 @@ def write_run(results: Path, run: str, rows, *, code="aaa", status="finished", m
     record = {"stage": "federate", "specification": specification, "code": code, "status": status, "seconds": 61.0}
     facts = {"commit": "f00d", "clean": True, "versions": {"torch": "2.9"}, "device": "cpu", "precision": "fp32"}
     write_json(results / run / "run.json", record | facts)
+
+
+def write_partitions(results: Path, study: Study):
+    """All partitions of the study's outputs, each client with one image of each class and nobody dropped out, so that a
+    constant answer is at chance."""
+    for cell in (cell for output in study.tables | study.figures for cell in cells(study, output)):
+        clients, classes = parse_setting(cell.setting).clients, study.classes(cell.dataset)
+        whole = {"counts": np.ones((clients, classes), np.int64), "dropout": np.zeros(clients, bool)}
+        for seed in cell.seeds:
+            path = results / Place(study, cell.dataset, cell.setting, seed).partition.path
+            write_npz(path, **whole, unseen=np.zeros(classes, bool))
 
 
 def write_cell(results: Path, cell: Cell, *accuracies: float):

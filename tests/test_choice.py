@@ -124,7 +124,8 @@ def test_while_the_choice_is_not_made_the_best_reading_is_planned_and_waits_for_
 
 def test_a_claim_says_in_which_readings_it_holds() -> None:
     def verdict(reading, status):
-        return {"primary": True, "reading": reading, "status": status}
+        *interim, status = status.split(": ")
+        return {"primary": True, "reading": reading, "status": status, "interim": bool(interim)}
 
     def said(*states):
         return across_readings({"verdicts": [verdict(name, state) for name, state in zip("abc", states, strict=True)]})
@@ -134,6 +135,8 @@ def test_a_claim_says_in_which_readings_it_holds() -> None:
         "Of 3 readings reproduced in some: a; contradicted in some: c."
     )
     assert said(*["contradicted"] * 3) == "Of 3 readings reproduced in no reading; contradicted in every reading."
+    assert said("interim: reproduced", "open", "not run").endswith("contradicted in no reading; interim in a.")
+    assert said("interim: reproduced", "interim: open", "not run").endswith("interim in every reading.")
 
 
 def test_a_choice_needs_seeds_of_its_own_and_validation_images() -> None:

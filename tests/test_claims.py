@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paper_runs import both, row, write_run
+from paper_runs import both, row, write_partitions, write_run
 
 from apfl.config import load_study
 from apfl.errors import UserError
 from apfl.paper import beside, published
+from apfl.paper import contrasts as contrasts_module
 from apfl.paper.claims import FILE, claims, parse
 from apfl.paper.claims_page import page
+from apfl.paper.contrasts import Question, Source
 from apfl.paper.intervals import ERROR, Cellwise, interval, mean
 from apfl.paper.metrics import collect
-from apfl.paper.verdict_pages import document, markdown, summary_lines, write
+from apfl.paper.verdict_pages import document, markdown, power_lines, summary_lines, write
 from apfl.paper.verdict_section import section
 from apfl.paper.verdicts import findings, side
 from apfl.registry import ROOT
@@ -131,6 +133,7 @@ def test_a_mean_contradicts_where_no_cell_does(tmp_path: Path) -> None:
 def test_with_one_seed_everything_is_open(tmp_path: Path) -> None:
     found = verdict(tmp_path, {"0.05": (0.9,), "0.1": (0.1,)}, study(seeds=[0]))
     assert found.status == "open" and "one seed" in found.reason
+    assert not found.power.could_confirm and found.power.note == "one seed says nothing of the spread"
     assert all(line.mean is None for line in found.lines)
 
 
@@ -207,6 +210,31 @@ def test_counts_are_corrected_for_all_claims_together(tmp_path: Path) -> None:
         assert found == "reproduced"
         counts = document(loaded, "x.yaml", judge(tmp_path, loaded, asked))["summary"]["literal"]["paper"]
         assert counts["final"]["reproduced"] == len(asked) and counts["corrected"]["reproduced"] == kept
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_to_local_in_every_row_is_neither_above_nor_below_it(tmp_path: Path, seeds: int) -> None:
+    loaded = study(seeds=list(range(seeds)))
+    fill(tmp_path, loaded, lambda cell: AHEAD[:seeds] if cell.method in ("apfl", "local") else (0.5,) * seeds)
+    for side_of in ("above", "below"):
+        (found,) = judge(tmp_path, loaded, claim(asks=[{"first": "AP-FL", "against": ["Local"], side_of: 0}]))
+        assert found.verdict.status == "open"
+
+
+def test_an_accuracy_that_is_no_number_counts_as_diverged(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: (0.9, float("nan"), 0.9) if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "open" and "2 diverged" in found.verdict.reason and not found.verdict.interim
+
+
+def test_claims_on_an_output_that_the_study_lacks_are_not_in_it(tmp_path: Path) -> None:
+    loaded = study(tables={"table3": {"datasets": ["cifar10"]}})
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, None))
+    by_id = {one["id"]: one["verdicts"][0] for one in made["claims"]}
+    assert not by_id["above-every-baseline"]["in_study"] and by_id["dropout-clients-gain"]["in_study"]
+    assert summary_lines(made)[0].endswith("1 not run; corrected for all claims together, interim: 0 reproduced, "
+                                           "0 contradicted; not in this study: 14")  # fmt: skip
 
 
 def test_a_method_that_diverged_has_no_number(tmp_path: Path) -> None:
@@ -324,40 +352,177 @@ def test_the_fall_along_rounds_counts_losses_alone(tmp_path: Path) -> None:
     assert found.verdict.outcome.judged[0].contrasts[0].strata[0].values == pytest.approx([5 - 15] * 3)
 
 
-def timed_study(**changes):
+def timed_study(schedules=None, **changes):
     entries = [{"method": name, "schedule": "sync"} for name in ("fedavg", "apfl")]
-    table = {"datasets": ["cifar10"], "heterogeneity": [0.5], "entries": entries, "rounds": [1, 2, 3]}
+    table = {"datasets": ["cifar10"], "heterogeneity": [0.5], "entries": entries, "rounds": list(range(1, 20))}
     return study(
         tables={"convergence": table | changes},
-        schedules={"sync": {"mode": "sync", "latency": "lognormal"}},
-        training={"rounds": 4, "local_epochs": 1},
+        schedules=schedules or {"sync": {"mode": "sync", "latency": "lognormal"}},
+        training={"rounds": 20, "local_epochs": 1},
     )
+
+
+def timed(results: Path, loaded, course, reference):
+    """The runs of the table of convergence with an accuracy for each round."""
+    courses = {"fedavg": reference, "apfl": course}
+    for cell in cells(loaded, "convergence"):
+        for run in cell.runs if courses[cell.method] else ():
+            rows = [one for number, value in enumerate(courses[cell.method], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(results, run, rows, module=cell.method)
+
+
+def speed_above(results: Path, loaded, least: float):
+    asks = [{"first": "AP-FL", "measure": "speed", "above": least}]
+    (found,) = judge(results, loaded, claim(output="convergence", rows="any", asks=asks))
+    return found.verdict
+
+
+LATE = (*(0.3,) * 19, 0.5)
+NEVER, HALFWAY = (0.3,) * 20, (*(0.3,) * 9, *(0.6,) * 11)
 
 
 @pytest.mark.parametrize(
     ("course", "least", "status"),
     [
-        ((0.3, 0.6, 0.6, 0.6), 5, "reproduced"),
-        ((0.3, 0.3, 0.3, 0.3), 0.5, "contradicted"),
+        (HALFWAY, 5, "reproduced"),
+        (NEVER, 50, "contradicted"),
         # It saves nothing at best, which may be less than -50 %.
-        ((0.3, 0.3, 0.3, 0.3), -50, "open"),
+        (NEVER, -50, "open"),
     ],
 )
 def test_time_saved_and_a_target_that_is_not_reached_can_only_contradict(
     tmp_path: Path, course, least: float, status: str
 ) -> None:
-    loaded, courses = timed_study(), {"fedavg": (0.1, 0.2, 0.3, 0.5), "apfl": course}
-    for cell in cells(loaded, "convergence"):
-        for run in cell.runs:
-            rows = [one for number, value in enumerate(courses[cell.method], 1)
-                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
-            write_run(tmp_path, run, rows, module=cell.method)
-    asks = [{"first": "AP-FL", "measure": "speed", "above": least}]
-    (found,) = judge(tmp_path, loaded, claim(output="convergence", rows="any", asks=asks))
-    part = found.verdict.outcome.judged[0].contrasts[0].strata[0]
-    assert found.verdict.status == status
+    loaded = timed_study()
+    timed(tmp_path, loaded, course, LATE)
+    found = speed_above(tmp_path, loaded, least)
+    part = found.outcome.judged[0].contrasts[0].strata[0]
+    assert found.status == status
     assert part.bounds.any() == (status != "reproduced")
     assert (part.values > 15).all() == (status == "reproduced")
+
+
+@pytest.mark.parametrize(("reached", "status"), [(19, "open"), (10, "reproduced")])
+def test_equal_times_tell_no_more_than_the_step_between_two_evaluations(tmp_path: Path, reached, status) -> None:
+    """Every client takes as long in every seed, so all speeds are equal: one round of 20 sooner is no certainty."""
+    loaded = timed_study(schedules={"sync": {"mode": "sync", "latency": "constant"}})
+    timed(tmp_path, loaded, (*(0.3,) * (reached - 1), *(0.6,) * (21 - reached)), LATE)
+    found = speed_above(tmp_path, loaded, 2)
+    (part,) = found.outcome.judged[0].contrasts[0].strata
+    assert found.status == status and np.ptp(part.values) < 1e-9
+    assert part.resolution == pytest.approx(100 * np.log(max((reached + 1) / reached, 20 / 19)))
+
+
+def test_of_one_evaluation_nothing_is_known_of_the_speed(tmp_path: Path) -> None:
+    loaded = timed_study(rounds=[20])
+    timed(tmp_path, loaded, HALFWAY, LATE)
+    assert speed_above(tmp_path, loaded, -50).reason == "of 1: 1 too few rounds"
+
+
+def test_a_reference_that_is_not_run_is_named_where_a_speed_is_asked(tmp_path: Path) -> None:
+    loaded = timed_study()
+    timed(tmp_path, loaded, HALFWAY, None)
+    missing = {run for cell in cells(loaded, "convergence") for run in cell.runs if cell.method == "fedavg"}
+    assert set(speed_above(tmp_path, loaded, 5).missing) == missing
+
+
+def test_a_run_that_never_arrives_leaves_a_speed_that_cannot_be_confirmed_and_the_power_says_so(tmp_path) -> None:
+    for course, said in ((NEVER, "a run does not reach the target"), (HALFWAY, "are not simulated")):
+        loaded = timed_study()
+        timed(tmp_path / str(course[-1]), loaded, course, LATE)
+        power = speed_above(tmp_path / str(course[-1]), loaded, 5).power
+        assert said in power.note and power.chance is None and power.could_confirm == (course is HALFWAY)
+        assert (power.smallest is None) == (course is NEVER)
+
+
+GATED = [
+    {"first": "AP-FL", "against": ["FedAvg"], "above": 0},
+    {"first": "AP-FL", "against": ["constant"], "above": 0, "gate": "reproduced"},
+]
+
+
+def test_a_constant_answer_waits_for_its_partitions_and_they_are_named(tmp_path: Path) -> None:
+    loaded = study()
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": AHEAD}, loaded, claim(asks=GATED))
+    assert found.status == "open" and found.interim and len(found.missing) == 2 * 3
+    assert all(path.startswith("small/partitions/cifar10/") and path.endswith(".npz") for path in found.missing)
+    assert found.reason.startswith(
+        "incomplete: 6 partitions missing; of 2: 2 on the claimed side; not shown to be above 0"
+    )
+    assert "AP-FL − constant, CIFAR-10, 5 clients, alpha 0.1 (not run)" in found.reason
+    assert "taken to be at chance" in found.power.note
+    write_partitions(tmp_path, loaded)
+    (done,) = judge(tmp_path, loaded, claim(asks=GATED))
+    assert done.verdict.status == "reproduced" and not done.verdict.missing
+    assert "at chance" not in done.verdict.power.note
+
+
+def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path) -> None:
+    """FedProx is run in the easy row alone, so its mean over what there is would be the highest."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5, 10], "alphas": ["0.05", "0.1"]}})
+    easy = {"fedavg": 0.7, "fedprox": 0.65, "apfl": 0.8, "local": 0.1, "fedavg-ft": 0.1}
+
+    def values(cell):
+        if cell.axis["clients"] == 10:
+            return (None,) * 3 if cell.method == "fedprox" else (0.2,) * 3
+        return (easy[cell.method],) * 3
+
+    fill(tmp_path, loaded, values)
+    best = {"first": "AP-FL", "against": ["FedAvg", "FedProx"], "take": "best", "axis": "alpha", "mean_over": "all"}
+    ask = best | {"at": ["0.05"], "others": ["0.1"], "above": 0}
+    asked = claim(asks=[ask], rows=[{"dataset": ["cifar10"], "clients": ["5", "10"]}])
+    (found,) = judge(tmp_path, loaded, asked)
+    assert [one.status for one in found.verdict.places] == ["open", "not run"]
+    source = Source.of(loaded, collect(tmp_path, [run for cell in cells(loaded, "table2") for run in cell.runs], True))
+    questions = [(Question(asked[0], "literal", "pooled"), name) for name in ("FedAvg", "FedProx")]
+    levels = contrasts_module._levels(source, questions, asked[0].asks[0], asked[0].rows)
+    assert levels == pytest.approx([70, 65])
+
+
+def test_what_is_interim_says_so_in_the_corrected_column_too_and_in_the_count(tmp_path: Path) -> None:
+    """The first claim has all of its runs; the correction waits for those of the second."""
+    loaded = study()
+    verdict(tmp_path, {"0.05": AHEAD, "0.1": None}, loaded)
+    first = CLAIM | {"rows": [{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05"]}]}
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, parse({"claims": [first, CLAIM | {"id": "other"}]})))
+    one, two = (claim["verdicts"][0] for claim in made["claims"])
+    assert (one["said"], one["corrected_said"]) == ("reproduced", "interim: reproduced so far")
+    assert two["corrected_said"] == "interim: open so far"
+    assert "corrected for all claims together, interim: 1 reproduced" in summary_lines(made)[0]
+    write(made, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "claims.csv").open()))
+    assert [row["corrected"] for row in rows if row["level"] == "claim"] == [
+        one["corrected_said"],
+        two["corrected_said"],
+    ]
+    assert two["reason"] == "incomplete: 3 of 12 runs missing; of 2: 1 on the claimed side"
+
+
+def test_an_interim_verdict_that_the_study_could_not_confirm_says_both_and_no_percentage(tmp_path: Path) -> None:
+    loaded = study()
+    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    verdict(tmp_path, {"0.05": AHEAD, "0.1": None}, loaded)
+    (found,) = judge(tmp_path, loaded, claim(rows=rows))
+    made = document(loaded, "x.yaml", [found])
+    (one,) = made["claims"][0]["verdicts"]
+    assert one["said"] == "interim: open so far, this study could not have confirmed it"
+    assert power_lines(made) == ["ahead, literal: the study lacks rows of the claim, so that it cannot be reproduced"]
+
+
+def test_a_study_of_stand_ins_alone_has_no_row_and_is_not_blamed_for_its_seeds(tmp_path: Path) -> None:
+    loaded = study(
+        data={"digits": {"source": "digits"}},
+        semantics={"clip": {"source": "packaged"}},
+        tables={"table2": {"datasets": ["digits"], "clients": [5], "alphas": ["0.1"]}},
+    )
+    for rows in ("any", CLAIM["rows"]):
+        (found,) = judge(tmp_path, loaded, claim(rows=rows))
+        made = document(loaded, "x.yaml", [found])
+        assert power_lines(made) == [
+            "ahead, literal: the study has no row of the claim, so that it cannot be reproduced"
+        ]
+        assert summary_lines(made) == ["literal: not in this study: 1"]
 
 
 def test_equal_counts_of_few_images_do_not_pass_for_certainty() -> None:
@@ -474,7 +639,7 @@ def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "small" / "verdict"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md", *beside.FILES}
-    assert "so far" in first.stdout and "above-every-baseline, literal: chance of being reproduced 0 %" in first.stdout
+    assert "so far" in first.stdout and "above-every-baseline, literal: the study lacks rows" in first.stdout
     assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -157,14 +157,14 @@ def test_wins_ties_and_losses_are_by_the_interval_of_the_paired_difference():
         BLOCKS[3]: seeds(40, 50, 60),  # exactly equal
     }
     rows = ranks.rank({"FedAvg": fedavg, "FedProx": other}, "pooled").rows.set_index("method")
-    counts = ["wins", "ties", "losses", "undecided"]
+    counts = ["wins", "ties", "losses", "open"]
     assert rows.loc["FedProx", counts].tolist() == [1, 2, 1, 0]
     assert rows.loc["FedAvg", counts].isna().all()
 
 
 def test_one_seed_decides_nothing():
     found = {name: {BLOCKS[0]: (SeedValue(0, "ok", value),)} for name, value in (("FedAvg", 0.5), ("Local", 0.2))}
-    assert ranks.rank(found, "pooled").rows.set_index("method").loc["Local", "undecided"] == 1
+    assert ranks.rank(found, "pooled").rows.set_index("method").loc["Local", "open"] == 1
 
 
 def made(order, differ, told_apart=True):
@@ -212,7 +212,7 @@ def test_files_and_the_section_of_the_page(tmp_path):
     assert page.identifier == "ranks"
     assert "not independent" in page.body
     assert "<svg" in page.body
-    assert "undecided" in page.body
+    assert "open" in page.body
 
 
 def test_a_study_without_table_2_says_so_and_does_not_fail(tmp_path):

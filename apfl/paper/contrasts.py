@@ -6,7 +6,7 @@ lacks a run has no number at all: no seed is filled in, and those that are there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -261,21 +261,21 @@ def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: 
     ]
     first = next(number for number, ask in enumerate(claim.asks) if not ask.gate)
     ask = claim.asks[first]
-    made = _highest(variants, lambda number: _level(source, questions[number], ask, ask.first, places[first]))
+    made = _highest(variants, _levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
     if len(questions) > 1:
         made = [replace(one, choices=1 if claim.asks[one.ask].others else len(questions)) for one in made]
     return [contrast for contrast in made if not stand_ins or contrast.planned]
 
 
-def _highest(variants: Sequence[Sequence[Contrast]], level: Callable[[int], np.ndarray]) -> list[Contrast]:
-    """Of several ways to ask the same, the one with the highest level: the same for all seeds and rows.
+def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray) -> list[Contrast]:
+    """Of several ways to ask the same, the one with the highest of ``levels``: the same for all seeds and rows.
 
     A maximum in each seed would be one of noise. A mean over all seeds is one as well, but what a contrast subtracts
     along an axis does not depend on its sum, by which it was chosen; elsewhere ``choices`` corrects for it.
     """
     if len(variants) == 1:
         return list(variants[0])
-    which = np.argmax([level(number) for number in range(len(variants))], axis=0)
+    which = np.argmax(levels, axis=0)
     made = []
     for alike in zip(*variants, strict=True):
         strata = zip(*(one.strata for one in alike), strict=True)
@@ -283,12 +283,14 @@ def _highest(variants: Sequence[Sequence[Contrast]], level: Callable[[int], np.n
     return made
 
 
-def _level(source: Source, asked: Question, ask: Ask, column: str, rows: Sequence[Row]) -> np.ndarray:
-    """The mean of a column over seeds, over the rows that have it, and over all values of the axis alike."""
+def _levels(source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, rows: Sequence[Row]) -> np.ndarray:
+    """[columns, ...] The mean of each over seeds and all values of the axis alike, over the rows that all of them have:
+    whoever lacks a hard row is not the better for it."""
     values = [{ask.axis: value} if ask.axis else {} for value in (*ask.at, *ask.others) or ("",)]
-    parts = [source.series(asked, ask, column, {**row, **value}) for row in rows for value in values]
-    there = [part.values for part in parts if part.status == "ok"]
-    return np.mean(there, axis=(0, 1)) if there else np.zeros(())
+    places = [{**row, **value} for row in rows for value in values]
+    table = [[source.series(asked, ask, name, place) for asked, name in columns] for place in places]
+    shared = [[part.values for part in parts] for parts in table if all(part.status == "ok" for part in parts)]
+    return np.mean(shared, axis=(0, 2)) if shared else np.zeros(len(columns))
 
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
@@ -318,8 +320,8 @@ def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequen
                 return [replace(blank, strata=strata)]
 
             if ask.take == "best":
-                levels = [_level(source, asked, ask, name, alike) for name in against]
-                yield from _highest([filled((name,)) for name in against], levels.__getitem__)
+                levels = _levels(source, [(asked, name) for name in against], ask, alike)
+                yield from _highest([filled((name,)) for name in against], levels)
             else:
                 yield from filled(against)
 

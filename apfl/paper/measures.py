@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,8 @@ class Series:
     """One number for each seed of a study: float64 [seeds, ...], NaN where there is none; in points.
 
     ``bounds`` [seeds] says which of them are only known to be no larger; ``resolution`` is the least step of the
-    measure. ``runs`` are finished, ``missing`` are planned and are not; ``planned``: does the study have the cells?
+    measure. ``runs`` are finished, ``missing`` are planned and are not, partitions among them; ``planned``: does the
+    study have the cells?
     """
 
     values: np.ndarray
@@ -116,47 +118,64 @@ def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Se
 def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
     """How much sooner the target is reached than by the table's reference: 100 ln of its virtual time over ours.
 
-    Where a run does not reach the target it needs longer than it lasted, so its speed is less than the number.
+    Where a run does not reach the target it needs longer than it lasted, so its speed is less than the number. Its
+    least step is that from one evaluation to the next, as nothing is known of the time between them.
     """
     from apfl.study import cells
 
     level = cell.axis["heterogeneity"]
     alike = (one for one in cells(study, "convergence") if one.dataset == cell.dataset)
     reference = next(one for one in alike if one.axis["heterogeneity"] == level)
+    both = replace(cell, runs=tuple(dict.fromkeys((*cell.runs, *reference.runs))))
     if (status := worst((_status(metrics, cell), _status(metrics, reference)))) != "ok":
-        return _empty(metrics, cell, status)
+        return _empty(metrics, both, status)
     check_timelines([cell, reference], metrics)
     share = study.tables["convergence"].get("target", 1.0)
     ours, theirs = (time_to_target(one, reference, share, metrics, test) for one in (cell, reference))
     states = {value.status for value in ours} - {"not reached"} | {value.status for value in theirs}
     if states - {"ok"}:
         found = worst("no target" if state == "not reached" else state for state in states)
-        return _empty(metrics, cell, found)
+        return _empty(metrics, both, found)
     times = [
         value.time if value.status == "ok" else float(ready(cell, seed, run, metrics)[-1])
         for seed, run, value in zip(cell.seeds, cell.runs, ours, strict=True)
     ]
     values = [100 * float(np.log(other.time / time)) for time, other in zip(times, theirs, strict=True)]
-    whole = _series(metrics, cell, values)
-    runs = tuple(dict.fromkeys((*whole.runs, *reference.runs)))
-    return Series(whole.values, "ok", 0.0, np.array([value.status != "ok" for value in ours]), runs)
+    step = max(*_steps(metrics, cell, times), *_steps(metrics, reference, [value.time for value in theirs]))
+    if not np.isfinite(step):
+        return _empty(metrics, both, "too few rounds")
+    censored = np.array([value.status != "ok" for value in ours])
+    return replace(_series(metrics, both, values, step), bounds=censored)
+
+
+def _steps(metrics: Metrics, cell: Cell, times: Sequence[float]) -> list[float]:
+    """For each seed, 100 ln of the time of the evaluation after the one at ``times`` over it; of the last, of the last
+    over the one before; inf where there is but one."""
+    found = []
+    for seed, run, time in zip(cell.seeds, cell.runs, times, strict=True):
+        evaluated = np.unique(ready(cell, seed, run, metrics)[list(cell.rounds)])
+        place = min(int(np.searchsorted(evaluated, time)), len(evaluated) - 2)
+        found.append(100 * float(np.log(evaluated[place + 1] / evaluated[place])) if place >= 0 else np.inf)
+    return found
 
 
 def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
     """What an answer that is always the same reaches, without a model: on its own test a client's most frequent class
     (of those that nobody else holds, for monopoly classes), on the pooled test the most frequent of all.
 
-    Told from the training images, as the tests are shared out alike; chance where a partition is not there.
+    Told from the training images, as the tests are shared out alike; ``not run`` while a partition is not there.
     """
-    values = [100 * _constant(study, metrics, cell, seed, test, role) for seed in cell.seeds]
-    return Series(np.array(values), "ok")
+    paths = [Place(study, cell.dataset, cell.setting, seed).partition.path for seed in cell.seeds]
+    there = [metrics.folder is not None and (metrics.folder / path).is_file() for path in paths]
+    if not all(there):
+        missing = tuple(path for path, found in zip(paths, there, strict=True) if not found)
+        return Series(np.full(len(paths), np.nan), "not run", missing=missing)
+    classes = study.classes(cell.dataset)
+    return Series(np.array([100 * _constant(metrics.folder / path, classes, test, role) for path in paths]), "ok")
 
 
-def _constant(study: Study, metrics: Metrics, cell: Cell, seed: int, test: str, role: str) -> float:
-    path = metrics.folder and metrics.folder / Place(study, cell.dataset, cell.setting, seed).partition.path
-    if path is None or not path.is_file():
-        return 1 / study.classes(cell.dataset)
-    arrays = read_npz(path, "partition", ("counts", "dropout", "unseen"))
+def _constant(partition: Path, classes: int, test: str, role: str) -> float:
+    arrays = read_npz(partition, "partition", ("counts", "dropout", "unseen"))
     counts, dropout = np.asarray(arrays["counts"], np.float64), arrays["dropout"].astype(bool)
     if test == "pooled":
         return counts.sum(axis=0).max() / counts.sum()
@@ -164,7 +183,7 @@ def _constant(study: Study, metrics: Metrics, cell: Cell, seed: int, test: str, 
     tested = ours * arrays["unseen"].astype(bool) if test == "monopoly" else ours
     weights = ours.sum(axis=1) * (tested.sum(axis=1) > 0)
     shares = tested.max(axis=1) / np.maximum(tested.sum(axis=1), 1)
-    return float(weights @ shares / weights.sum()) if weights.any() else 1 / study.classes(cell.dataset)
+    return float(weights @ shares / weights.sum()) if weights.any() else 1 / classes
 
 
 MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {

@@ -30,26 +30,44 @@ class Power:
     """``smallest``: the difference from its bound, in points, that the study finds with a power of 80 % in each of the
     claim's comparisons, at the level that holds for all of them; ``printed``: the printed one that is hardest to find,
     and ``seeds`` the number that it needs; ``chance``: of the claim being reproduced if the printed means and
-    deviations are the truth; ``note``: what these rest on, or why one is not there."""
+    deviations are the truth; ``possible``: could the study reproduce it at all, whatever it finds?; ``note``: what
+    these rest on, or why one is not there."""
 
     smallest: float | None = None
     printed: float | None = None
     seeds: int | None = None
     chance: float | None = None
+    possible: bool = True
     note: str = ""
 
     @property
     def could_confirm(self) -> bool:
         """Not to be denied where nothing is printed."""
-        return self.chance is None or self.chance >= 0.5
+        return self.possible and (self.chance is None or self.chance >= 0.5)
 
 
 def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcome) -> Power:
     """Of a claim in a reading on a test, judged as ``outcome``; the printed numbers are taken for those of the first
     test, and asked of it alone."""
     found = Power(smallest=smallest_difference(outcome))
-    if any(not one.contrasts[0].planned or one.contrasts[0].partial for one in outcome.judged):
-        return replace(found, chance=0.0, note="the study lacks rows of the claim, so that it cannot be reproduced")
+    asked = [one.contrasts[0] for one in outcome.judged]
+    if not asked or any(not one.planned or one.partial for one in asked):
+        some = any(part.planned for one in asked if not one.gate for part in one.strata)
+        lacks = "lacks rows" if some else "has no row"
+        return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
+    if len(source.study.seeds) < 2:
+        return replace(found, possible=False, note="one seed says nothing of the spread")
+    if any(one.bounds_only for one in asked):
+        return replace(
+            found,
+            smallest=None,
+            possible=False,
+            note="a run does not reach the target, which bounds its speed from above alone: it cannot be reproduced",
+        )
+    if any(ask.measure == "speed" for ask in claim.asks):
+        return replace(
+            found, note="the paper prints no numbers for this; runs that may miss the target are not simulated"
+        )
     if test != claim.tests[0]:
         return replace(found, note="asked of the first test alone")
     measured = pairing(source, Question(claim, reading, test))
@@ -58,6 +76,7 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     drawn = contrasts(truth, claim, reading, test)
     if any(one.status == "not measured" for one in drawn):
         return replace(found, note=f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this")
+    how += ", a constant answer taken to be at chance" if truth.at_chance else ""
     exact = contrasts(Imagined.of(source, 0.0, 1, spread=0.0), claim, reading, test)
     whole = judge([in_study(one) for one in drawn])
     needed = []
@@ -68,8 +87,6 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
             error = imagined.mean.error if one.mean is None else one.mean.error
             gap = _gap(contrast, float(middle.mean.estimate[0]))
             needed.append((seeds_needed(gap, float(np.sqrt(np.mean(error**2) * count))), gap))
-    if not needed:
-        return replace(found, chance=0.0, note="one seed says nothing of the spread")
     seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
     return replace(
         found, printed=printed, seeds=seeds, chance=float(np.mean(whole.status == "reproduced")), note=f"with {how}"
@@ -122,12 +139,14 @@ def pairing(source: Source, asked: Question) -> float | None:
 @dataclass(frozen=True)
 class Imagined(Source):
     """A study whose runs measure what the paper prints: normal draws, float64 [seeds, trials], around the printed means
-    with ``spread`` times the printed deviations; methods share the part ``pairing`` of their variance in each row."""
+    with ``spread`` times the printed deviations; methods share the part ``pairing`` of their variance in each row. A
+    constant answer whose partitions are not there yet is taken to be at chance, in the rows ``at_chance``."""
 
     pairing: float = 0.0
     trials: int = 1
     spread: float = 1.0
     drawn: dict[tuple, np.ndarray] = field(default_factory=dict)
+    at_chance: list[Row] = field(default_factory=list)
 
     @classmethod
     def of(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
@@ -138,6 +157,9 @@ class Imagined(Source):
         if not found.planned:
             return found
         shape = (len(self.study.seeds), self.trials)
+        if column == "constant" and found.status == "not run":
+            self.at_chance.append(row)
+            found = super().series(asked, ask, "chance", row)
         if column in ("chance", "constant"):
             return Series(np.broadcast_to(found.values[:, None], shape), found.status)
         number = printed(asked.claim.output, column, row) if ask.measure == "accuracy" else None

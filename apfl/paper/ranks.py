@@ -30,7 +30,7 @@ TESTS = ("pooled", "own")
 BASELINE = "FedAvg"
 ALPHA = 0.05
 COLUMNS = (
-    "test", "method", "mean_rank", "mean_rank_per_seed", "wins", "ties", "losses", "undecided", "cells", "datasets",
+    "test", "method", "mean_rank", "mean_rank_per_seed", "wins", "ties", "losses", "open", "cells", "datasets",
     "seeds", "friedman_statistic", "friedman_p", "status",
 )  # fmt: skip
 PAIRS = ("test", "better", "worse", "cells", "wilcoxon_p", "holm_p", "differ")
@@ -43,7 +43,7 @@ CAPTION = (
 )
 RULE = (
     f"Win, tie, loss: cells in which the 95\N{NO-BREAK SPACE}% interval of the paired difference to {BASELINE}, over "
-    "seeds, lies above 0, holds 0, or lies below it. A cell with one seed has no interval and is undecided."
+    "seeds, lies above 0, holds 0, or lies below it. A cell with one seed has no interval and is open."
 )
 
 Block = tuple[str, str]
@@ -136,7 +136,7 @@ def rank(found: Values, test: str) -> Ranking:
         if lacking
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    counts = ["wins", "ties", "losses", "undecided"]
+    counts = ["wins", "ties", "losses", "open"]
     frame[counts] = frame[counts].astype("Int64")
     order = [row["method"] for row in rows if row["status"] == "ok"]
     pairs = _pairs(test, order, {name: means[:, place] for place, name in enumerate(names)})
@@ -168,11 +168,11 @@ def _friedman(means: np.ndarray) -> tuple[float, float] | None:
 
 def _against(found: Values, name: str, blocks: Sequence[Block]) -> dict[str, int]:
     """In how many cells a method wins, ties and loses against `BASELINE`."""
-    counts = dict.fromkeys(("wins", "ties", "losses", "undecided"), 0)
+    counts = dict.fromkeys(("wins", "ties", "losses", "open"), 0)
     for block in blocks:
         bounds = interval(differences(found[name][block], found[BASELINE][block]))
         if bounds is None:
-            counts["undecided"] += 1
+            counts["open"] += 1
         else:
             counts["wins" if bounds[0] > 0 else "losses" if bounds[1] < 0 else "ties"] += 1
     return counts

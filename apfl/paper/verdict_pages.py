@@ -14,7 +14,7 @@ from apfl.paper.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES,
 from apfl.paper.intervals import LEVEL, Mean
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.verdict_csv import csv
-from apfl.paper.verdicts import Finding, Line, Verdict, side
+from apfl.paper.verdicts import Finding, Line, Verdict, is_partition, side
 from apfl.study import Study
 
 Document = Mapping[str, Any]
@@ -63,7 +63,9 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "status": verdict.status,
         "interim": verdict.interim,
         "said": _said(verdict),
+        "in_study": verdict.in_study,
         "corrected": verdict.corrected,
+        "corrected_said": so_far(verdict.corrected, verdict.unsettled),
         "reason": verdict.reason,
         "headline": verdict.headline and _line(verdict.headline, family),
         "lines": [_line(line, family) for line in verdict.lines],
@@ -74,6 +76,7 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "places": [vars(place) for place in verdict.places],
         "power": power and {name: _rounded(value) for name, value in vars(power).items()},
         "runs": verdict.runs,
+        "runs_missing": sum(not is_partition(path) for path in verdict.missing),
         "decided_by": list(verdict.decided_by),
         "open": list(verdict.open),
         "missing": list(verdict.missing),
@@ -87,11 +90,14 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
 
 def _said(verdict: Verdict) -> str:
     """The verdict in words that cannot be taken for more than it is."""
-    if verdict.interim:
-        return f"interim: {verdict.status} so far"
+    said = so_far(verdict.status, verdict.interim)
     if verdict.status == OPEN and verdict.power is not None and not verdict.power.could_confirm:
-        return f"{OPEN}: this study could not have confirmed it"
-    return verdict.status
+        return f"{said}{',' if verdict.interim else ':'} this study could not have confirmed it"
+    return said
+
+
+def so_far(status: str, interim: bool) -> str:
+    return f"interim: {status} so far" if interim and status not in ("", NOT_RUN) else status
 
 
 def _rounded(value: Any) -> Any:
@@ -138,14 +144,20 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
     return made
 
 
-def _summary(made: Document) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
     """By reading and by source, how many claims have which verdict on their first test: ``final``, ``corrected`` for
-    all of these claims together, and, in neither, ``interim`` ones."""
+    all of these claims together (``corrected_interim``: has one of them runs that are missing?), and, in neither,
+    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans."""
     found: dict[str, dict[str, Any]] = {}
     for claim in made["claims"]:
         for one in (one for one in claim["verdicts"] if one["primary"]):
             blank = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
+            blank |= {"corrected_interim": False, "not_in_study": 0}
             counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
+            counts["corrected_interim"] |= bool(one["missing"])
+            if not one["in_study"]:
+                counts["not_in_study"] += 1
+                continue
             counts["interim" if one["interim"] else "final"][one["status"]] += 1
             if not one["interim"]:
                 counts["corrected"][one["corrected"] or one["status"]] += 1
@@ -172,13 +184,16 @@ def summary_lines(made: Document) -> list[str]:
     return lines
 
 
-def _counted(counts: Mapping[str, Mapping[str, int]]) -> str:
+def _counted(counts: Mapping[str, Any]) -> str:
+    if not sum(sum(counts[name].values()) for name in ("final", "interim")):
+        return f"not in this study: {counts['not_in_study']}"
     final, corrected = counts["final"], counts["corrected"]
     said = ", ".join(f"{number} {status}" for status, number in final.items())
     left = ", ".join(f"{corrected[status]} {status}" for status in (REPRODUCED, CONTRADICTED))
-    said += f"; corrected for all claims together: {left}"
+    said += f"; corrected for all claims together{', interim' if counts['corrected_interim'] else ''}: {left}"
     interim = ", ".join(f"{number} {status} so far" for status, number in counts["interim"].items() if number)
-    return said + (f"; interim, not counted: {interim}" if interim else "")
+    said += f"; interim, not counted: {interim}" if interim else ""
+    return said + (f"; not in this study: {counts['not_in_study']}" if counts["not_in_study"] else "")
 
 
 def interval(ends: Sequence[float] | None) -> str:
@@ -217,16 +232,15 @@ def left_out(claim: Document) -> list[str]:
 def across_readings(claim: Document) -> str:
     """In which of the readings that were run the claim is reproduced on its first test, and in which contradicted; the
     best reading is one of them, and is not counted twice."""
-    ran = {
-        one["reading"]: one["status"]
-        for one in claim["verdicts"]
-        if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST
-    }
+    shown = [one for one in claim["verdicts"] if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST]
+    ran = {one["reading"]: one["status"] for one in shown}
     found = []
     for status in (REPRODUCED, CONTRADICTED):
         names = [reading for reading, there in ran.items() if there == status]
         which = f"some: {', '.join(names)}" if len(names) < len(ran) else "every reading"
         found.append(f"{status} in {which if names else 'no reading'}")
+    interim = [one["reading"] for one in shown if one["interim"]]
+    found += [f"interim in {', '.join(interim) if len(interim) < len(ran) else 'every reading'}"] if interim else []
     return f"Of {len(ran)} readings {'; '.join(found)}." if ran else ""
 
 
@@ -249,7 +263,7 @@ def entries(where: str, verdict: Document) -> tuple[str, ...]:
         TEST_LABELS[verdict["test"]],
         where or "all",
         verdict["said"],
-        verdict["corrected"],
+        verdict["corrected_said"],
         verdict["reason"],
         compared,
         number(head.get("estimate")),
@@ -297,12 +311,12 @@ def power_lines(made: Document) -> list[str]:
 
 INTRODUCTION = (
     "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, contradicted "
-    "only if one lies wholly on the other side, after correction for all that were looked at. It is open if neither "
-    "holds, and there is nothing to judge where what it is about is not shown to be above what needs no communication. "
-    "The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to that; row by row "
-    "is the stricter question. An interim verdict is made while runs are missing, and is not the study's. Readings are "
-    "ways to settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no "
-    "verdict."
+    "only if that of one number, or of the mean of a set of them, lies wholly on the other side, after correction for "
+    "all that were looked at. It is open if neither holds, and there is nothing to judge where what it is about is "
+    "not shown to be above what needs no communication. The numbers beside a verdict are those of the comparison that "
+    "contradicts it or comes nearest to that; row by row is the stricter question. An interim verdict is made while "
+    "runs are missing, and is not the study's. Readings are ways to settle what the paper leaves open. Supplements "
+    "are on data that the paper does not have, and enter no verdict."
 )
 
 
@@ -352,7 +366,7 @@ def missing(claim: Document) -> list[str]:
     """What is not there, over all readings and tests: rows that the study does not run, then runs that it plans."""
     absent = dict.fromkeys(text for one in claim["verdicts"] for text in one["absent"])
     runs = dict.fromkeys(run for one in claim["verdicts"] for run in one["missing"])
-    found = [*absent, *(f"run {run}" for run in runs)]
+    found = [*absent, *(f"{'partition' if is_partition(run) else 'run'} {run}" for run in runs)]
     return found[:MOST] + ([f"and {len(found) - MOST} more (claims.json lists all)"] if found[MOST:] else [])
 
 

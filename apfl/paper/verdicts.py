@@ -10,7 +10,7 @@ itself. A verdict before all runs are finished is *interim*. docs/claims.md has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apfl.paper import published
@@ -65,9 +65,10 @@ class Verdict:
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
     ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
-    was judged by, ``missing`` planned runs that are not there, ``absent`` what the study does not run at all.
-    ``corrected`` is the status after correction for all claims of the same source, on the first test alone, and
-    ``power`` what the study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
+    was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
+    all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
+    (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
+    study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
     """
 
     claim: Claim
@@ -87,6 +88,7 @@ class Verdict:
     missing: tuple[str, ...]
     absent: tuple[str, ...]
     corrected: str = ""
+    unsettled: bool = False
     power: Power | None = None
 
     @property
@@ -101,8 +103,13 @@ class Verdict:
 
     @property
     def planned(self) -> bool:
-        """Does the study have anything of it?"""
+        """Does the study have all of one of its comparisons?"""
         return self.outcome.family > 0
+
+    @property
+    def in_study(self) -> bool:
+        """Has it been run, or will it be?"""
+        return self.status != NOT_RUN or bool(self.missing)
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,11 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
             REPRODUCED: holm([float(one.reproduced) for one in outcomes]),
             CONTRADICTED: holm([float(one.contradicted) for one in outcomes]),
         }
+        unsettled = any(found[number].verdict.missing for number in numbers)
         for position, number in enumerate(numbers):
             verdict = found[number].verdict
             lost = verdict.status in sides and sides[verdict.status][position] > ERROR
-            kept = replace(verdict, corrected=OPEN if lost else verdict.status)
+            kept = replace(verdict, corrected=OPEN if lost else verdict.status, unsettled=unsettled)
             made[number] = replace(found[number], verdict=kept)
     return made
 
@@ -192,6 +200,9 @@ def _verdict(
     outcome = judge([in_study(one) for one in given] if claim.every else given, family)
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
+    runs = len({run for contrast in given for part in contrast.strata for run in part.runs})
+    gone = {run for contrast in given for part in contrast.strata for run in part.missing}
+    missing = tuple(sorted(gone, key=lambda path: (is_partition(path), path)))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     lines = _lines(asked, outcome)
     nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
@@ -203,15 +214,15 @@ def _verdict(
         dataset,
         stand_in,
         status,
-        _reason(status, outcome, decisive),
+        _reason(status, outcome, decisive, incomplete(runs, missing)),
         lines,
         _line(head) if head else lines[0] if lines else None,
         outcome,
         () if stand_in else _places(claim, given),
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
         tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
-        len({run for contrast in given for part in contrast.strata for run in part.runs}),
-        tuple(sorted({run for contrast in given for part in contrast.strata for run in part.missing})),
+        runs,
+        missing,
         _absent([one for one in given if not one.gate]),
     )
 
@@ -296,21 +307,46 @@ SIDES: Mapping[str, str] = {
 }
 
 
-def _reason(status: str, outcome: Outcome, decisive: Weighed | None) -> str:
-    """The verdict in a sentence."""
+def is_partition(path: str) -> bool:
+    """Of what is missing, the rest are folders of runs."""
+    return path.endswith(".npz")
+
+
+def incomplete(runs: int, missing: Sequence[str]) -> str:
+    """What is still to be run.
+
+    >>> incomplete(10, ["study/runs/a/seed0", "study/partitions/a/seed0.npz"])
+    'incomplete: 1 of 11 runs and 1 partition missing'
+    """
+    partitions = sum(map(is_partition, missing))
+    gone = len(missing) - partitions
+    parts = [f"{gone} of {runs + gone} runs"] if gone else []
+    parts += [f"{partitions} partition{'s' * (partitions > 1)}"] if partitions else []
+    return f"incomplete: {' and '.join(parts)} missing" if parts else ""
+
+
+def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: str) -> str:
+    """The verdict in a sentence; ``lacking`` says what is still to be run."""
     if decisive is not None:
         return _numbers(decisive, outcome.family)
+    gates = [one for one in outcome.judged if one.contrasts[0].gate and side(one) != "inside"]
     if status == NOTHING:
-        gates = [one for one in outcome.judged if one.contrasts[0].gate == "judged" and side(one) != "inside"]
-        return "not shown to be above 0: " + "; ".join(_numbers(one, 1) for one in gates if one.mean is not None)
+        gates = [one for one in gates if one.contrasts[0].gate == "judged"]
+        return "; ".join(filter(None, [lacking, _gates(gates, lambda one: _numbers(one, 1))]))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     states = [SIDES[side(one)] if one.mean is not None else one.contrasts[0].status for one in asked]
     if status == NOT_RUN or not asked:
         return ", ".join(dict.fromkeys(states)) or "the study does not run AP-FL there in this reading"
-    said = f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    gates = [one for one in outcome.judged if one.contrasts[0].gate and one.mean is not None]
-    lacking = [_title(one) for one in gates if side(one) != "inside"]
-    return said + (f"; not shown to be above 0: {'; '.join(lacking)}" if lacking and status == OPEN else "")
+    shown = [state for state in dict.fromkeys(states) if not (lacking and state == "not run")]
+    parts = [lacking] if lacking else []
+    parts += [f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in shown)] if shown else []
+    return "; ".join([*parts, *([_gates(gates, _title)] if gates and status == OPEN else [])])
+
+
+def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
+    """Those that are not shown to be passed, and why where they have no number."""
+    without = {id(one): f"{_title(one)} ({one.contrasts[0].status})" for one in gates if one.mean is None}
+    return "not shown to be above 0: " + "; ".join(without.get(id(one)) or said(one) for one in gates)
 
 
 def _numbers(one: Weighed, family: int) -> str:
