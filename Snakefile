@@ -4,7 +4,7 @@
 #   snakemake --configfile config/cpu.yaml     real data found under data_root
 #   snakemake tables | figures | report        parts of it; partial: tables and figures of what is there already
 #
-# Nothing here computes: every rule calls `python -m apfl`. What is run is decided by apfl/study.py from the configuration.
+# Nothing here computes: every rule calls `python -m apfl`. What is run is decided by apfl/study/cells.py from the configuration.
 
 from snakemake.utils import min_version
 

@@ -6,9 +6,9 @@
                 Zhang, Tianyu and Duan, Haoran and Long, Yang},
       journal = {arXiv preprint arXiv:2503.00407}, year = {2025}}
 
-The server trains a semantic generator on the client models (`apfl.memorization`). Each client trains a friend model on
-synthetic images that follow its own label distribution, and interpolates between its local model and the friend (Eq.
-10); a dropout client takes the localized global model in place of the local one (Eq. 12).
+The server trains a semantic generator on the client models (`apfl.memorization.generator`). Each client trains a friend
+model on synthetic images that follow its own label distribution, and interpolates between its local model and the
+friend (Eq. 10); a dropout client takes the localized global model in place of the local one (Eq. 12).
 
 Where the paper is silent: the friend starts from the global model and is trained on hard labels with the optimiser of
 local training; it gets ``samples_per_class`` images for each class of its label distribution, in the proportions of
@@ -25,12 +25,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from apfl.errors import UserError
-from apfl.federation import BaseModels, Derived, Models, Problem, run_all
-from apfl.memorization import Memory, passes, teachers_of
-from apfl.nets import Params
-from apfl.personalization import friend_work, interpolate, label_counts, label_distribution, localize, synthetic_images
-from apfl.training import Work
+from apfl.federation import BaseModels, Derived, Models, Params, Problem, UserError, Work, run_all
+from apfl.memorization.friends import (
+    friend_work,
+    interpolate,
+    label_counts,
+    label_distribution,
+    localize,
+    synthetic_images,
+)
+from apfl.memorization.generator import Memory, passes, teachers_of
 
 STARTS: Mapping[str, Callable[[Problem, BaseModels, Params], Params]] = {
     "global": lambda problem, base, local: base.global_model,

@@ -24,12 +24,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.errors import UserError
-from apfl.federation import BaseModels, Models, Problem, State, weighted_mean
-from apfl.memorization import GeneratorConfig, Memory, build_memory, class_weights, memorize
-from apfl.nets import Params
-from apfl.personalization import interpolate, localize
-from apfl.training import Result
+from apfl.federation import BaseModels, Models, Params, Problem, Result, State, UserError, weighted_mean
+from apfl.memorization.friends import interpolate, localize
+from apfl.memorization.generator import GeneratorConfig, Memory, build_memory, class_weights, memorize
 from baselines.apfl import APFL
 from baselines.fedavg import FedAvg
 

@@ -44,11 +44,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apfl.errors import UserError, require
-from apfl.federation import BaseModels, Derived, Models, Problem
-from apfl.nets import Params
-from apfl.personalization import interpolate
-from apfl.training import Diverged
+from apfl.federation import BaseModels, Derived, Diverged, Models, Params, Problem, UserError, require
+from apfl.memorization.friends import interpolate
 
 BATCH = 500
 

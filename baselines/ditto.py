@@ -16,10 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.errors import require
-from apfl.federation import Models, Problem, State, run_work
-from apfl.nets import Params
-from apfl.training import Gradient, Result, Work
+from apfl.federation import Gradient, Models, Params, Problem, Result, State, Work, require, run_work
 from baselines.fedavg import FedAvg
 from baselines.fedprox import Proximal
 

@@ -25,10 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.aggregation import difference, flatten
-from apfl.federation import Problem, State, weighted_mean
-from apfl.nets import Params
-from apfl.training import Result
+from apfl.federation import Params, Problem, Result, State, difference, flatten, weighted_mean
 from baselines.fedavg import FedAvg
 
 

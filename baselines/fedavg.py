@@ -16,8 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.federation import Method, Problem, RunningMean, State, streaming
-from apfl.training import Result, Work
+from apfl.federation import Method, Problem, Result, RunningMean, State, Work, streaming
 
 
 @dataclass(frozen=True)

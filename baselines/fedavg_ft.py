@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from apfl.federation import BaseModels, Derived, Models, Problem
-from apfl.personalization import localize
+from apfl.memorization.friends import localize
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.errors import require
-from apfl.federation import Problem, State, weighted_mean
-from apfl.nets import Model, Params
-from apfl.optimizers import Adam
-from apfl.streams import torch_stream
-from apfl.training import Result, batches, channels_last
+from apfl.federation import (
+    Adam,
+    Model,
+    Params,
+    Problem,
+    Result,
+    State,
+    batches,
+    channels_last,
+    require,
+    torch_stream,
+    weighted_mean,
+)
 from baselines.fedavg import FedAvg
 
 LARGEST_GRADIENT_NORM = 5.0

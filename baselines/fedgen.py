@@ -43,13 +43,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apfl.errors import require
-from apfl.federation import Problem, State
-from apfl.memorization import class_weights, teacher_loss
-from apfl.nets import Model, Params, seeded
-from apfl.optimizers import Adam
-from apfl.streams import torch_stream
-from apfl.training import Gradient, Result, Step, Work
+from apfl.federation import (
+    Adam,
+    Gradient,
+    Model,
+    Params,
+    Problem,
+    Result,
+    State,
+    Step,
+    Work,
+    require,
+    seeded,
+    torch_stream,
+)
+from apfl.memorization.generator import class_weights, teacher_loss
 from baselines.fedavg import FedAvg
 
 SMALLEST_WEIGHT = 1e-4

@@ -19,10 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from apfl.errors import require
-from apfl.federation import Problem, State
-from apfl.nets import Model, Params
-from apfl.training import Gradient, Loss, Step, Work
+from apfl.federation import Gradient, Loss, Model, Params, Problem, State, Step, Work, require
 from baselines.fedavg import FedAvg
 
 

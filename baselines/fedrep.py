@@ -17,11 +17,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.errors import require
-from apfl.federation import Method, Models, Problem, State, weighted_mean
-from apfl.nets import Params
-from apfl.partial import Split, join, newcomers
-from apfl.training import Phase, Result, Work
+from apfl.federation import (
+    Method,
+    Models,
+    Params,
+    Phase,
+    Problem,
+    Result,
+    Split,
+    State,
+    Work,
+    join,
+    newcomers,
+    require,
+    weighted_mean,
+)
 
 HEAD = Split(("head.",))
 

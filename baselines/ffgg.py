@@ -35,25 +35,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.aggregation import (
+from apfl.federation import (
+    ATTACKS,
     CentredClipping,
+    Gradient,
     Krum,
     Mean,
     Median,
+    Method,
+    Models,
+    Optimizer,
+    Params,
+    Phase,
+    Problem,
+    Result,
     Rule,
+    Split,
+    State,
     TrimmedMean,
+    Work,
+    attackers,
     bucketed,
     difference,
     flatten,
+    join,
+    newcomers,
+    numpy_stream,
+    require,
+    torch_stream,
     unflatten,
 )
-from apfl.byzantine import ATTACKS, attackers
-from apfl.errors import require
-from apfl.federation import Method, Models, Problem, State
-from apfl.nets import Params
-from apfl.partial import Split, join, newcomers
-from apfl.streams import numpy_stream, torch_stream
-from apfl.training import Gradient, Optimizer, Phase, Result, Work
 
 RULES: Mapping[str, Callable[[FFGG], Rule]] = {
     "mean": lambda method: Mean(),

@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from apfl.federation import Method, Models, Problem, State
-from apfl.nets import Params
-from apfl.training import Result, Work
+from apfl.federation import Method, Models, Params, Problem, Result, State, Work
 
 
 @dataclass(frozen=True)

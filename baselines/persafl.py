@@ -33,11 +33,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.aggregation import descend, difference
-from apfl.errors import require
-from apfl.federation import Method, Models, Problem, State
-from apfl.nets import Params
-from apfl.training import Phase, Result, Work
+from apfl.federation import Method, Models, Params, Phase, Problem, Result, State, Work, descend, difference, require
 from baselines.perfedavg import MetaGradient, adapted_model, shifted
 from baselines.pfedme import EnvelopeGradient, GradientOf, proximal_point
 

@@ -31,11 +31,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.aggregation import descend, difference
-from apfl.errors import require
-from apfl.federation import Method, Models, Problem, State, run_work, weighted_mean
-from apfl.nets import Model, Params
-from apfl.training import Gradient, Loss, Optimizer, Phase, Result, Step, Work
+from apfl.federation import (
+    Gradient,
+    Loss,
+    Method,
+    Model,
+    Models,
+    Optimizer,
+    Params,
+    Phase,
+    Problem,
+    Result,
+    State,
+    Step,
+    Work,
+    descend,
+    difference,
+    require,
+    run_work,
+    weighted_mean,
+)
 from baselines.fedprox import Proximal
 from baselines.perfedavg import shifted
 

@@ -34,10 +34,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.errors import require
-from apfl.federation import Method, Problem, State, weighted_mean
-from apfl.nets import Model, Params
-from apfl.training import Gradient, Loss, Optimizer, Result, Step, Work, channels_last
+from apfl.federation import (
+    Gradient,
+    Loss,
+    Method,
+    Model,
+    Optimizer,
+    Params,
+    Problem,
+    Result,
+    State,
+    Step,
+    Work,
+    channels_last,
+    require,
+    weighted_mean,
+)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from apfl.asynchronous import run_clock
-from apfl.clock import Schedule, plan
-from apfl.federation import load_method
-from apfl.tuning import peak_memory, tune_process
+from apfl.clock.schedule import Schedule
+from apfl.clock.timeline import plan
+from apfl.engine.process import peak_memory, tune_process
+from apfl.federation.asynchronous import run_clock
+from apfl.federation.method import load_method
 from benchmarks.federations import Clocked, federation, send_back
 from benchmarks.measuring import in_turn, ratio
 

@@ -1,8 +1,9 @@
 """The generator.
 
-A training step of `apfl.memorization.memorize` on ten classes, batch 100: the generator and the teachers forward and
-back, Eq. 8, and Adam. Teachers hold classes as ten clients of a Dirichlet partition with alpha 0.1 do. The cost is set
-beside that of one sample of the classifier's local training, in the same precision (the default) with one thread.
+A training step of `apfl.memorization.generator.memorize` on ten classes, batch 100: the generator and the teachers
+forward and back, Eq. 8, and Adam. Teachers hold classes as ten clients of a Dirichlet partition with alpha 0.1 do. The
+cost is set beside that of one sample of the classifier's local training, in the same precision (the default) with one
+thread.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from apfl.memorization import GeneratorConfig, build_memory, class_weights, memorize
-from apfl.nets import CNN, Model, initial_parameters
-from apfl.training import Engine
-from apfl.tuning import tune_process
+from apfl.engine.device import Engine
+from apfl.engine.networks import CNN, Model, initial_parameters
+from apfl.engine.process import tune_process
+from apfl.memorization.generator import GeneratorConfig, build_memory, class_weights, memorize
 from benchmarks.bench_training import library
 from benchmarks.measuring import in_turn
 

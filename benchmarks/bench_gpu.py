@@ -19,9 +19,11 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from apfl.federation import Method, Problem, State, run
-from apfl.stacked import Job, train_stack
-from apfl.training import Engine
+from apfl.engine.device import Engine
+from apfl.engine.stack import Job, train_stack
+from apfl.federation.method import Method, State
+from apfl.federation.problem import Problem
+from apfl.federation.synchronous import run
 from baselines.fedavg import FedAvg
 from benchmarks.measuring import Record, in_turn, ratio
 from benchmarks.suites import common, pfllib_way

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
-from apfl.federation import Problem, load_method, run
-from apfl.tuning import peak_memory, tune_process
+from apfl.engine.process import peak_memory, tune_process
+from apfl.federation.method import load_method
+from apfl.federation.problem import Problem
+from apfl.federation.synchronous import run
 from benchmarks.federations import Clocked, federation
 from benchmarks.measuring import Record
 

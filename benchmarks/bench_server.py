@@ -13,9 +13,11 @@ import time
 
 import torch
 
-from apfl.evaluation import evaluate, outcomes, pooled_indices
-from apfl.federation import load_method, run, weighted_mean
-from apfl.tuning import tune_process
+from apfl.engine.process import tune_process
+from apfl.federation.aggregation import weighted_mean
+from apfl.federation.evaluation import evaluate, outcomes, pooled_indices
+from apfl.federation.method import load_method
+from apfl.federation.synchronous import run
 from benchmarks.federations import Clocked, federation
 from benchmarks.measuring import in_turn, ratio
 

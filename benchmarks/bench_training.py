@@ -1,11 +1,11 @@
 """Local training.
 
-One epoch of the paper's CNN on random images of CIFAR-10's shape, batch 50, by `apfl.training.train`. The *bare loop*
-is the same epoch as people write it with torch alone: images normalised beforehand, fused optimiser, channels last. The
-*matrix product* is the fastest that the processor does anything: two square matrices of 2,048 rows in the same
-precision, with the same threads; the floating-point operations of a training step are counted by torch. Pairs of an
-epoch and its bare loop differ by several per cent, so a ratio is the median of twenty. The workflow gives every job one
-thread: the last rows are how it uses two cores.
+One epoch of the paper's CNN on random images of CIFAR-10's shape, batch 50, by `apfl.engine.training.train`. The *bare
+loop* is the same epoch as people write it with torch alone: images normalised beforehand, fused optimiser, channels
+last. The *matrix product* is the fastest that the processor does anything: two square matrices of 2,048 rows in the
+same precision, with the same threads; the floating-point operations of a training step are counted by torch. Pairs of
+an epoch and its bare loop differ by several per cent, so a ratio is the median of twenty. The workflow gives every job
+one thread: the last rows are how it uses two cores.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from apfl.nets import CNN, Model, initial_parameters
-from apfl.training import Engine, Gradient, Optimizer, Phase, Work, train
-from apfl.tuning import tune_process
+from apfl.engine.device import Engine
+from apfl.engine.networks import CNN, Model, initial_parameters
+from apfl.engine.optimizers import Optimizer
+from apfl.engine.process import tune_process
+from apfl.engine.training import train
+from apfl.engine.work import Gradient, Phase, Work
 from benchmarks.federations import images
 from benchmarks.measuring import cores, in_turn, ratio
 
@@ -32,7 +35,7 @@ TITLES = {"adam": "Adam", "sgd": "SGD", 1: "one thread", 2: "two threads"}
 
 
 def library(count: int, bf16: bool, optimizer: str) -> float:
-    """Samples per second of `apfl.training.train`, one epoch."""
+    """Samples per second of `apfl.engine.training.train`, one epoch."""
     start = initial_parameters({"name": "cnn"}, 3, 10, seed=0)
     work = Work(0, start, (Phase(Gradient(), Optimizer(optimizer, 2e-4), epochs=1, batch_size=BATCH),))
     data = _images(count)

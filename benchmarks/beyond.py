@@ -24,22 +24,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apfl.artifacts import read_tensors, write_tensors
 from apfl.data.dataset import load_dataset, save_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.data.sources import parquet
-from apfl.evaluation import evaluate, headline, outcomes, pooled_indices
-from apfl.federation import BaseModels, Method, Models, Problem, load_method, run
-from apfl.memorization import Memory
-from apfl.nets import Params
-from apfl.readings import reading
+from apfl.engine.networks import Params
+from apfl.engine.process import tune_process
+from apfl.federation.evaluation import evaluate, headline, outcomes, pooled_indices
+from apfl.federation.method import BaseModels, Method, Models, load_method
+from apfl.federation.problem import Problem
+from apfl.federation.synchronous import run
+from apfl.memorization.generator import Memory
 from apfl.semantics.sources import embed
 from apfl.semantics.table import save_semantics
-from apfl.stages.federate import flatten, unflatten
-from apfl.stages.inputs import Inputs, load_problem
+from apfl.stages.problem import Inputs, load_problem
+from apfl.storage.tensors import flatten, read_tensors, unflatten, write_tensors
 from apfl.streams import torch_stream
-from apfl.tuning import tune_process
+from apfl.study.readings import reading
 from benchmarks.beyond_variants import Trial, distilled, ensembles, features_of, generator_of, head_of
 
 HERE = Path(__file__).resolve().parents[1]

@@ -14,11 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apfl.federation import BaseModels, Problem, State
-from apfl.memorization import GeneratorConfig, Memory, build_memory, class_weights, ensemble_log_probabilities, memorize
-from apfl.nets import Model, Params
+from apfl.engine.device import channels_last
+from apfl.engine.networks import Model, Params
+from apfl.engine.work import Gradient, Loss, Result, Step, Work
+from apfl.federation.method import BaseModels, State
+from apfl.federation.problem import Problem
+from apfl.memorization.generator import (
+    GeneratorConfig,
+    Memory,
+    build_memory,
+    class_weights,
+    ensemble_log_probabilities,
+    memorize,
+)
 from apfl.streams import torch_stream
-from apfl.training import Gradient, Loss, Result, Step, Work, channels_last
 from baselines.apfl_plus import APFLPlus
 from baselines.fedavg import FedAvg
 

@@ -1,10 +1,10 @@
 """How often the rule of the verdicts is wrong, where the truth is known.
 
-Claims of each kind of comparison are judged by the functions that judge a study (`apfl.paper.contrasts`,
-`apfl.paper.family`), on columns drawn at the edge of what the claim says: 18 rows, six baselines, and a share of each
-column's variance that is common to all of its cells in a seed. For contradictions all comparisons lie at their bounds;
-for "reproduced" one does, and all others far inside, which is the worst for either. The former rule is judged beside
-it. ``python -m benchmarks.false_verdicts`` writes the file that docs/claims.md shows; ``--quick`` is a trial.
+Claims of each kind of comparison are judged by the functions that judge a study (`apfl.paper.verdict.contrasts`,
+`apfl.paper.verdict.family`), on columns drawn at the edge of what the claim says: 18 rows, six baselines, and a share
+of each column's variance that is common to all of its cells in a seed. For contradictions all comparisons lie at their
+bounds; for "reproduced" one does, and all others far inside, which is the worst for either. The former rule is judged
+beside it. ``python -m benchmarks.false_verdicts`` writes the file that docs/claims.md shows; ``--quick`` is a trial.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from apfl.artifacts import write_text
-from apfl.paper.claims import Ask, Claim, Row, parse
-from apfl.paper.contrasts import Contrast, Question, by_row, contrasts
-from apfl.paper.family import CONTRADICTED, REPRODUCED, judge, judge_rows, sets
-from apfl.paper.intervals import ERROR, Cellwise, mean
-from apfl.paper.measures import Series
+from apfl.paper.numbers.intervals import ERROR, Cellwise, mean
+from apfl.paper.verdict.claims import Ask, Claim, Row, parse
+from apfl.paper.verdict.contrasts import Contrast, Question, by_row, contrasts
+from apfl.paper.verdict.family import CONTRADICTED, REPRODUCED, judge, judge_rows, sets
+from apfl.paper.verdict.measures import Series
+from apfl.storage.files import write_text
 from apfl.streams import numpy_stream
 from benchmarks.interval_coverage import stratified
 

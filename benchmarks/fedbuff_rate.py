@@ -1,4 +1,5 @@
-"""FedBuff's server rate: the default of `apfl.clock.Schedule.rate` against others and against synchronous training.
+"""FedBuff's server rate: the default of `apfl.clock.schedule.Schedule.rate` against others and against synchronous
+training.
 
 3,000 images of CIFAR-10, ten clients, Dirichlet 0.1 and the training of config/cpu.yaml; FedBuff merges three uploads
 at a time. Its synchronous counterpart averages three clients a round, in turn, until each has trained as often; plain
@@ -16,17 +17,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from apfl.artifacts import write_text
-from apfl.asynchronous import run_clock
-from apfl.clock import Schedule, plan
+from apfl.clock.schedule import Schedule
+from apfl.clock.timeline import plan
 from apfl.data.dataset import save_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.data.sources import parquet
-from apfl.evaluation import evaluate, headline
-from apfl.federation import Problem, load_method
-from apfl.stages.inputs import Inputs, load_problem
-from apfl.tuning import tune_process
+from apfl.engine.process import tune_process
+from apfl.federation.asynchronous import run_clock
+from apfl.federation.evaluation import evaluate, headline
+from apfl.federation.method import load_method
+from apfl.federation.problem import Problem
+from apfl.stages.problem import Inputs, load_problem
+from apfl.storage.files import write_text
 
 FILE = Path(__file__).parents[1] / "docs" / "measurements" / "fedbuff.csv"
 IMAGES, CLIENTS, SETTING, BUFFER = 3000, 10, "dirichlet-alpha0.1-clients10", 3
@@ -51,7 +54,8 @@ SERVERS: Mapping[str, Schedule] = {
     "FedAsync, default rate": fedasync(None),
     **{f"FedAsync, rate {rate:g}": fedasync(rate) for rate in (0.6, 1.0)},
 }
-"""Equal times and as many clients in flight as are merged: the second is synchronous (tests/test_asynchronous.py)."""
+"""Equal times and as many clients in flight as are merged: the second is synchronous
+(tests/federation/test_asynchronous.py)."""
 
 
 def federation(root: Path, seed: int) -> Problem:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from apfl.federation import Problem, run_all
-from apfl.nets import CNN, Model, initial_parameters
-from apfl.training import Engine, Images, Result, TrainingConfig, Work
+from apfl.engine.device import Engine
+from apfl.engine.images import Images
+from apfl.engine.networks import CNN, Model, initial_parameters
+from apfl.engine.settings import TrainingConfig
+from apfl.engine.work import Result, Work
+from apfl.federation.problem import Problem, run_all
 
 
 def images(count: int, classes: int = 10) -> Images:

@@ -1,4 +1,5 @@
-"""How often intervals hold the truth with few seeds: the one of `apfl.paper.intervals`, and two that are not used.
+"""How often intervals hold the truth with few seeds: the one of `apfl.paper.numbers.intervals`, and two that are not
+used.
 
 Differences are drawn around zero: alike in all cells, of unlike spread (log-normal, sigma 1), or with half of their
 variance common to all cells of a seed. ``python -m benchmarks.interval_coverage`` writes the file that docs/claims.md
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from apfl.artifacts import write_text
-from apfl.paper.intervals import ERROR, LEVEL, Cellwise, interval
+from apfl.paper.numbers.intervals import ERROR, LEVEL, Cellwise, interval
+from apfl.storage.files import write_text
 from apfl.streams import numpy_stream
 
 SEEDS, CELLS = (2, 3, 5), (1, 6, 18)

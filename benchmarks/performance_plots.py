@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from apfl.paper.figures import encode
-from apfl.paper.style import RC, dataset_styles
+from apfl.paper.figures.files import encode
+from apfl.paper.figures.style import RC, dataset_styles
 
 
 def draw(topic: dict[str, Any]) -> bytes:

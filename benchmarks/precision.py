@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from apfl.artifacts import write_text
 from apfl.data.dataset import load_dataset, save_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.parquet import parquet
 from apfl.data.partition import make_partition, save_partition
+from apfl.engine.process import tune_process
 from apfl.stages.federate import federate
-from apfl.stages.inputs import Inputs
-from apfl.tuning import tune_process
+from apfl.stages.problem import Inputs
+from apfl.storage.files import write_text
 
 FILE = Path(__file__).parents[1] / "docs" / "measurements" / "precision.csv"
 IMAGES, SETTING, SEEDS, PRECISIONS = 10_000, "dirichlet-alpha0.1-clients5", range(5), ("fp32", "bf16")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from apfl.paper.claims import Claim, claims
+from apfl.durations import duration
 from apfl.paper.labels import dataset_label, partition_label
-from apfl.paper.provenance import duration
-from apfl.paper.verdict_pages import SOURCES
-from apfl.registry import ROOT
+from apfl.paper.verdict.claims import Claim, claims
+from apfl.paper.verdict.document import SOURCES
+from apfl.registry.trees import ROOT
 
 REFERENCE = ROOT / "results" / "reference"
 LETTERS = "emnist_letters_a_to_l"

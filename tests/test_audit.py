@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from apfl.registry import ROOT
+from apfl.registry.trees import ROOT
 
 spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci/audit.py")
 audit = importlib.util.module_from_spec(spec)

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bad_input import (
+
+from apfl.cli import main
+from apfl.errors import UserError
+from apfl.jobs import before as trial
+from apfl.registry.trees import ROOT
+from apfl.study.load import load_study
+from tests.bad_input import (
     Case,
     artefacts,
     command_line,
@@ -24,14 +30,8 @@ from bad_input import (
     methods,
     runs,
 )
-from studies import tiny
-from test_workflow import Project
-
-from apfl import trial
-from apfl.cli import main
-from apfl.config import load_study
-from apfl.errors import UserError
-from apfl.registry import ROOT
+from tests.helpers.project import Project
+from tests.helpers.studies import tiny
 
 PARTS = {module.__name__.rpartition(".")[2]: module.CASES for module in (configuration, artefacts, runs, command_line)}
 CASES = [pytest.param(case, id=f"{part}: {case.name}") for part, cases in PARTS.items() for case in cases]

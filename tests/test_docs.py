@@ -8,10 +8,11 @@ import sys
 
 import pandas as pd
 import pytest
-from problems import equal, tiny_problem
 
-from apfl.federation import run
-from apfl.registry import ROOT, methods
+from apfl.federation.synchronous import run
+from apfl.registry.cards import methods
+from apfl.registry.trees import ROOT
+from tests.helpers.problems import equal, tiny_problem
 
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from paper_runs import both, write_run
 from PIL import Image
-from studies import tiny
-from test_workflow import Project
 
-from apfl.artifacts import atomic_path, write_json, write_text
 from apfl.cli import main
 from apfl.data.dataset import load_dataset
 from apfl.errors import UserError
-from apfl.registry import ROOT
-from apfl.study import artefacts, cells, load_study, runs
+from apfl.registry.trees import ROOT
+from apfl.storage.files import atomic_path, write_json, write_text
+from apfl.study.cells import artefacts, cells, runs
+from apfl.study.load import load_study
+from tests.helpers.paper_runs import both, write_run
+from tests.helpers.project import Project
+from tests.helpers.studies import tiny
 
 SETTING = "dirichlet-alpha0.1-clients3"
 

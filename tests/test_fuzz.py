@@ -14,11 +14,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import readers
 
-from apfl.registry import ROOT
+from apfl.registry.trees import ROOT
+from tests.helpers import readers
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parent / "helpers"
 MADE = [name for name in readers.READERS if name != "real.parquet"]
 SLOW_READERS = ("study.yaml", "study.json", "real.parquet")
 QUICK, LONG = 100, 3000
@@ -26,8 +26,8 @@ QUICK, LONG = 100, 3000
 
 def fuzz(reader: str, folder: Path, seed: int, count: int) -> Counter[str]:
     """How often what became of a damaged file; fails with the first case that is neither read nor refused."""
-    command = [sys.executable, str(HERE / "mutations.py"), reader, str(folder), str(seed), str(count)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1", "APFL_DATA_ROOT": ""}
+    command = [sys.executable, str(HELPERS / "mutations.py"), reader, str(folder), str(seed), str(count)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "APFL_DATA_ROOT": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60 + 2 * count)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
     wrong = [case for case in found if case[1] not in ("started", "read", "refused")]

@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from studies import tiny
-from test_workflow import BIN, Project
 
 from apfl.data.dataset import save_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.data.sources import digits
-from apfl.registry import ROOT
+from apfl.jobs.paths import RUNS
+from apfl.registry.trees import ROOT
 from apfl.semantics.packaged import packaged
 from apfl.semantics.table import save_semantics
 from apfl.stages.federate import federate
-from apfl.stages.inputs import Inputs
 from apfl.stages.memorize import memorize_run
 from apfl.stages.personalize import personalize_run
-from apfl.status import RUNS
+from apfl.stages.problem import Inputs
+from tests.helpers.project import BIN, Project
+from tests.helpers.studies import tiny
 
 pytestmark = pytest.mark.slow
 

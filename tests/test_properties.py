@@ -13,15 +13,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apfl.aggregation import CentredClipping, Krum, Mean, Median, TrimmedMean
-from apfl.clock import LATENCIES, STALENESS, Schedule, Timeline, plan
+from apfl.clock.schedule import LATENCIES, STALENESS, Schedule
+from apfl.clock.timeline import Timeline, plan
 from apfl.data.dataset import Dataset
 from apfl.data.partition import check_match, make_partition
 from apfl.data.setting import Setting, parse_setting
 from apfl.errors import UserError
-from apfl.evaluation import COLUMNS, headline, metrics_frame
-from apfl.federation import weighted_mean
-from apfl.paper.metrics import averages
+from apfl.federation.aggregation import CentredClipping, Krum, Mean, Median, TrimmedMean, weighted_mean
+from apfl.federation.evaluation import headline
+from apfl.paper.numbers.metrics import averages
+from apfl.storage.metrics_table import COLUMNS, metrics_frame
 
 # The same examples in every run and on every machine, however slow it is.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60,

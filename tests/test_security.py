@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bombs import as_objects, as_parquet, as_pickle, as_template, as_torch, as_yaml
-from paper_runs import both, write_run
-from studies import tiny
-from test_workflow import Project
 
-from apfl.artifacts import write_json
 from apfl.cli import main
 from apfl.data.dataset import save_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.data.sources import digits
-from apfl.registry import ROOT
-from apfl.study import load_study, runs
+from apfl.registry.trees import ROOT
+from apfl.storage.files import write_json
+from apfl.study.cells import runs
+from apfl.study.load import load_study
+from tests.helpers.bombs import as_objects, as_parquet, as_pickle, as_template, as_torch, as_yaml
+from tests.helpers.paper_runs import both, write_run
+from tests.helpers.project import Project
+from tests.helpers.studies import tiny
 
 SETTING = "dirichlet-alpha0.1-clients3"
 

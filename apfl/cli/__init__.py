@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
+from apfl.engine.process import tune_start
 from apfl.errors import UserError
-from apfl.tuning import tune_start
 
 app = typer.Typer(
     name="apfl",
@@ -36,17 +36,17 @@ JOBS = (
 
 
 def _register() -> None:
-    from apfl.cli import archive, data, federate, paper, study, verdict
+    from apfl.cli import archive, claims, data, paper, stages, study
 
     if not app.registered_commands:
-        for module in (data, federate, paper, study, archive, verdict):
+        for module in (data, stages, paper, study, archive, claims):
             module.register(app)
         app.callback()(_begin)
 
 
 def _begin(context: typer.Context) -> None:
     """Benchmark suite for asynchronous personalized federated learning through global memorization."""
-    from apfl.joblog import begin
+    from apfl.jobs.log import begin
 
     if context.invoked_subcommand in JOBS and "--page" not in sys.argv:  # a page goes to a file
         begin(context.invoked_subcommand)

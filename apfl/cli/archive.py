@@ -22,9 +22,9 @@ def pack(
     results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
 ) -> None:
     """Pack metrics, records, partitions and pictures of all finished runs; models stay behind."""
-    from apfl.artifacts import require_file
-    from apfl.config import load_study
-    from apfl.paper import archive
+    from apfl.jobs import archive
+    from apfl.storage.files import require_file
+    from apfl.study.load import load_study
 
     text = archive.portable(require_file(study, "study").read_text(encoding="utf-8"))
     for path in archive.pack(load_study(study), text, results, out):
@@ -36,6 +36,6 @@ def unpack(
     out: Annotated[Path, typer.Option(help="The results folder to make.")],
 ) -> None:
     """Unpack an archive into a results folder, which tables, figures, claims and report read, and print its study."""
-    from apfl.paper import archive
+    from apfl.jobs import archive
 
     print(archive.unpack(archive_folder, out))

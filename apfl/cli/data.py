@@ -31,12 +31,12 @@ def data(
     seed: Seed = 0,
 ) -> None:
     """Write a data set: 32x32 images, train and test pooled."""
-    from apfl.artifacts import require_output
+    from apfl.data.catalogue import FOLDERS
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
     from apfl.data.pictures import sample_picture
-    from apfl.data.sizes import FOLDERS
     from apfl.data.sources import SOURCES
+    from apfl.storage.files import require_output
 
     check_name(name)
     require_output(out, ".npz")
@@ -56,11 +56,11 @@ def partition(
     validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
 ) -> None:
     """Share the images of a data set among clients."""
-    from apfl.artifacts import require_output
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import make_partition, save_partition
     from apfl.data.pictures import partition_picture
     from apfl.data.setting import parse_setting
+    from apfl.storage.files import require_output
 
     require_output(out, ".npz")
     wanted = parse_setting(setting)
@@ -85,10 +85,10 @@ def semantics(
     seed: Seed = 0,
 ) -> None:
     """Write semantic embeddings of the class names of a data set."""
-    from apfl.artifacts import require_output
     from apfl.data.dataset import load_dataset
     from apfl.semantics.sources import embed
     from apfl.semantics.table import Semantics, save_semantics
+    from apfl.storage.files import require_output
 
     require_output(out, ".npz")
     dataset = load_dataset(data)

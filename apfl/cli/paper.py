@@ -11,10 +11,10 @@ import typer
 from apfl.errors import UserError
 
 if TYPE_CHECKING:
-    from apfl.config import Study
-    from apfl.paper.metrics import Metrics
-    from apfl.paper.tables import Table
-    from apfl.study import Cell
+    from apfl.paper.numbers.metrics import Metrics
+    from apfl.paper.tables.layout import Table
+    from apfl.study.cells import Cell
+    from apfl.study.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
 Results = Annotated[Path, typer.Option(help="Where the runs are.")]
@@ -34,8 +34,8 @@ def tables(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
     """Make the paper's tables: published numbers beside reproduced ones, as CSV, Markdown, LaTeX and HTML."""
-    from apfl.config import load_study
-    from apfl.paper.render import write
+    from apfl.paper.tables.formats import write
+    from apfl.study.load import load_study
 
     loaded = load_study(study)
     folder = out or results / loaded.name / "tables"
@@ -46,9 +46,9 @@ def figures(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
     """Draw the paper's figures, on the pooled and on the own tests, as SVG, PDF and PNG, with their points as CSV."""
-    from apfl.config import load_study
-    from apfl.paper.figures import write
-    from apfl.study import cells
+    from apfl.paper.figures.files import write
+    from apfl.study.cells import cells
+    from apfl.study.load import load_study
 
     loaded = load_study(study)
     folder = out or results / loaded.name / "figures"
@@ -65,9 +65,9 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
 
     It is made at any time: what has not been run is named on the page, with the command that makes it.
     """
-    from apfl.artifacts import write_text
-    from apfl.config import load_study
-    from apfl.paper.report import build
+    from apfl.paper.report.report import build
+    from apfl.storage.files import write_text
+    from apfl.study.load import load_study
 
     loaded = load_study(study)
     path = out or results / loaded.name / "report.html"
@@ -77,8 +77,8 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
 
 def check_tables(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
     """List the cells of the written tables that should hold a number and do not; exit 1 if there is one."""
-    from apfl.config import load_study
-    from apfl.paper.check import holes
+    from apfl.paper.tables.holes import holes
+    from apfl.study.load import load_study
 
     loaded = load_study(study)
     folder = out or results / loaded.name / "tables"
@@ -105,9 +105,9 @@ def _write_all(names: Iterable[str], make: Callable[[str], list[Path]]) -> None:
 
 
 def _table(study: Study, path: Path, results: Path, name: str, partial: bool) -> Table:
-    from apfl.paper.metrics import Metrics
-    from apfl.paper.outputs import table
-    from apfl.study import cells
+    from apfl.paper.numbers.metrics import Metrics
+    from apfl.paper.tables.build import table
+    from apfl.study.cells import cells
 
     # Table 1 reads a partition, which has no metrics.
     metrics = Metrics({}, {}) if name == "table1" else _metrics(path, results, cells(study, name), partial)
@@ -115,7 +115,7 @@ def _table(study: Study, path: Path, results: Path, name: str, partial: bool) ->
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
-    from apfl.paper.metrics import collect
+    from apfl.paper.numbers.metrics import collect
 
     runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
     return collect(results, runs, partial, command=f"snakemake --configfile {study}")

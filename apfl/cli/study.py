@@ -9,13 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from apfl.registry.pages import METHODS_PAGE, _as_markdown, _as_text
+
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as config/demo.yaml.")]
-
-
-METHODS_PAGE = """# Methods
-
-What `apfl methods --markdown` prints: the cards of the files in `baselines/`, with hyper-parameters and defaults.
-"""
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +24,7 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print as Markdown, for the documentation.")] = False,
 ) -> None:
     """List every method with its reference, its hyper-parameters and their defaults."""
-    from apfl.registry import methods as cards
+    from apfl.registry.cards import methods as cards
 
     found = cards().values()
     if markdown:
@@ -50,8 +46,8 @@ def plan(
     from dataclasses import asdict
     from json import dumps
 
-    from apfl.status import planned as read_study
-    from apfl.study import artefacts, asked, runs
+    from apfl.jobs.status import planned as read_study
+    from apfl.study.cells import artefacts, asked, runs
 
     loaded = read_study(study)
     planned, files = runs(loaded), artefacts(loaded)
@@ -68,8 +64,8 @@ def plan(
     shared = (f"{stage} {wanted[stage]} asked for, {number} made" for stage, number in trained.items())
     print(f"runs shared: {', '.join(shared)}", flush=True)
     if not (no_estimate or list_):
-        from apfl.estimate import estimate
-        from apfl.statuspage import forecast
+        from apfl.estimate.estimate import estimate
+        from apfl.estimate.forecast import forecast
 
         print("\n".join(forecast(estimate(loaded, results))))
 
@@ -80,8 +76,8 @@ def check(study: StudyFile) -> None:
 
     Its methods, generators and networks are made once, so this takes a few seconds.
     """
-    from apfl.stages.dry import try_out
-    from apfl.study import load_study
+    from apfl.stages.try_out import try_out
+    from apfl.study.load import load_study
 
     loaded = load_study(study)
     try_out(loaded)
@@ -100,8 +96,8 @@ def status(
     Reads files alone, so it works beside a running workflow and without one. results/NAME/study.json is a study too,
     with all that the command line of the workflow changed.
     """
-    from apfl.status import jobs, left, planned
-    from apfl.statuspage import as_json, show
+    from apfl.jobs.status import jobs, left, planned
+    from apfl.jobs.status_view import as_json, show
 
     loaded = planned(study)
     found = jobs(loaded, results)
@@ -112,7 +108,7 @@ def status(
 
 
 def _summary(path: Path, study: Any) -> str:
-    from apfl.study import job_counts
+    from apfl.study.cells import job_counts
 
     counts = job_counts(study)
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
@@ -120,7 +116,7 @@ def _summary(path: Path, study: Any) -> str:
 
 
 def _parts(study: Any, name: str) -> str:
-    from apfl.data.sizes import parts_of
+    from apfl.data.catalogue import parts_of
 
     parts = parts_of(study.data[name], name, study.validation)
     if parts is None:
@@ -128,54 +124,3 @@ def _parts(study: Any, name: str) -> str:
     train, validation, test = parts
     aside = f", validates on {validation:,}" if validation else ""
     return f"trains on about {train:,} images{aside} and tests on {test:,}, of all clients together"
-
-
-def _reference(docstring: str) -> str:
-    """Authors, title and year of the BibTeX entry in a card; an empty text if it has none."""
-    import re
-
-    def entry(name: str) -> str:
-        found = re.search(rf"\b{name}\s*=\s*\{{(.*?)\}}\s*[,}}]", docstring, re.DOTALL)
-        return " ".join(found[1].split()) if found else ""
-
-    authors = [author.split(",")[0] for author in entry("author").split(" and ")]
-    names = authors[0] + (" et al." if len(authors) > 2 else f" and {authors[1]}" if len(authors) == 2 else "")
-    return f"{names}: {entry('title')}, {entry('year')}" if entry("title") else ""
-
-
-def _as_text(card: Any) -> str:
-    from textwrap import fill, indent
-
-    starts = f", on {card.base}" if card.base else ""
-    needs = f", needs {' and '.join(card.needs)}" if card.needs else ""
-    lines = [f"{card.module:<12} {card.title} ({card.stage}{starts}{needs})", indent(fill(card.summary, 104), "    ")]
-    if reference := _reference(card.docstring):
-        lines.append(indent(fill(reference, 104), "    "))
-    width = max((len(f"{name} = {field.default!r}") for name, field in card.fields.items()), default=0)
-    lines += [
-        f"    {f'{name} = {field.default!r}':<{width}}  {field.doc}".rstrip() for name, field in card.fields.items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _asynchronous(card: Any) -> str:
-    """Whether the method runs on an asynchronous schedule, or with which hyper-parameters."""
-    if isinstance(card.additive, bool):
-        return "yes" if card.additive else "no"
-    return "with " + ", ".join(f"`{name}` {value}" for name, value in card.additive.items())
-
-
-def _as_markdown(card: Any) -> str:
-    lines = [f"## {card.title} (`{card.module}`)", "", card.summary, ""]
-    if reference := _reference(card.docstring):
-        lines += [f"*{reference}.*", ""]
-    facts = [f"stage: {card.stage}", f"shown model: {card.model}"]
-    facts += [f"starts from: `{card.base}`"] if card.base else []
-    facts += [f"needs: {', '.join(card.needs)}"] if card.needs else []
-    facts += [f"asynchronous: {_asynchronous(card)}"] if card.stage == "federate" else []
-    lines += ["; ".join(facts) + ".", ""]
-    if card.fields:
-        lines += ["| hyper-parameter | default | |", "| --- | --- | --- |"]
-        lines += [f"| `{name}` | `{field.default!r}` | {field.doc} |" for name, field in card.fields.items()]
-        lines.append("")
-    return "\n".join(lines)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from apfl.artifacts import canonical_json, read_npz, write_npz
 from apfl.errors import UserError
+from apfl.storage.files import canonical_json, read_npz, write_npz
 
 SIZE = 32
 """Height and width, in pixels, of every image."""

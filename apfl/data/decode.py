@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apfl.data.dataset import SIZE, Dataset, check_name
-from apfl.data.sources import Raw
+from apfl.data.raw import Raw
 from apfl.errors import UserError
 from apfl.streams import numpy_stream
 

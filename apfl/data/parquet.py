@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from apfl.artifacts import sha256_file
 from apfl.data.raw import Raw, decode, first_line, neighbours, required, sha256
 from apfl.errors import UserError
+from apfl.storage.files import sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from apfl.artifacts import canonical_json, read_npz, write_npz
 from apfl.data.dataset import Dataset
 from apfl.data.partitioners import dirichlet, iid, pathological, quantity
 from apfl.data.setting import Setting, parse_setting
 from apfl.errors import UserError
+from apfl.storage.files import canonical_json, read_npz, write_npz
 from apfl.streams import numpy_stream
 
 PARTITIONERS = {

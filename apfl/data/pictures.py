@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apfl.artifacts import atomic_path
 from apfl.data.dataset import SIZE, Dataset
 from apfl.data.partition import Partition, count
+from apfl.storage.files import atomic_path
 from apfl.streams import numpy_stream
 
 if TYPE_CHECKING:

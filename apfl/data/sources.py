@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apfl.artifacts import sha256_file
 from apfl.data.downloads import check_extracted
 from apfl.data.raw import Raw, decode, first_line, from_array, neighbours, required, sha256
 from apfl.errors import UserError
 from apfl.optional import optional
+from apfl.storage.files import sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image

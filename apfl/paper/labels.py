@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from apfl.data.catalogue import DATASET_LABELS
 from apfl.data.setting import parse_setting
 
-DATASET_LABELS = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "emnist": "EMNIST letters",
-    "fashion_mnist": "Fashion-MNIST",
-    "digits": "Digits",
-    "emnist_letters_a_to_l": "Letters A to L (stand-in)",
-    "ocr_letters": "OCR letters (stand-in)",
-    "nist_letters": "NIST letters (stand-in)",
-}
 SEMANTICS_LABELS = {
     "w2v": "W2V",
     "bert": "BERT",

@@ -1,24 +1,64 @@
-"""Which module makes which table."""
+"""What stands beside the verdicts: their picture, ranks of the methods, the choice of the reading, teachers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apfl.paper import asynchrony, table1, tables
-from apfl.study import cells
+if TYPE_CHECKING:
+    from apfl.study.study import Study
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from apfl.paper.figures import ranks as ranks_picture
+from apfl.paper.numbers import choice as choice_module
+from apfl.paper.numbers import teachers as teachers_module
+from apfl.paper.numbers.metrics import Metrics, collect
+from apfl.paper.tables import readings as choice
+from apfl.paper.tables import teachers
+from apfl.paper.verdict import forest_picture
+from apfl.study.cells import cells
+from apfl.study.outputs import AXES
 
 if TYPE_CHECKING:
-    from apfl.config import Study
-    from apfl.paper.metrics import Metrics
-    from apfl.paper.tables import Table
+    from apfl.paper.verdict.verdicts import Finding
+    from apfl.study.study import Study
+
+FILES = (
+    *forest_picture.FILES,
+    "ranks.csv",
+    "ranks_pairs.csv",
+    "ranks.svg",
+    "ranks.pdf",
+    "ranks.png",
+    "readings.csv",
+    "readings.md",
+    "teachers.csv",
+    "teachers.md",
+    "controls.csv",
+    "controls.md",
+)
+"""What `write` makes."""
 
 
-def table(study: Study, name: str, results: Path, metrics: Metrics, partial: bool = False) -> Table:
-    """The study's table of this name; ``metrics`` must hold its runs, Table 1 reads its partition under ``results``."""
-    ours = cells(study, name)
-    if name == "table1":
-        return table1.build(ours[0], results, partial)
-    if name in asynchrony.LEVELS:
-        return asynchrony.build(name, ours, metrics, study.tables[name].get("target", 1.0))
-    return tables.build(name, ours, metrics)
+def gather(study: Study, results: str | Path) -> Metrics:
+    """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out."""
+    outputs = dict.fromkeys((*AXES, *teachers_module.OUTPUTS, choice_module.OUTPUT))
+    runs = [run for output in outputs for cell in cells(study, output) for run in (*cell.runs, *cell.origins)]
+    return collect(results, runs, partial=True)
+
+
+def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
+    """Write `FILES` into the folder; ``findings`` are the verdicts."""
+    return [
+        *forest_picture.write(study, metrics, findings, folder),
+        *ranks_picture.write(cells(study, "table2"), metrics, folder),
+        *choice.write(study, metrics, folder),
+        *teachers.write(study, metrics, folder),
+    ]
+
+
+def verdict_folder(results: Path, study: Study) -> Path:
+    """Where all that judges the study goes."""
+    return results / study.name / "verdict"

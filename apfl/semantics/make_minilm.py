@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from apfl.artifacts import read_json, write_npz
 from apfl.optional import optional
 from apfl.semantics.models import bert
 from apfl.semantics.packaged import TABLE
 from apfl.semantics.table import class_text
+from apfl.storage.files import read_json, write_npz
 
 
 def make(folder: Path, out: Path = TABLE) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from apfl.artifacts import read_npz
 from apfl.errors import UserError
 from apfl.semantics.table import Semantics, class_text
+from apfl.storage.files import read_npz
 
 TABLE = Path(__file__).with_name("minilm.npz")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apfl.artifacts import canonical_json, read_npz, write_npz
 from apfl.errors import UserError
+from apfl.storage.files import canonical_json, read_npz, write_npz
 
 
 @dataclass(frozen=True)

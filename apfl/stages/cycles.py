@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from apfl.federation import BaseModels, Derived, Problem
-from apfl.memorization import Memory
-from apfl.nets import Params
+from apfl.engine.networks import Params
+from apfl.federation.method import BaseModels, Derived
+from apfl.federation.problem import Problem
+from apfl.memorization.generator import Memory
 
 FEW = 2
 """Images by which the operations of one are counted."""
@@ -91,7 +92,8 @@ def cycle(problem: Problem) -> float:
 
 
 def generator_cycles(problem: Problem, memory: Memory, weights: Tensor) -> float:
-    """Cycles of `apfl.memorization.memorize` with Eq. 7's weights [teachers, classes]: each image passes through the
+    """Cycles of `apfl.memorization.generator.memorize` with Eq. 7's weights [teachers, classes]: each image passes
+    through the
     generator, and through those teachers that have weight in its class; an epoch more sets the batch statistics."""
     config, seen = memory.config, weights.sum(0) > 0
     images = int(seen.sum()) * config.group * max(1, round(config.samples_per_class / config.group))

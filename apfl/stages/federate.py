@@ -10,178 +10,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from apfl.artifacts import (
-    digest,
-    provenance,
-    read_record,
-    read_tensors,
-    write_parquet,
-    write_tensors,
-)
-from apfl.asynchronous import AsyncRound, check_schedule, payload, run_clock, staleness_of
-from apfl.clock import Schedule, Timeline, plan
+from apfl.clock.schedule import Schedule
+from apfl.clock.timeline import Timeline, plan
+from apfl.engine.work import Diverged
 from apfl.errors import UserError
-from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import BaseModels, CarryOut, Method, Problem, Round, run, run_all
-from apfl.locks import alone_in
-from apfl.nets import Params
-from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem, method_of
-from apfl.stages.record import Company, Stopwatch, identity, recorded, run_record
-from apfl.training import Diverged
-
-CHECKPOINT = "checkpoint.safetensors"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """A nested dictionary of tensors as one level, keys joined by slashes."""
-    flat: dict[str, Tensor] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= {name: value} if isinstance(value, Tensor) else flatten(value, f"{name}/")
-    return flat
-
-
-def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The inverse of `flatten`.
-
-    >>> unflatten(flatten({"a": {"b": torch.ones(1)}}))
-    {'a': {'b': tensor([1.])}}
-    """
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, leaf = name.split("/")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[leaf] = value
-    return tree
-
-
-def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tensor]:
-    """What later stages read of a round: the global model, the last local models and how stale each is."""
-    models = method.client_models(now.state, problem, now.latest)
-    tree: dict[str, Any] = {"local": {str(client): params for client, params in now.latest.items()}}
-    if isinstance(shared := models.get("global"), dict) and not any(isinstance(key, int) for key in shared):
-        tree["global"] = shared
-    if isinstance(now, AsyncRound):
-        tree["staleness"] = {str(client): torch.tensor(tau) for client, tau in staleness_of(now).items()}
-    return flatten({f"round{now.round}": tree})
-
-
-def base_diverged(folder: Path) -> bool:
-    """Whether the run in ``folder``, or what it started from, diverged: nothing can be made of it then."""
-    return read_record(folder / "run.json").get("status") == "diverged"
-
-
-def load_base(
-    folder: Path, rounds: tuple[int, ...], device: torch.device, like: Params | None = None
-) -> dict[int, BaseModels]:
-    """The models that a federated run kept of these rounds; a `UserError` if they are not ``like`` the network's."""
-    path = folder / "state.safetensors"
-    tensors, _ = read_tensors(path, "run state", str(device))
-    bases = {}
-    try:
-        tree = unflatten(tensors)
-    except (AttributeError, TypeError):
-        raise UserError(f"{path}: holds no models by round; make the run again") from None
-    for number in rounds:
-        saved = tree.get(f"round{number}")
-        if not isinstance(saved, dict):
-            kept = ", ".join(sorted(name.removeprefix("round") for name in tree)) or "none"
-            raise UserError(f"rounds {number}: not kept in {path} (it has {kept}); name it in training.save_rounds")
-        if "global" not in saved:
-            raise UserError(f"base {folder}: its method has no global model to start from; choose another base")
-        try:
-            local = _number_keys(saved.get("local", {}))
-            staleness = {int(client): int(tau) for client, tau in saved.get("staleness", {}).items()}
-        except (AttributeError, TypeError, ValueError):
-            raise UserError(f"{path}: its models of round {number} are not by client; make the run again") from None
-        for params in (saved["global"], *local.values()) if like is not None else ():
-            _check_network(params, like, path)
-        bases[number] = BaseModels(saved["global"], local, staleness)
-    return bases
-
-
-def _check_network(params: Params, like: Params, path: Path) -> None:
-    # What is no parameter at all, such as a branch where a leaf should be, has no shape.
-    shapes = [
-        {name: [*getattr(value, "shape", "?")] for name, value in one.items()} if isinstance(one, dict) else {}
-        for one in (params, like)
-    ]
-    if shapes[0] != shapes[1]:
-        name = min(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
-        there, here = (one.get(name, "absent") for one in shapes)
-        raise UserError(
-            f"{path}: is of another network: {name} is {there} there and {here} in this one; give that network"
-        )
-
-
-def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Everything that the rest of a run depends on: the round, and what the run has kept for later stages."""
-    tree = {"state": now.state, "latest": _text_keys(now.latest), "saved": unflatten(saved)}
-    fields = {"round": now.round}
-    if isinstance(now, AsyncRound):
-        tree["versions"] = _text_keys(now.versions)
-        fields |= {"time": now.time, "version": now.version, "versions": list(now.versions)}
-        fields |= {"sent_version": _text_keys(now.sent_version)}
-    write_tensors(path, flatten(tree), {**header, **fields})
-
-
-def asked(record: Mapping[str, Any]) -> str:
-    """A digest of what a run is asked for: its specification and the contents of its inputs."""
-    return digest([record["specification"], record["inputs"]])
-
-
-def read_checkpoint(
-    path: Path, record: Mapping[str, Any], device: str
-) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
-    """The round to go on from, the states kept so far and the header; None if there is none, if other code made it, or
-    if it is damaged."""
-    if not path.exists():
-        return None
-    try:
-        tensors, header = read_tensors(path, "checkpoint", device)
-    except UserError as error:
-        print(f"{error}: starting again")
-        return None
-    if header.get("asked") != asked(record):
-        raise UserError(f"checkpoint {path}: of another configuration; remove it to start again, or restore that one")
-    if header.get("code") != record["code"]:
-        print(f"{path}: made by other code; starting again")
-        return None
-    try:
-        return _restored(tensors, header)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        print(f"checkpoint {path}: is not what a run leaves: starting again")
-        return None
-
-
-def _restored(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> tuple[Round, dict[str, Tensor], dict[str, Any]]:
-    tree = unflatten(tensors)
-    now = Round(header["round"], tree.get("state", {}), _number_keys(tree.get("latest", {})))
-    if "version" in header:
-        now = AsyncRound(
-            now.round,
-            now.state,
-            now.latest,
-            time=header["time"],
-            version=header["version"],
-            # A method that shares nothing (Local) has versions without a tensor.
-            versions={version: tree.get("versions", {}).get(str(version), {}) for version in header["versions"]},
-            sent_version=_number_keys(header["sent_version"]),
-        )
-    return now, flatten(tree.get("saved", {})), header
-
-
-def _text_keys(by_number: Mapping[int, Any]) -> dict[str, Any]:
-    return {str(number): value for number, value in by_number.items()}
-
-
-def _number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
-    return {int(text): value for text, value in by_text.items()}
+from apfl.federation.asynchronous import AsyncRound, check_schedule, payload, run_clock
+from apfl.federation.evaluation import evaluate, headline
+from apfl.federation.method import Method
+from apfl.federation.problem import CarryOut, Problem, run_all
+from apfl.federation.synchronous import Round, run
+from apfl.stages.checkpoint import CHECKPOINT, asked, read_checkpoint, write_checkpoint
+from apfl.stages.handover import saved_models
+from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.record import identity, run_record
+from apfl.stages.specification import check_specification, configure, method_of
+from apfl.stages.stopwatch import Company, Stopwatch
+from apfl.storage.files import digest
+from apfl.storage.locks import alone_in
+from apfl.storage.metrics_table import metrics_frame
+from apfl.storage.provenance import provenance
+from apfl.storage.run_folder import finished, recorded
+from apfl.storage.tables import write_parquet
+from apfl.storage.tensors import write_tensors
 
 
 def federate(

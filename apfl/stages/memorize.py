@@ -9,25 +9,30 @@ from typing import Any
 
 from torch import Tensor
 
-from apfl.artifacts import digest, provenance, read_record, read_tensors, write_tensors
+from apfl.engine.work import Diverged
 from apfl.errors import UserError
-from apfl.evaluation import outcomes, pooled_indices
-from apfl.federation import BaseModels, Problem
-from apfl.locks import alone_in
-from apfl.memorization import (
+from apfl.federation.evaluation import outcomes, pooled_indices
+from apfl.federation.method import BaseModels
+from apfl.federation.problem import Problem
+from apfl.memorization.generator import (
     GeneratorConfig,
-    Memory,
     build_memory,
     ensemble_log_probabilities,
     memorize,
     teachers_of,
 )
 from apfl.stages.cycles import generator_cycles
-from apfl.stages.federate import base_diverged, load_base
-from apfl.stages.inputs import Inputs, check_specification, configure, finished, load_problem
-from apfl.stages.pictures import no_samples, sample_grid
-from apfl.stages.record import Stopwatch, recorded, run_record
-from apfl.training import Diverged
+from apfl.stages.handover import base_diverged, load_base
+from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.record import run_record
+from apfl.stages.samples import no_samples, sample_grid
+from apfl.stages.specification import check_specification, configure
+from apfl.stages.stopwatch import Stopwatch
+from apfl.storage.files import digest
+from apfl.storage.locks import alone_in
+from apfl.storage.provenance import provenance
+from apfl.storage.run_folder import finished, recorded
+from apfl.storage.tensors import write_tensors
 
 FILES = ("generator.safetensors", "samples.png")
 
@@ -115,32 +120,6 @@ def _diverged(
         no_samples(out / "samples.png", why)
         record |= {"status": "diverged", "history": {}, "teachers": {}, "seconds": round(watch.seconds, 3)}
         record |= {**watch.usage(problem), **provenance()}
-
-
-def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
-    """The generator that a `memorize_run` trained on a round."""
-    path = folder / "generator.safetensors"
-    tensors, header = read_tensors(path, "generator", str(problem.engine.device))
-    prefix = f"round{number}/"
-    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    if not state:
-        raise UserError(f"generator {path}: has nothing of round {number}; name that round when it is trained")
-    if "config" not in header or "embeddings" not in tensors:
-        raise UserError(f"generator {path}: lacks its configuration or its embeddings; train it again")
-    config = configure(GeneratorConfig, header["config"], "generator")
-    memory = build_memory(config, tensors["embeddings"], problem.images.pixels.shape[-1], problem.seed)
-    try:
-        memory.generator.load_state_dict(state)
-    except RuntimeError as error:
-        fault = " ".join(str(error).split())[:150]
-        raise UserError(f"generator {path}: is not of its own configuration ({fault}); train it again") from None
-    memory.generator.eval()
-    return memory
-
-
-def load_measured(folder: Path, what: str) -> dict[str, Any]:
-    """The accuracies of the ``teachers`` or the ``cycles`` that a `memorize_run` recorded, by round."""
-    return read_record(folder / "run.json").get(what, {})
 
 
 def _printer(number: int, config: GeneratorConfig):

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apfl.artifacts import provenance, write_parquet
+from apfl.engine.work import Diverged
 from apfl.errors import UserError
-from apfl.evaluation import evaluate, headline, metrics_frame
-from apfl.federation import Derived, Problem
-from apfl.locks import alone_in
+from apfl.federation.evaluation import evaluate, headline
+from apfl.federation.method import Derived
+from apfl.federation.problem import Problem
 from apfl.stages.cycles import client_cycles, generator_bytes
-from apfl.stages.federate import base_diverged, load_base
-from apfl.stages.inputs import Inputs, check_specification, finished, load_problem, method_of
-from apfl.stages.memorize import load_measured, load_memory
-from apfl.stages.record import Stopwatch, identity, recorded, run_record
-from apfl.training import Diverged
+from apfl.stages.handover import base_diverged, load_base, load_measured, load_memory
+from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.record import identity, run_record
+from apfl.stages.specification import check_specification, method_of
+from apfl.stages.stopwatch import Stopwatch
+from apfl.storage.locks import alone_in
+from apfl.storage.metrics_table import metrics_frame
+from apfl.storage.provenance import provenance
+from apfl.storage.run_folder import finished, recorded
+from apfl.storage.tables import write_parquet
 
 
 def personalize_run(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apfl.federation import CarryOut
+from apfl.federation.problem import CarryOut
+from apfl.federation.side_by_side import side_by_side
 from apfl.stages.federate import federate
-from apfl.stages.inputs import Inputs, check_specification, engine_of
-from apfl.stages.record import Company
-from apfl.together import side_by_side
+from apfl.stages.problem import Inputs
+from apfl.stages.specification import check_specification, engine_of
+from apfl.stages.stopwatch import Company
 
 
 @dataclass(frozen=True)

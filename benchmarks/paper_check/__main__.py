@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from apfl.artifacts import write_text
-from apfl.registry import ROOT
+from apfl.registry.trees import ROOT
+from apfl.storage.files import write_text
 from benchmarks.paper_check import claimed, possible, wording
 from benchmarks.paper_check.finding import DIGITS, OUTCOMES, Finding
 

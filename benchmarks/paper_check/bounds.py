@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from apfl.data.catalogue import SIZES
 from apfl.data.dataset import CLASSES
 from apfl.data.partitioners.dirichlet import draw_counts, draw_until_enough
 from apfl.data.setting import parse_setting
-from apfl.data.sizes import SIZES
 from apfl.streams import numpy_stream
 
 SEEDS = 40

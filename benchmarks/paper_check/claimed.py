@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from apfl.paper.labels import SEMANTICS_LABELS
-from apfl.paper.ranks import holm
+from apfl.paper.numbers.ranks import holm
 from benchmarks.paper_check.finding import DIGITS, OURS, Finding, in_words, outcome, printed
 
 ASSUMED_SEEDS = (3, 5)

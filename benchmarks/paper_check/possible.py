@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from apfl.data.catalogue import SIZES
 from apfl.data.dataset import CLASSES
-from apfl.data.sizes import SIZES
 from apfl.paper.published import DATASETS
 from benchmarks.paper_check.bounds import SEEDS, bounds
 from benchmarks.paper_check.finding import DIGITS, OURS, Finding, in_words, outcome, printed

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from apfl.data.sizes import SIZES
+from apfl.data.catalogue import SIZES
 from apfl.paper.labels import dataset_label
 from benchmarks.paper_check.finding import Finding, printed
 from benchmarks.paper_check.possible import PRINTED_BETA

@@ -24,14 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apfl.tuning import peak_memory
+from apfl.engine.process import peak_memory
 from benchmarks.suites import BEGAN
 
 CLASSES = 10
 
 
 class CNN(nn.Module):
-    """The paper's classifier for images of 32x32 pixels; its parameters are named as `apfl.nets.CNN` names them.
+    """The paper's classifier for images of 32x32 pixels; its parameters are named as `apfl.engine.networks.CNN` names
+    them.
 
     ``pool_first`` pools before ReLU, which is the same function for less work.
     """

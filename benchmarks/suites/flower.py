@@ -23,7 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from apfl.tuning import peak_memory
+from apfl.engine.process import peak_memory
 from benchmarks.suites.common import Course, Federation, arguments, load
 
 app = ClientApp()

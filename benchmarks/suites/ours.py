@@ -1,4 +1,4 @@
-"""The federation in this suite: `apfl.federation.run`, as the workflow's jobs train."""
+"""The federation in this suite: `apfl.federation.synchronous.run`, as the workflow's jobs train."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from apfl.federation import Problem, State, run
-from apfl.nets import CNN, Model
-from apfl.training import Engine, Images, TrainingConfig, Work
-from apfl.tuning import tune_process
+from apfl.engine.device import Engine
+from apfl.engine.images import Images
+from apfl.engine.networks import CNN, Model
+from apfl.engine.process import tune_process
+from apfl.engine.settings import TrainingConfig
+from apfl.engine.work import Work
+from apfl.federation.method import State
+from apfl.federation.problem import Problem
+from apfl.federation.synchronous import run
 from baselines.fedavg import FedAvg
 from benchmarks.suites.common import Course, Federation, arguments, load
 

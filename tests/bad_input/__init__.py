@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from studies import tiny
 
-from apfl.artifacts import write_npz
 from apfl.data.dataset import Dataset, save_dataset
 from apfl.data.partition import make_partition, save_partition
 from apfl.semantics.packaged import packaged
 from apfl.semantics.table import save_semantics
+from apfl.storage.files import write_npz
+from tests.helpers.studies import tiny
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SETTING = "pathological-classes2-clients10-missing20"
@@ -51,7 +51,7 @@ def spec(method: str = "fedavg", **changes: Any) -> dict[str, Any]:
     """The specification of a run in this world; a value of ... leaves the key out."""
     given = {
         "dataset": "noise", "setting": SETTING, "seed": 0, "method": method, "module": method, "parameters": {},
-        "network": {"name": "problems:Tiny"}, "training": TRAINING,
+        "network": {"name": "tests.helpers.problems:Tiny"}, "training": TRAINING,
     }  # fmt: skip
     return {key: value for key, value in (given | changes).items() if value is not ...}
 

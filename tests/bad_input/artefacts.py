@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bad_input import (
+from tests.bad_input import (
     NAMES,
     Case,
     Damage,

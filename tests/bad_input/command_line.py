@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from apfl.artifacts import write_json, write_parquet
-from bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
+from apfl.storage.files import write_json
+from apfl.storage.tables import write_parquet
+from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
 
 TABLES = ("tables", "study.yaml")
 RUN = "tiny/runs/digits/dirichlet-alpha0.1-clients3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bad_input import Case, Damage, appended, both, folder_instead, study, text, unreadable, without
+from tests.bad_input import Case, Damage, appended, both, folder_instead, study, text, unreadable, without
 
 CHECK = ("check", "study.yaml")
 PLAN = ("plan", "study.yaml")

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from apfl.artifacts import read_json, read_tensors, write_json, write_tensors
-from bad_input import (
+from apfl.storage.files import read_json, write_json
+from apfl.storage.tensors import read_tensors, write_tensors
+from tests.bad_input import (
     MEMORY,
     SETTING,
     TRAINING,

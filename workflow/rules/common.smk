@@ -11,14 +11,15 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(workflow.basedir))
-from apfl.artifacts import canonical_json
-from apfl.checks import read
 from apfl.errors import UserError
-from apfl.plan import job_unit
-from apfl.recovery import clear_stale_locks, date_back
-from apfl.registry import code_digest, files_digest
-from apfl.study import COURSES, OUTPUTS, artefacts, cells, load_study, runs
-from apfl.trial import try_once
+from apfl.jobs.before import clear_stale_locks, date_back, try_once
+from apfl.registry.code import code_digest, files_digest
+from apfl.storage.files import canonical_json
+from apfl.study.cells import artefacts, cells, runs
+from apfl.study.load import load_study
+from apfl.study.outputs import COURSES, OUTPUTS
+from apfl.study.parse import read
+from apfl.study.runs import job_unit
 
 
 def load():

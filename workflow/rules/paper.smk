@@ -42,7 +42,7 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.outputs", "apfl.paper.render", files=PAPER_FILES),
+        code=shown_code("apfl.paper.tables.build", "apfl.paper.tables.formats", files=PAPER_FILES),
     shell:
         "python -m apfl tables {input.study:q} --only {wildcards.table} > {log:q} 2>&1"
 
@@ -65,7 +65,7 @@ rule figure:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.figures"),
+        code=shown_code("apfl.paper.figures.curves"),
     shell:
         "python -m apfl figures {input.study:q} --only {wildcards.figure} > {log:q} 2>&1"
 
@@ -89,7 +89,7 @@ rule course:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.figures"),
+        code=shown_code("apfl.paper.figures.curves"),
     shell:
         "python -m apfl figures {input.study:q} --only {wildcards.course} > {log:q} 2>&1"
 
@@ -107,7 +107,7 @@ rule page:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.report", files=(*PAPER_FILES, "apfl/paper/claims.yaml")),
+        code=shown_code("apfl.paper.report.report", files=(*PAPER_FILES, "apfl/paper/verdict/claims.yaml")),
     shell:
         "python -m apfl report {input.study:q} > {log:q} 2>&1"
 

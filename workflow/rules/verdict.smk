@@ -1,9 +1,9 @@
 # What is judged from finished runs: a verdict on each of the paper's claims, and what stands beside it.
 
-from apfl.paper.claims import claims as paper_claims
+from apfl.study.outputs import JUDGED
 
 CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.beside.
+# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.outputs.
 BESIDE = expand(
     "results/{{study}}/verdict/{name}",
     name=[
@@ -13,10 +13,7 @@ BESIDE = expand(
         *("controls.csv", "controls.md"),
     ],
 )
-# The study's tables and figures that claims are about, those whose readings have teachers, and what readings are chosen by.
-JUDGED = sorted({claim.output for claim in paper_claims()} & {*STUDY.tables, *STUDY.figures})
-HAVE = {name for name, found in CELLS.items() if found}
-SEEN = sorted({*JUDGED, *({"table2", "table3", "table4", "figure_multiverse", "selection"} & HAVE)})
+SEEN = [name for name in JUDGED if CELLS.get(name)]
 
 
 rule claims:
@@ -33,7 +30,9 @@ rule claims:
     threads: 1
     params:
         code=shown_code(
-            "apfl.paper.verdict_pages", "apfl.paper.beside", files=("apfl/paper/claims.yaml", "apfl/paper/published")
+            "apfl.paper.verdict.document",
+            "apfl.paper.outputs",
+            files=("apfl/paper/verdict/claims.yaml", "apfl/paper/published"),
         ),
     shell:
         "python -m apfl claims {input.study:q} > {log:q} 2>&1"

@@ -12,7 +12,7 @@ rule initial:
         "../../../environment.yml"
     params:
         spec=initial_spec,
-        code=code("apfl.nets"),
+        code=code("apfl.engine.networks"),
     shell:
         "python -m apfl initial --spec {params.spec:q} --data {input.data:q} --out {output:q} > {log:q} 2>&1"
 

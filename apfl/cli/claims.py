@@ -1,0 +1,61 @@
+"""``apfl claims``: the paper's claims, each with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apfl.cli.paper import Out, Partial, Results
+from apfl.errors import UserError
+
+StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
+Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
+
+ShowPower = Annotated[bool, typer.Option("--power", help="Print what the study could find out about each claim.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(claims)
+
+
+def claims(
+    study: StudyFile = None,
+    results: Results = Path("results"),
+    out: Out = None,
+    partial: Partial = False,
+    page: Page = False,
+    power: ShowPower = False,
+) -> None:
+    """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
+    Markdown.
+
+    Beside the verdicts go a picture of them, the ranks of the methods, the choice of the reading, and the teachers of
+    the friends. Runs that are missing are named with the command that makes them; they never stop this command, with
+    --partial or without, but what is judged before they are there is interim.
+    """
+    from apfl.paper.verdict.claims_page import page as claims_page
+
+    if page:
+        print(claims_page(), end="")
+        return
+    if study is None:
+        raise UserError("claims: names no study; give its file, such as config/demo.yaml")
+    from apfl.paper import outputs as beside
+    from apfl.paper.verdict.document import document, power_lines, summary_lines, write
+    from apfl.paper.verdict.verdicts import findings
+    from apfl.study.load import load_study
+
+    loaded = load_study(study)
+    metrics = beside.gather(loaded, results)
+    judged = findings(loaded, metrics)
+    made = document(loaded, study, judged)
+    from apfl.paper.outputs import verdict_folder
+
+    folder = out or verdict_folder(results, loaded)
+    for path in (*write(made, folder), *beside.write(loaded, metrics, judged, folder)):
+        print(path)
+    for line in (*summary_lines(made), *(power_lines(made) if power else ())):
+        print(line)

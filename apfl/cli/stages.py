@@ -1,0 +1,148 @@
+"""``apfl federate``, ``apfl memorize`` and ``apfl personalize``: the stages that compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from apfl.errors import UserError
+
+Spec = Annotated[
+    str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
+]
+SEVERAL = "; once for each run"
+Specs = Annotated[
+    list[str],
+    typer.Option(
+        "--spec",
+        help="A run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study. Given several times "
+        "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+    ),
+]
+Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
+Datas = Annotated[list[Path], typer.Option("--data", help=f"Data set made by `apfl data`{SEVERAL}.")]
+Partitions = Annotated[list[Path], typer.Option("--partition", help=f"Partition made by `apfl partition`{SEVERAL}.")]
+Semantics = Annotated[
+    list[Path] | None, typer.Option("--semantics", help=f"Class embeddings made by `apfl semantics`{SEVERAL}.")
+]
+Proxies = Annotated[
+    list[Path] | None,
+    typer.Option("--proxy", help=f"Unlabelled images for distillation, made by `apfl data`{SEVERAL}."),
+]
+Bases = Annotated[list[Path], typer.Option("--run", help=f"Folder of the federated run to start from{SEVERAL}.")]
+Generators = Annotated[list[Path] | None, typer.Option("--generator", help=f"Folder made by `apfl memorize`{SEVERAL}.")]
+Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(initial)
+    app.command()(federate)
+    app.command()(memorize)
+    app.command()(personalize)
+
+
+def initial(
+    spec: Spec, data: Data, out: Annotated[Path, typer.Option(help="File for the parameters (safetensors).")]
+) -> None:  # fmt: skip
+    """Write the initial model that all methods of a seed share, for foreign methods."""
+    from apfl.data.dataset import load_dataset
+    from apfl.engine.networks import initial_parameters
+    from apfl.stages.specification import check_values
+    from apfl.storage.files import require_output
+    from apfl.storage.tensors import write_tensors
+
+    given = _specification(spec)
+    check_values(given)
+    require_output(out, ".safetensors")
+    dataset = load_dataset(data)
+    network = given.get("network", {"name": "cnn"})
+    write_tensors(out, initial_parameters(network, dataset.channels, dataset.classes, given.get("seed", 0)), given)
+
+
+def federate(
+    spec: Specs, data: Datas, partition: Partitions, out: Outs, semantics: Semantics = None, proxy: Proxies = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Train a federated method and record the accuracies of its models."""
+    from apfl.engine.process import tune_process
+    from apfl.stages.several import federate_all
+
+    tune_process()
+    federate_all(_calls(spec, out, data=data, partition=partition, semantics=semantics, proxy=proxy), device)
+
+
+def memorize(
+    spec: Specs, data: Datas, partition: Partitions, semantics: Semantics, run: Bases, out: Outs,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Train AP-FL's semantic generator on the models of a federated run."""
+    from apfl.engine.process import tune_process
+    from apfl.stages.memorize import memorize_run
+    from apfl.stages.several import one_after_another
+
+    tune_process()
+    one_after_another(
+        _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run),
+        lambda call: memorize_run(call.specification, call.inputs, call.base, call.out, device),
+    )
+
+
+def personalize(
+    spec: Specs, data: Datas, partition: Partitions, run: Bases, out: Outs, generator: Generators = None,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
+    from apfl.engine.process import tune_process
+    from apfl.stages.personalize import personalize_run
+    from apfl.stages.several import one_after_another
+
+    tune_process()
+    one_after_another(
+        _calls(spec, out, data=data, partition=partition, run=run, generator=generator),
+        lambda call: personalize_run(call.specification, call.inputs, call.base, call.generator, call.out, device),
+    )
+
+
+def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Any]:
+    """The runs that a command line asks for: of each option the value that stands at the run's place."""
+    from apfl.stages.problem import Inputs
+    from apfl.stages.several import Call
+    from apfl.storage.files import require_output
+
+    for name, values in {"out": outs, **paths}.items():
+        if values and len(values) != len(specs):
+            raise UserError(
+                f"--{name}: given {len(values)} times, but --spec {len(specs)} times; give both once for every run"
+            )
+    if len({out.resolve() for out in outs}) < len(outs):
+        raise UserError("--out: two runs have the same folder; give each run its own")
+    for out in outs:
+        require_output(out)
+    files = {name: values or [None] * len(specs) for name, values in paths.items()}
+
+    def call(place: int, spec: str) -> Call:
+        own = {name: values[place] for name, values in files.items()}
+        base, generator = own.pop("run", None), own.pop("generator", None)
+        return Call(_specification(spec), Inputs(**own), outs[place], base, generator)
+
+    return [call(place, spec) for place, spec in enumerate(specs)]
+
+
+def _specification(text: str) -> dict[str, Any]:
+    from apfl.storage.files import require_file
+
+    try:
+        path = text.removeprefix("@")
+        value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"--spec: not JSON ({error}); `apfl plan --json` prints the specifications of a study"
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
+    return value

@@ -1,0 +1,1 @@
+"""Virtual time: who trains when, and what the server merges. Nothing here needs torch."""

@@ -1,0 +1,1 @@
+"""Training of models, without a word on federation: images, networks, work, devices, stacks."""

@@ -1,0 +1,60 @@
+"""The training section of a study, as the engine takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from apfl.engine.optimizers import Optimizer
+from apfl.engine.work import Gradient, Objective, Phase
+from apfl.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training section of a study.
+
+    :param rounds: communication rounds (not published; design decision of each study).
+    :param local_epochs: passes over a client's data in one round (20 in the paper).
+    :param batch_size: 50 in the paper; a short last batch is kept.
+    :param learning_rate: 2e-4 in the paper.
+    :param optimizer: ``adam`` in the paper; its state is fresh in every round.
+    :param precision: ``fp32``, ``bf16``, or ``auto``: bf16 only where the processor has it.
+    :param evaluate_rounds: rounds after which models are evaluated; empty: the last one.
+    :param save_rounds: rounds whose models are kept for later stages; empty: the last one.
+    :param keep_local_models: keep each client's last local model, for evaluation and for AP-FL; memory then grows with
+        the number of clients.
+    :param checkpoint_every: rounds between checkpoints from which an interrupted run goes on.
+    """
+
+    rounds: int
+    local_epochs: int = 20
+    batch_size: int = 50
+    learning_rate: float = 2e-4
+    optimizer: str = "adam"
+    precision: str = "auto"
+    evaluate_rounds: tuple[int, ...] = ()
+    save_rounds: tuple[int, ...] = ()
+    keep_local_models: bool = True
+    checkpoint_every: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "local_epochs", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} {getattr(self, name)}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise UserError(f"training.learning_rate {self.learning_rate}: must be positive")
+        for name in ("evaluate_rounds", "save_rounds"):
+            rounds = tuple(sorted(set(getattr(self, name)))) or (self.rounds,)
+            if rounds[0] < 0 or rounds[-1] > self.rounds:
+                raise UserError(f"training.{name} {list(rounds)}: must be from 0 to {self.rounds}, the last round")
+            object.__setattr__(self, name, rounds)
+
+    @property
+    def local_optimizer(self) -> Optimizer:
+        return Optimizer(self.optimizer, self.learning_rate)
+
+    def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
+        """A phase of ordinary local training, with the changes that a method makes."""
+        settings = {"optimizer": self.local_optimizer, "epochs": self.local_epochs, "batch_size": self.batch_size}
+        return Phase(objective or Gradient(), **(settings | changes))

@@ -1,0 +1,304 @@
+"""Local training of several models of one architecture at once: a stack, one tensor a parameter with a leading axis.
+
+On a GPU a small model leaves most of the device idle; a stack of them fills it. On a CPU it does not pay. The
+mathematics is that of `apfl.engine.training.train`, client by client: clients are sorted by their number of steps, and
+the stack that is trained is a prefix that shrinks; short batches are padded with images that no loss sees; the loss is
+the sum of the models' own means, so that one backward pass gives each model its own gradient. The results agree within
+the tolerance of floating point, not bit for bit, as sums are taken in another order.
+
+What can be stacked is work of one kind: phases alike in all but their length and their tensors, that follow the plain
+gradient of a loss that says ``stackable = True``: it must not depend on random numbers, nor see the number of images
+but through the mean of a cross-entropy. All else is trained one after another, as ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from apfl.engine.device import Engine
+from apfl.engine.images import Batch, Samples
+from apfl.engine.networks import Model, Params
+from apfl.engine.optimizers import SGD, Adam
+from apfl.engine.training import train
+from apfl.engine.work import Diverged, Gradient, Phase, Result, Step, Work, batches
+from apfl.streams import torch_stream
+
+PADDING = -100
+"""The label that cross-entropy leaves out of its mean."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work with what `apfl.engine.training.train` takes besides: samples, indices, and seed and round of its
+    streams."""
+
+    work: Work
+    samples: Samples
+    indices: Tensor
+    seed: int
+    round: int
+
+
+def train_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result]:
+    """The result of every job, in their order; those that can be are trained together, ``engine.stack`` at a time.
+
+    Raises `Diverged` for the first job whose loss is not finite.
+    """
+    return [_fine(outcome) for outcome in attempt_stack(model, jobs, engine)]
+
+
+def attempt_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
+    """As `train_stack`, but what has diverged stands in the place of its result: the other models are none the worse
+    for it, and may be of other runs."""
+    kinds: dict[tuple, list[int]] = {}
+    for place, job in enumerate(jobs):
+        kinds.setdefault(_kind(job) if _stackable(job) else (place,), []).append(place)
+    results: dict[int, Result | Diverged] = {}
+    for places in kinds.values():
+        longest_first = sorted(places, key=lambda place: -_steps(jobs[place]))
+        done = _in_chunks(model, [jobs[place] for place in longest_first], engine, max(1, engine.stack))
+        results |= zip(longest_first, done, strict=True)
+    return [results[place] for place in range(len(jobs))]
+
+
+def _fine(outcome: Result | Diverged) -> Result:
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
+
+
+def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> list[Result | Diverged]:
+    """Jobs of one kind, ``size`` at a time, or half as many where the device has no room for that."""
+    results: list[Result | Diverged] = []
+    while len(results) < len(jobs):
+        chunk = jobs[len(results) : len(results) + size]
+        try:
+            results += _together(model, chunk, engine) if len(chunk) > 1 else [_alone(model, chunk[0], engine)]
+        except torch.cuda.OutOfMemoryError:
+            if len(chunk) == 1:
+                raise
+            size = len(chunk) // 2
+            torch.cuda.empty_cache()
+            print(f"{len(chunk)} models at once are too many for the device's memory; going on with {size}", flush=True)
+    return results
+
+
+def _alone(model: Model, job: Job, engine: Engine) -> Result | Diverged:
+    try:
+        return train(model, job.work, job.samples, job.indices, engine, job.seed, job.round)
+    except Diverged as error:
+        return error
+
+
+def _stackable(job: Job) -> bool:
+    losses = [phase.objective.loss for phase in job.work.phases if isinstance(phase.objective, Gradient)]
+    plain = all(phase.batch_size > 0 and phase.batches == 1 for phase in job.work.phases)
+    hard = job.samples.batch(job.indices[:1]).labels.ndim == 1
+    known = len(losses) == len(job.work.phases) and all(getattr(loss, "stackable", False) for loss in losses)
+    return plain and hard and known and len(job.indices) > 0
+
+
+def _kind(job: Job) -> tuple:
+    """What jobs must have in common to be one stack.
+
+    Of two such jobs the one with more images has no fewer steps in any phase.
+    """
+    phases = (
+        (phase.optimizer, phase.batch_size, phase.epochs, phase.steps, phase.shuffle, phase.drift is None,
+         phase.trainable, _skeleton(phase.objective.loss))
+        for phase in job.work.phases
+    )  # fmt: skip
+    shapes = tuple((name, tuple(value.shape)) for name, value in job.work.start.items())
+    image = job.samples.batch(job.indices[:1]).images
+    return image.shape, image.dtype, shapes, tuple(phases)
+
+
+def _steps(job: Job) -> int:
+    """How many steps the job takes in all its phases."""
+    return sum(_phase_steps(phase, job) for phase in job.work.phases)
+
+
+def _phase_steps(phase: Phase, job: Job) -> int:
+    return phase.epochs * math.ceil(len(job.indices) / phase.batch_size) if phase.steps is None else phase.steps
+
+
+def _together(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
+    """Jobs of one kind, those with most steps first."""
+    stack = {name: _stacked([job.work.start[name].detach() for job in jobs]) for name in jobs[0].work.start}
+    counts, seen, losses = [0] * len(jobs), [0] * len(jobs), [math.nan] * len(jobs)
+    diverged: dict[int, Diverged] = {}
+    for number in range(len(jobs[0].work.phases)):
+        for place, (mean, steps, images) in enumerate(_phase(model, stack, jobs, number, engine)):
+            counts[place], seen[place], losses[place] = counts[place] + steps, seen[place] + images, mean
+            if steps and not math.isfinite(mean):
+                job = jobs[place]
+                diverged.setdefault(place, Diverged.of_client(job.round, job.work.client, job.work.role))
+    results = (
+        Result(job.work, {name: value[place].clone() for name, value in stack.items()}, *facts)
+        for place, (job, *facts) in enumerate(zip(jobs, counts, seen, losses, strict=True))
+    )
+    return [diverged.get(place, result) for place, result in enumerate(results)]
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).contiguous()
+
+
+def _phase(
+    model: Model, stack: Params, jobs: Sequence[Job], number: int, engine: Engine
+) -> list[tuple[float, int, int]]:
+    """One phase, in place on ``stack``; for each job its mean loss, its steps and the images it has seen."""
+    phases = [job.work.phases[number] for job in jobs]
+    first = phases[0]
+    rows, steps = _orders([list(_order(job, phase, number)) for job, phase in zip(jobs, phases, strict=True)])
+    seen = (rows >= 0).sum((0, 2)).tolist()
+    samples = [job.samples for job in jobs]
+    trained = {name: value for name, value in stack.items() if first.trainable(name)}
+    optimizer = _Prefix(first, list(trained.values()))
+    tensors = _tensors([phase.objective.loss for phase in phases])
+    drift = {name: _stacked([phase.drift[name] for phase in phases]) for name in trained} if first.drift else {}
+    total = torch.zeros(len(jobs), device=engine.device)
+    for step in range(max(steps, default=0)):
+        active = sum(count > step for count in steps)
+        batch = _gathered(samples[:active], rows[step, :active])
+        leaves = {name: value[:active].detach().requires_grad_() for name, value in trained.items()}
+        params = {name: value[:active] for name, value in stack.items()} | leaves
+        parts = {path: value[:active] for path, value in tensors.items()}
+        with engine.autocast():
+            loss = _losses(model, params, batch, step, first.objective.loss, parts)
+        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        optimizer.step(active, gradients)
+        for name, value in drift.items():
+            trained[name][:active].sub_(value[:active], alpha=first.optimizer.learning_rate)
+        total[:active] += loss.detach()
+    means = (total / torch.tensor(steps, device=engine.device).clamp_min(1)).tolist()
+    return list(zip(means, steps, seen, strict=True))
+
+
+def _order(job: Job, phase: Phase, number: int) -> Iterator[Tensor]:
+    """The batches that the job has when it is trained alone."""
+    work = job.work
+    stream = torch_stream(job.seed, f"batches/{work.role}/{number}/0", round=job.round, client=work.client)
+    return batches(phase, job.indices, stream)
+
+
+def _orders(each: Sequence[Sequence[Tensor]]) -> tuple[Tensor, list[int]]:
+    """The batches of all models in all steps as indices [S, M, B], -1 where a model has no image, and its steps [M].
+
+    Made once a phase: on a GPU a step is too short for many small copies.
+    """
+    steps = [len(own) for own in each]
+    if not any(steps):
+        return torch.zeros(0, len(each), 0, dtype=torch.int64), steps
+    flat = pad_sequence([batch for own in each for batch in own], batch_first=True, padding_value=-1)
+    rows = pad_sequence(flat.split(steps), padding_value=-1)
+    return rows, steps
+
+
+def _gathered(samples: Sequence[Samples], rows: Tensor) -> Batch:
+    """Images [M, B, ...] and labels [M, B] of the models' own ``samples`` at ``rows`` [M, B], with one look into each
+    source. Where a row is -1 stands some image, with a label that no loss sees."""
+    there = rows.clamp_min(0)
+    sources: dict[int, list[int]] = {}
+    for place, source in enumerate(samples):
+        sources.setdefault(id(source), []).append(place)
+    order = [place for places in sources.values() for place in places]
+    if len(sources) == 1:
+        part = samples[0].batch(there.flatten())
+        images, labels = part.images.unflatten(0, rows.shape), part.labels.view(rows.shape)
+    else:
+        parts = [samples[places[0]].batch(there[places].flatten()) for places in sources.values()]
+        images = torch.cat([part.images for part in parts]).unflatten(0, rows.shape)
+        labels = torch.cat([part.labels for part in parts]).view(rows.shape)
+        if order != sorted(order):
+            back = torch.tensor(order, device=rows.device).argsort()
+            images, labels = images[back], labels[back]
+    return Batch(images, torch.where(rows < 0, PADDING, labels))
+
+
+def _losses(
+    model: Model, params: Params, batch: Batch, step: int, loss: Callable, tensors: Mapping[tuple[str, ...], Tensor]
+) -> Tensor:
+    """The loss of each model on its own batch: [M]."""
+
+    def one(own: Params, images: Tensor, labels: Tensor, parts: Mapping[tuple[str, ...], Tensor]) -> Tensor:
+        # A loss that can be stacked draws nothing.
+        return _with(loss, parts)(model, own, Step((Batch(images, labels),), stream=None, index=step))
+
+    return torch.func.vmap(one)(params, batch.images, batch.labels, dict(tensors))
+
+
+class _Prefix:
+    """An optimiser over the first models of a stack, fewer and fewer of them; all of these have taken equal steps."""
+
+    def __init__(self, phase: Phase, values: Sequence[Tensor]) -> None:
+        self.values = list(values)
+        self.whole: Any = phase.optimizer.build(self.values)
+
+    def step(self, active: int, gradients: Sequence[Tensor]) -> None:
+        part = [value[:active] for value in self.values]
+        if isinstance(self.whole, Adam):
+            state = [
+                {"step": one["step"], "exp_avg": one["exp_avg"][:active], "exp_avg_sq": one["exp_avg_sq"][:active]}
+                for one in self.whole.state
+            ]
+            Adam(part, self.whole.learning_rate, self.whole.weight_decay, state).step(gradients)
+            return
+        optimizer = SGD(part, self.whole.learning_rate, self.whole.momentum)
+        optimizer.buffers = [buffer[:active] for buffer in self.whole.buffers]
+        optimizer.first, self.whole.first = self.whole.first, False
+        optimizer.step(gradients)
+
+
+# The tensors of a loss: FedProx's anchor, SCAFFOLD's correction. Losses are functions or frozen dataclasses.
+
+
+def _skeleton(value: Any) -> Any:
+    """A loss without its tensors: what losses of one stack must have in common."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, Mapping):
+        return tuple((name, _skeleton(part)) for name, part in value.items())
+    if dataclasses.is_dataclass(value):
+        return type(value).__name__, tuple(
+            (field.name, _skeleton(getattr(value, field.name))) for field in dataclasses.fields(value)
+        )
+    return repr(value)
+
+
+def _paths(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Tensor]:
+    if isinstance(value, Tensor):
+        return {path: value}
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif dataclasses.is_dataclass(value):
+        parts = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    else:
+        return {}
+    return {found: tensor for name, part in parts for found, tensor in _paths(part, (*path, name)).items()}
+
+
+def _tensors(losses: Sequence[Any]) -> dict[tuple[str, ...], Tensor]:
+    """By place, the tensors of the losses, one upon another."""
+    each = [_paths(loss) for loss in losses]
+    return {path: _stacked([one[path] for one in each]) for path in each[0]}
+
+
+def _with(value: Any, parts: Mapping[tuple[str, ...], Tensor], path: tuple[str, ...] = ()) -> Any:
+    """The loss with other tensors in their places."""
+    if isinstance(value, Tensor):
+        return parts[path]
+    if isinstance(value, Mapping):
+        return {name: _with(part, parts, (*path, name)) for name, part in value.items()}
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: _with(getattr(value, name), parts, (*path, name)) for name in names})
+    return value

@@ -1,0 +1,142 @@
+"""The method protocol, and the synchronous server.
+
+A method is four pure functions over an explicit state, on a frozen dataclass of its hyper-parameters:
+
+    init           the state before the first round
+    client_work    which clients train what
+    server_update  the state after a round, from what the clients sent
+    client_models  the model that each client would use
+
+A state is a nested dictionary with string keys and tensors as leaves, so that saving, resuming and moving it between
+devices need no help from the method. `run` is the synchronous server; it yields after each round and does nothing
+else: whoever drives it evaluates, saves and prints. Methods that start from another method's models, such as
+fine-tuning and AP-FL, derive from `Derived` instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from apfl.engine.networks import Params
+from apfl.engine.work import Result, Work
+from apfl.errors import UserError
+from apfl.federation.problem import Problem
+
+State = dict[str, Any]
+
+
+def streaming(server_update: Callable) -> Callable:
+    """Mark a `Method.server_update` that goes over its results once and keeps none of them.
+
+    It is given each result when it is trained, so that memory holds one model and not one of every client. A method
+    that overrides `server_update` without this mark gets a sequence, whatever its base does.
+    """
+    server_update.streaming = True
+    return server_update
+
+
+class Method:
+    """A federated method: derive a frozen dataclass whose fields are its hyper-parameters.
+
+    The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is
+    the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``). ``additive``
+    says whether the server update is a sum over clients, so that they may come one at a time; where that depends on
+    hyper-parameters it holds the values with which it is one. Each client's own state is then under
+    ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
+    stale update. ``server_only`` names keys that are never sent to clients. ``shares_global`` says whether there is a
+    global model, from which derived methods start.
+    """
+
+    title: ClassVar[str]
+    stage: ClassVar[str] = "federate"
+    model: ClassVar[str] = "global"
+    needs: ClassVar[tuple[str, ...]] = ()
+    additive: ClassVar[bool | Mapping[str, Any]] = False
+    shares_global: ClassVar[bool] = True
+    exact_sums: ClassVar[tuple[str, ...]] = ()
+    server_only: ClassVar[tuple[str, ...]] = ()
+
+    def weight(self, problem: Problem, client: int) -> float:
+        """How much a client counts in the server's mean: by default its number of samples (Eq. 2)."""
+        return float(problem.size(client))
+
+    def clients(self, problem: Problem) -> tuple[int, ...]:
+        """The clients that take part."""
+        return problem.participants
+
+    def init(self, problem: Problem) -> State:
+        """The state before the first round."""
+        return {"global": problem.start}
+
+    def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
+        """What each of ``clients`` trains in this round."""
+        raise TypeError(f"{type(self).__name__} defines no client_work")
+
+    def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
+        """The state after the round; ``results`` are in the order of the clients, and may be empty. With the mark
+        `streaming` they can be gone over only once."""
+        raise TypeError(f"{type(self).__name__} defines no server_update")
+
+    def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
+        """By role, the model of every client, or of each; ``latest`` holds the last local model that each client
+        sent."""
+        return {"global": state["global"], "local": dict(latest)}
+
+
+Models = Params | dict[int, Params]
+"""One model for all clients, or one each."""
+
+
+class Derived:
+    """A method on top of another one's finished rounds, such as fine-tuning; its base is any federated method.
+
+    ``base`` names the default one; ``needs`` may name the ``generator``.
+    """
+
+    title: ClassVar[str]
+    stage: ClassVar[str] = "personalize"
+    model: ClassVar[str] = "personalized"
+    base: ClassVar[str] = "fedavg"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
+        """By role, the models that the clients make of the base method's state after ``round``."""
+        raise TypeError(f"{type(self).__name__} defines no personalize")
+
+
+@dataclass(frozen=True)
+class BaseModels:
+    """What a base method leaves after a round: its global model, the last local model of each client that ever sent
+    one, and how many versions old each of those is (0 where nothing is said)."""
+
+    global_model: Params
+    local_models: dict[int, Params]
+    staleness: Mapping[int, int] = field(default_factory=dict)
+
+
+def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    """The method of ``baselines/{module}.py`` with these hyper-parameters."""
+    try:
+        kind = importlib.import_module(f"baselines.{module}").METHOD
+    except ModuleNotFoundError as error:
+        if error.name == f"baselines.{module}":
+            raise UserError(
+                f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are"
+            ) from None
+        raise UserError(f"baselines/{module}.py: needs {error.name}, which is not installed; install it") from None
+    except Exception as error:  # whatever the code of a method does when it is imported
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(line.filename).name}, line {line.lineno}"
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"baselines/{module}.py: cannot be imported ({place}: {problem}); correct the file") from None
+    if not (isinstance(kind, type) and issubclass(kind, Method | Derived)):
+        raise UserError(f"baselines/{module}.py: METHOD {kind!r} is no class derived from Method or Derived; name one")
+    try:
+        return kind(**(parameters or {}))
+    except TypeError as error:
+        raise UserError(f"method {module!r}: {error}; `apfl methods` lists its hyper-parameters") from None

@@ -1,0 +1,107 @@
+"""Everything that is given to a method, and how its work is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+
+from apfl.engine.device import Engine
+from apfl.engine.images import Images, Samples
+from apfl.engine.networks import Model, Params
+from apfl.engine.settings import TrainingConfig
+from apfl.engine.stack import Job, train_stack
+from apfl.engine.training import train
+from apfl.engine.work import Gradient, Loss, Objective, Phase, Result, Work, cross_entropy
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that is given to a method: data, partition, network, training settings and the seed.
+
+    ``counts`` [K, classes] are training samples; ``train[k]``, ``validation[k]`` and ``test[k]`` index ``images``,
+    where ``validation`` is empty if nothing was set aside: choices are made on it, never on ``test``. ``unseen``
+    [classes] marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a
+    seed share. ``loss`` is f of the papers: what clients minimise.
+    """
+
+    model: Model
+    images: Images
+    train: tuple[Tensor, ...]
+    test: tuple[Tensor, ...]
+    counts: Tensor
+    dropout: tuple[bool, ...]
+    unseen: Tensor
+    training: TrainingConfig
+    seed: int
+    start: Params
+    engine: Engine = field(default_factory=Engine)
+    semantics: Tensor | None = None
+    proxy: Images | None = None
+    loss: Loss = cross_entropy
+    validation: tuple[Tensor, ...] = ()
+
+    def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
+        """A phase of ordinary local training on this problem's loss, with the changes that a method makes."""
+        return self.training.phase(objective or Gradient(self.loss), **changes)
+
+    @property
+    def clients(self) -> range:
+        return range(len(self.train))
+
+    @property
+    def classes(self) -> int:
+        return self.counts.shape[1]
+
+    @property
+    def participants(self) -> tuple[int, ...]:
+        """The clients that the server ever sees: those that do not drop out."""
+        return tuple(client for client in self.clients if not self.dropout[client])
+
+    @property
+    def dropouts(self) -> tuple[int, ...]:
+        return tuple(client for client in self.clients if self.dropout[client])
+
+    def size(self, client: int) -> int:
+        """|D_k|, the number of training samples of a client."""
+        return len(self.train[client])
+
+
+def run_work(problem: Problem, work: Work, round: int) -> Result:
+    """Carry out one piece of work on the client's own training data, or on the samples that the work brings along."""
+    samples, indices = _samples(problem, work)
+    return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
+
+
+def run_all(problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterable[Result]:
+    """Carry out pieces of work, each with its round, that do not wait for each other: one after another, or as many at
+    once as the engine stacks. The results are in their order, and are trained when they are asked for."""
+    if problem.engine.stack < 2:
+        return (run_work(problem, piece, round) for piece, round in work)
+    return _run_stacks(problem, iter(work))
+
+
+STACKS = 8
+"""Stacks among which pieces of work are sorted by length, and whose results are there at a time."""
+
+
+def _run_stacks(problem: Problem, work: Iterator[tuple[Work, int]]) -> Iterator[Result]:
+    while some := jobs_of(problem, islice(work, STACKS * problem.engine.stack)):
+        yield from train_stack(problem.model, some, problem.engine)
+
+
+def jobs_of(problem: Problem, work: Iterable[tuple[Work, int]]) -> list[Job]:
+    """Pieces of work, each with its round, with all that it takes to train them."""
+    return [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
+
+
+CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], Iterable[Result]]
+"""What trains, as `run_all` does."""
+
+
+def _samples(problem: Problem, work: Work) -> tuple[Samples, Tensor]:
+    """What a piece of work trains on: its own samples, or else the client's training data."""
+    return (problem.images, problem.train[work.client]) if work.samples is None else (work.samples, work.indices)

@@ -1,0 +1,1 @@
+"""The workflow's view: paths, logs, the state of each job, and archives."""

@@ -1,0 +1,139 @@
+"""A study's results as a few small files: what its tables, figures, claims and page are made from.
+
+``metrics.parquet`` holds the rows of all finished runs, with the run's folder as first column; ``records.zip`` their
+``run.json``, the study's configuration, the partitions, and one picture of synthetic images for each data set and
+semantics. `unpack` makes of them a results folder again, without models: every command that reads results works on it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from apfl.errors import UserError
+from apfl.storage.files import atomic_path, require_file
+from apfl.storage.tables import read_parquet, write_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from apfl.study.study import Study
+
+METRICS, RECORDS = "metrics.parquet", "records.zip"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The date of everything in the archive, so that equal contents are equal bytes."""
+COLOURS = 96
+LARGEST = 1 << 28
+"""Bytes that an archive may unpack to."""
+
+
+def pack(study: Study, text: str, results: Path, folder: Path) -> list[Path]:
+    """Write the archive of the study's finished runs under ``results`` into ``folder``; returns its files.
+
+    ``text`` is the study's configuration as it was run.
+    """
+    from apfl.study.cells import artefacts, runs
+    from apfl.study.runs import Run
+
+    planned: list[Run] = runs(study)
+    done = [run for run in planned if (results / run.path / "run.json").is_file()]
+    if not done:
+        raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
+    frames = {
+        run.path: read_parquet(results / run.path / METRICS, "metrics")
+        for run in done
+        if (results / run.path / METRICS).is_file()
+    }
+    files = {f"{study.name}/study.json": text.encode()}
+    files |= {f"{run.path}/run.json": (results / run.path / "run.json").read_bytes() for run in done}
+    partitions = (entry.path for entry in artefacts(study) if entry.kind == "partition")
+    files |= {path: (results / path).read_bytes() for path in partitions if (results / path).is_file()}
+    files |= {f"{run.path}/samples.png": _smaller(results / run.path / "samples.png") for run in _shown(done)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_parquet(folder / METRICS, _stacked(frames))
+    with atomic_path(folder / RECORDS) as temporary:
+        temporary.write_bytes(_zipped(files))
+    return [folder / METRICS, folder / RECORDS]
+
+
+def unpack(folder: Path, results: Path) -> Path:
+    """Write what `pack` packed under ``results``; returns the path of the study's configuration."""
+    frame = read_parquet(folder / METRICS, "archive", ("run",))
+    files = _unzipped(require_file(folder / RECORDS, "archive"))
+    study = next((name for name in files if name.endswith("/study.json")), None)
+    if study is None:
+        raise UserError(f"archive {folder / RECORDS}: has no study.json; make it again with `apfl pack`")
+    if unknown := [run for run in frame["run"].unique() if f"{run}/run.json" not in files]:
+        raise UserError(f"archive {folder}: metrics of {unknown[0]!r} have no run.json; make it again with `apfl pack`")
+    for name, content in files.items():
+        with atomic_path(results / name) as temporary:
+            temporary.write_bytes(content)
+    for run, rows in frame.groupby("run", sort=True, observed=True):
+        write_parquet(results / str(run) / METRICS, rows.drop(columns="run").reset_index(drop=True))
+    return results / study
+
+
+def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = pd.concat([frame.assign(run=run) for run, frame in sorted(frames.items())], ignore_index=True)
+    return rows[["run", *(name for name in rows.columns if name != "run")]]
+
+
+def _shown(done: Iterable[Any]) -> list[Any]:
+    """Of each data set and semantics the generator of the lowest seed where most classes are missing."""
+    from apfl.data.setting import parse_setting
+
+    generators = [run for run in done if run.stage == "memorize"]
+    chosen: dict[tuple[str, str], Any] = {}
+    for run in sorted(generators, key=lambda run: (run.seed, -(parse_setting(run.setting).missing or 0), run.path)):
+        chosen.setdefault((run.dataset, run.spec["semantics"]), run)
+    return list(chosen.values())
+
+
+def _smaller(path: Path) -> bytes:
+    """The picture with few colours, a third of its size."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(require_file(path, "picture")) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_DEFLATED, 9)
+    return stream.getvalue()
+
+
+def _unzipped(path: Path) -> dict[str, bytes]:
+    """The files of an archive; a `UserError` if it is damaged, too large, or names a place outside its folder."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+                raise UserError(f"archive {path}: unpacks to more than {LARGEST >> 20} MiB; it is not one of ours")
+            files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
+    for name in files:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.suffix:
+            raise UserError(f"archive {path}: names {name!r}, which is no file below its folder; fetch it again")
+    return files
+
+
+def portable(text: str) -> str:
+    """A study's configuration without this machine's folders, which nobody needs who only reads its results.
+
+    >>> portable('{"name": "demo", "data_root": "/home/me/data"}')
+    '{"data_root": "unpacked", "name": "demo", "semantics_root": "unpacked"}'
+    """
+    roots = {"data_root": "unpacked", "semantics_root": "unpacked"}
+    return json.dumps(json.loads(text) | roots, sort_keys=True)

@@ -1,0 +1,88 @@
+"""What a killed Snakemake and a clock set back leave behind, so that the same command goes on without more ado."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from apfl.errors import UserError
+from apfl.registry.code import code_digest
+from apfl.registry.trees import ROOT
+from apfl.storage.files import digest
+from apfl.storage.locks import busy
+from apfl.study.study import Study
+
+
+def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
+    """Remove the locks that a killed Snakemake left below ``state``, and keep others from doing so while we live.
+
+    Whoever is alive shares a lock of the kernel on ``state/host``, which names the machine; who can have it alone is
+    the only one. Another machine's locks stay, as the kernel's may not reach it: `snakemake --unlock` removes them.
+    """
+    name, state = platform.node(), Path(state)
+    with suppress(OSError):  # a folder that cannot be written, or a file system without locks
+        state.mkdir(exist_ok=True)
+        handle = os.open(state / "host", os.O_RDWR | os.O_CREAT, 0o666)
+        if not busy(handle):
+            stale = list((state / "locks").glob("*.lock"))
+            if not stale or os.pread(handle, 4096, 0).decode(errors="replace") == name:
+                os.truncate(handle, 0)
+                os.pwrite(handle, name.encode(), 0)
+                for path in stale:
+                    path.unlink(missing_ok=True)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+
+
+def date_back(folder: str | os.PathLike = "results", now: float | None = None) -> int:
+    """Give files below ``folder`` that were changed in the future the present time; returns how many there were.
+
+    A clock was set back since. Snakemake throws the output of a job away that is older than the job's input.
+    """
+    latest, found = time.time() if now is None else now, 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it is gone by now, or somebody else's
+                path = os.path.join(place, name)
+                if os.lstat(path).st_mtime > latest:
+                    os.utime(path, (latest, latest), follow_symlinks=False)
+                    found += 1
+    return found
+
+
+FAILED = "apfl: error: "
+STATUS = 2
+
+
+def try_once(study: Study, text: str, kept: Path) -> None:
+    """Run `apfl check` on a study, whose configuration is the JSON ``text``, unless ``kept`` has a note that it passed.
+
+    A `UserError` if it does not pass. Where it cannot be run at all, as the packages of the jobs are in environments of
+    their own, nothing is said: a job will find out.
+    """
+    cards = sorted({method.card.module for method in study.methods.values() if method.card.stage != "external"})
+    code = code_digest("apfl.stages.try_out", *(f"baselines.{module}" for module in cards))
+    note = kept / digest([text, code])
+    if note.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.json"
+        path.write_text(text, encoding="utf-8")
+        roots = {"APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "apfl", "check", str(path)]
+        done = subprocess.run(
+            command, env=os.environ | roots | {"PYTHONPATH": paths}, capture_output=True, text=True, errors="replace"
+        )
+    if done.returncode == STATUS and done.stderr.startswith(FAILED):
+        raise UserError(done.stderr.removeprefix(FAILED).replace(f"{path}: ", "").strip())
+    if done.returncode == 0:
+        with suppress(OSError):  # where nothing can be kept, it is tried out again
+            kept.mkdir(parents=True, exist_ok=True)
+            note.touch()

@@ -1,0 +1,197 @@
+"""How far a study is, from its files alone: while the workflow runs, after a kill, and without one.
+
+A job is done if what it makes is there; it lives if its log is locked (`apfl.jobs.log`). What is left is estimated from
+the seconds that finished runs of the same kind took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from apfl.errors import UserError
+from apfl.jobs import log as joblog
+from apfl.jobs.paths import KINDS, PAGES, RUNS, log_of
+from apfl.registry.code import code_digest
+from apfl.storage.files import canonical_json, read_json
+from apfl.study.cells import artefacts, cells, runs
+from apfl.study.load import load_study
+from apfl.study.outputs import JUDGED
+from apfl.study.parse import read as read_study
+from apfl.study.runs import Run
+from apfl.study.study import Study
+
+STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdated", "waiting")
+"""done: finished; diverged: finished, without a usable model; failed: its log ends in an error; stopped: begun, with no
+error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another
+specification, by other code, or older than what it shows; waiting: not begun."""
+ROUND = re.compile(r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b")
+LIKENESS: tuple[Callable[[Run], tuple], ...] = (
+    lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
+    lambda run: (run.stage, run.spec.get("module"), run.dataset),
+    lambda run: (run.stage, run.spec.get("module")),
+    lambda run: (run.stage,),
+)
+"""Which finished runs are of the same kind as one that is left: the first of these under which there are any."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the study; ``path`` (what it makes) and ``log`` are relative to results/.
+
+    error: the last error in the log of a failed job; note: the last line of its log; needs: the failed job that it
+    waits for, if there is one; share: the part of a run that is done, in [0, 1]; seconds: what a finished run took.
+    """
+
+    kind: str
+    path: str
+    log: str
+    state: str
+    error: str = ""
+    note: str = ""
+    needs: str = ""
+    share: float = 0.0
+    seconds: float | None = None
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left: seconds of computing for ``runs`` runs, judged by ``basis`` finished ones; of ``unknown`` runs no
+    run of their stage is finished, so that they are in no estimate."""
+
+    seconds: float
+    runs: int
+    basis: int
+    unknown: tuple[str, ...]
+
+
+def planned(path: Path) -> Study:
+    """The study in a file; where its data lie does not matter here, so the roots need not be known."""
+    where, values = read_study(path)
+    roots = {
+        root: values.get(root) or os.environ.get(variable) or "."
+        for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT"))
+    }
+    return load_study({**values, **roots}, [Path(where).parent])
+
+
+def jobs(study: Study, results: Path) -> list[Job]:
+    """Every job of the study in the order of the stages, as its files say."""
+    found: dict[str, Job] = {}
+    for entry in artefacts(study):
+        made = (results / entry.path).is_file()
+        found[entry.path] = _job(entry.kind, entry.path, "done" if made else "", results, found, entry.inputs.values())
+    for run in runs(study):
+        found[run.path] = _run_job(run, results, found)
+    for output in (*study.tables, *study.figures, "report", "claims"):
+        found[output] = _output_job(study, output, results, found)
+    return sorted(found.values(), key=lambda job: KINDS.index(job.kind))
+
+
+def _log(kind: str, path: str, results: Path) -> str:
+    """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
+    own = log_of(kind, path)
+    both = (own, f"{own.rpartition('/')[0]}/seeds.log") if kind in RUNS else (own,)
+    there = [log for log in both if (results / log).is_file()]
+    return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
+
+
+def left(all_jobs: Sequence[Job]) -> Left:
+    """An estimate of the computing time that is left, one run after another."""
+    timed = [job for job in all_jobs if job.run and job.seconds is not None]
+    levels: list[dict[tuple, list[float]]] = []
+    for key in LIKENESS:
+        alike: dict[tuple, list[float]] = {}
+        for job in timed:
+            alike.setdefault(key(job.run), []).append(job.seconds)
+        levels.append(alike)
+    waiting = [job for job in all_jobs if job.run and job.state not in ("done", "diverged")]
+    total, unknown = 0.0, Counter()
+    for job in waiting:
+        alike_to_it = (level.get(key(job.run)) for key, level in zip(LIKENESS, levels, strict=True))
+        if seconds := next(filter(None, alike_to_it), None):
+            total += (1 - job.share) * mean(seconds)
+        else:
+            unknown[job.kind] += 1
+    return Left(total, len(waiting), len(timed), tuple(f"{number} {kind}" for kind, number in unknown.items()))
+
+
+def _run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
+    record, broken = _record(results / run.path)
+    state = ""
+    if record:
+        asked = record.get("specification") == json.loads(canonical_json(run.spec))
+        current = asked and (run.stage == "external" or record.get("code") == code_digest(*run.modules))
+        ended = "diverged" if record.get("status") == "diverged" else "done"
+        state = ended if current else "outdated"
+    job = _job(run.stage, run.path, state, results, found, run.inputs.values(), broken)
+    share = 0.0
+    match = ROUND.match(job.note)
+    # The log of a job that makes all seeds of a cell may speak of another one.
+    if match and match["seed"] in (None, str(run.seed)) and job.state in ("running", "stopped"):
+        rounds, last = int(match["round"]), int(match["last"])
+        if job.state == "stopped":  # it goes on from its checkpoint, if it has one
+            every = run.spec["training"]["checkpoint_every"]
+            rounds = rounds // every * every if (results / run.path / "checkpoint.safetensors").is_file() else 0
+        share = rounds / last
+    seconds = record.get("seconds")
+    counted = seconds if isinstance(seconds, float | int) and record.get("status") == "finished" else None
+    return replace(job, share=share, seconds=counted, run=run)
+
+
+def _record(folder: Path) -> tuple[dict[str, Any], str]:
+    """A run's record, empty if there is none; and what is wrong with it."""
+    if not (folder / "run.json").is_file():
+        return {}, ""
+    try:
+        record = read_json(folder / "run.json", "run record")
+    except UserError as error:
+        return {}, str(error)
+    return (record, "") if isinstance(record, dict) else ({}, f"run record {folder}/run.json: is no record")
+
+
+def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
+    """A table, a figure, the report or the verdicts: done if nothing that it shows is younger or missing."""
+    every = (*study.tables, *study.figures)
+    names = {"report": every, "claims": tuple(name for name in every if name in JUDGED)}.get(output, (output,))
+    shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
+    kind = output if output in PAGES else "table" if output in study.tables else "figure"
+    path = f"{study.name}/{PAGES.get(output) or f'{kind}s/{output}.csv'}"
+    made = (results / path).stat().st_mtime_ns if (results / path).is_file() else None
+    state = ""
+    if made is not None:
+        files = [results / run if run.endswith(".npz") else results / run / "run.json" for run in shown]
+        fresh = all(found[run].state in ("done", "diverged") for run in shown)
+        fresh = fresh and all(file.stat().st_mtime_ns <= made for file in files if file.is_file())
+        unfinished = output == "claims" and any(found[run].state not in ("done", "diverged") for run in shown)
+        state = "done" if fresh else "interim" if unfinished else "outdated"
+    return _job(kind, path, state, results, found, shown)
+
+
+def _job(
+    kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Any, broken: str = ""
+) -> Job:
+    """A job whose result is there (``made`` says in which state), or else what its log says of it."""
+    log = _log(kind, path, results)
+    if made in ("done", "diverged"):
+        return Job(kind, path, log, made)
+    said = joblog.read(results / log)
+    if kind in RUNS and joblog.held(results / path):  # perhaps by somebody without a log
+        return Job(kind, path, log, "running", note=said.last if said else "")
+    if said is None:
+        failed = (found[name].path if found[name].state == "failed" else found[name].needs for name in inputs)
+        state = "failed" if broken else made or "waiting"
+        return Job(kind, path, log, state, error=broken, needs=next(filter(None, failed), ""))
+    if said.alive:
+        return Job(kind, path, log, "running", note=said.last)
+    if said.error or broken:
+        return Job(kind, path, log, "failed", error=said.error or broken, note=said.last)
+    return Job(kind, path, log, made or "stopped", note=said.last)

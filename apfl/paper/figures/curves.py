@@ -1,0 +1,284 @@
+"""Figures 4 and 5, and those of virtual time: mean over seeds, band of one standard deviation; the same bytes for the
+same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from apfl.paper import published
+from apfl.paper.figures import courses, multiverse
+from apfl.paper.figures.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
+from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
+from apfl.paper.numbers import tidy, virtual
+from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from apfl.study.cells import Cell
+
+NAMES = ("figure4", "figure5", "figure_time", *courses.DRAWN, multiverse.NAME)
+HEADINGS = {
+    "figure_time": "Accuracy along time and bytes",
+    "figure_staleness": "Staleness",
+    "figure_timeline": "Who trained when",
+    multiverse.NAME: multiverse.HEADING,
+}
+"""What figures are called that the paper does not number."""
+TESTS = {"": "pooled", "_own": "own"}
+"""By suffix of the file name, the test set that a figure shows."""
+CAPTIONS = {
+    "figure4": "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
+    "band ± one standard deviation. The paper prints no numbers.",
+    "figure5": "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
+    "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
+    "figure_time": "Accuracy along virtual time, and along the bytes that the server has sent and received, by "
+    "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. All runs end after the same "
+    "number of uploads, lost ones included. What a method downloads after training, such as a generator, is not "
+    "counted.",
+    "figure_staleness": "How many versions old the uploads were that reached the asynchronous server, over all seeds.",
+    "figure_timeline": "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
+    "cycle of download, training and upload, with the staleness of its upload; a mark where the server merges; dotted "
+    "lines where another round's worth of uploads has arrived.",
+    multiverse.NAME: multiverse.CAPTION,
+}
+DATASETS = {"figure4": published.DATASETS, "figure5": ("cifar10", "emnist"), "figure_time": ()}
+AXES = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
+ROUND = "round"
+TIME_AXES = {"time": "virtual time", "bytes": "data moved (MB)"}
+WHAT = {"figure4": "accuracy", "figure5": "friend's accuracy", "figure_time": "accuracy"}
+STYLES = {"figure4": method_styles, "figure5": dataset_styles, "figure_time": method_styles}
+PLAIN = {"linewidth": 1.3, "markersize": 4.5, "zorder": 3}
+STRONG = {"linewidth": 2.4, "markersize": 9, "zorder": 4}
+FEW = 7
+"""With more lines than this their bands are fainter."""
+SOFT = "#59636e"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: ``points`` has columns x, mean, std (NaN for one seed), seeds, in per cent; ``note``: what it lacks."""
+
+    name: str
+    points: pd.DataFrame
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes: its title, what x is, and the lines in it."""
+
+    title: str
+    xlabel: str
+    curves: tuple[Curve, ...]
+
+
+def data(name: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+    """The panels of ``figure4``, ``figure5`` or ``figure_time`` on one test set."""
+    makers = {"figure4": _along_rounds, "figure5": _along_parameters, "figure_time": _along_time}
+    return makers[name](cells, metrics, test)
+
+
+def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+    """A row of panels for each data set and level of heterogeneity: along time, along bytes."""
+    virtual.check_timelines(cells, metrics)
+    places: dict[tuple[str, float], list[Cell]] = {}
+    for cell in cells:
+        places.setdefault((cell.dataset, cell.axis["heterogeneity"]), []).append(cell)
+    panels = []
+    for (dataset, level), here in places.items():
+        for axis, xlabel in TIME_AXES.items():
+            curves = tuple(
+                Curve(
+                    cell.title,
+                    virtual.along(cell, metrics, test, axis),
+                    _note([metrics.status(run) for run in cell.runs]),
+                )
+                for cell in here
+            )
+            title = f"{dataset_label(dataset)}, {partition_label(here[0].setting)}, heterogeneity {level:g}"
+            panels.append(Panel(title if axis == "time" else "", xlabel, curves))
+    return tuple(panels)
+
+
+def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+    places = dict.fromkeys((cell.dataset, cell.setting) for cell in cells)
+    datasets = ordered((dataset for dataset, _ in places), published.DATASETS)
+    heads = tidy.columns("table2", cells)
+    panels = []
+    for dataset, setting in sorted(places, key=lambda place: datasets.index(place[0])):
+        here = {
+            tidy.column_key("table2", cell): cell
+            for cell in cells
+            if (cell.dataset, cell.setting) == (dataset, setting)
+        }
+        curves = tuple(_curve(head.label, here[head.key], metrics, test) for head in heads if head.key in here)
+        panels.append(Panel(f"{dataset_label(dataset)}, {partition_label(setting)}", ROUND, curves))
+    return tuple(panels)
+
+
+def _curve(name: str, cell: Cell, metrics: Metrics, test: str) -> Curve:
+    points = curve(metrics, cell, test, "non_dropout").rename(columns={"round": "x"})
+    return Curve(name, points, _note([metrics.status(run) for run in cell.runs]))
+
+
+def _note(states: Sequence[str]) -> str:
+    done = sum(state == "ok" for state in states)
+    if "diverged" in states:
+        return "diverged"
+    return "" if done == len(states) else f"{done} of {len(states)} seeds" if done else "not run"
+
+
+def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+    panels = []
+    for parameter, xlabel in AXES.items():
+        ours = [cell for cell in cells if parameter in cell.axis]
+        datasets = ordered((cell.dataset for cell in ours), published.DATASETS)
+        keys = sorted(
+            dict.fromkeys((cell.dataset, cell.reading or "") for cell in ours), key=lambda key: datasets.index(key[0])
+        )
+        several = len({reading for _, reading in keys}) > 1
+        curves = []
+        for dataset, reading in keys:
+            line = [cell for cell in ours if (cell.dataset, cell.reading or "") == (dataset, reading)]
+            name = dataset_label(dataset) + (f" [{reading}]" if several and reading else "")
+            curves.append(_parameter_curve(name, parameter, line, metrics, test))
+        panels.append(Panel("", xlabel, tuple(curves)))
+    return tuple(panels) if any(panel.curves for panel in panels) else ()
+
+
+def _parameter_curve(name: str, parameter: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> Curve:
+    values = [
+        (float(cell.axis[parameter]), estimate(cell_values(metrics, cell, test, "non_dropout"))) for cell in cells
+    ]
+    points = pd.DataFrame(
+        [
+            (x, value.mean, value.std if value.std is not None else np.nan, value.seeds)
+            for x, value in sorted(values)
+            if value.status == "ok"
+        ],
+        columns=["x", "mean", "std", "seeds"],
+    )
+    return Curve(
+        name, points, _note([metrics.status(run) for cell in cells for run in cell.runs]).replace("seeds", "runs")
+    )
+
+
+WIDTH, HEIGHT = 4.1, 2.6
+LEFT, BOTTOM, TOP = 0.65, 0.55, 0.35
+FOOT = 0.3
+"""In inches: the axes of a panel, the margins around them, and the figure's foot; names stand right of the axes."""
+
+
+def draw(name: str, panels: Sequence[Panel], test: str) -> Figure:
+    """The figure, with a remark at its foot on what of the paper's figure the study does not run."""
+    with matplotlib.style.context(["default", RC]):
+        columns, rows = min(2, len(panels)) or 1, max(1, -(-len(panels) // 2))
+        curves = [item for panel in panels for item in panel.curves]
+        right = 0.35 + 0.068 * max((len(_name(item)) for item in curves if len(item.points)), default=0)
+        height = max(HEIGHT, 0.16 * max((len(panel.curves) for panel in panels), default=0))
+        wide, high = LEFT + WIDTH + right, BOTTOM + height + TOP
+        size = (wide * columns, high * rows + FOOT) if panels else (6.0, 0.5)
+        figure = Figure(figsize=size)
+        styles = STYLES[name](list(dict.fromkeys(item.name for item in curves)))
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, columns)
+            corner = wide * column + LEFT, FOOT + high * (rows - 1 - row) + BOTTOM
+            box = (corner[0] / size[0], corner[1] / size[1], WIDTH / size[0], height / size[1])
+            axes = figure.add_axes(box)
+            axes.set_ylim(*_limits(curves if name == "figure5" else panel.curves))
+            axes.set_ylabel(f"{WHAT[name]}, {TEST_LABELS[test]} (%)" if column == 0 else "")
+            _draw_panel(axes, panel, styles)
+        figure.text(0.1 / size[0], 0.1 / size[1], _absent(name, panels), fontsize=7.5, color=SOFT)
+        return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, styles: Mapping[str, LineStyle]) -> None:
+    drawn = [item for item in panel.curves if len(item.points)]
+    for item in drawn:
+        _draw_curve(axes, item, styles[item.name], 0.12 if len(drawn) <= FEW else 0.09)
+    axes.set(title=panel.title, xlabel=panel.xlabel)
+    axes.margins(x=0.02)
+    if panel.xlabel == ROUND:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    elif panel.xlabel in TIME_AXES.values():
+        axes.set_xlim(left=0)
+    else:
+        axes.set_xscale("log")
+        ticks = sorted({x for item in drawn for x in item.points["x"]})
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks], fontsize=8)
+        axes.minorticks_off()
+    ends = [(item.points["x"].iloc[-1], item.points["mean"].iloc[-1]) for item in drawn]
+    write_names(axes, [_name(item) for item in drawn], ends, [styles[item.name] for item in drawn])
+    if missing := [f"{item.name} ({item.note or 'no samples'})" for item in panel.curves if not len(item.points)]:
+        text = "\n".join(["no line:", *missing])
+        axes.text(0.99, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7, color=SOFT)
+
+
+def _draw_curve(axes: Axes, item: Curve, style: LineStyle, shade: float) -> None:
+    points, strong = item.points, item.name == EMPHASISED
+    step = max(1, len(points) // 6)
+    axes.plot(
+        points["x"],
+        points["mean"],
+        **style.keywords,
+        **(STRONG if strong else PLAIN),
+        markeredgewidth=0.9,
+        markevery=((len(points) - 1) % step, step),
+    )
+    if points["std"].isna().all():
+        return
+    if len(points) == 1:
+        axes.errorbar(points["x"], points["mean"], points["std"], color=style.color, capsize=2, linewidth=0.9, zorder=2)
+        return
+    low, high = points["mean"] - points["std"], points["mean"] + points["std"]
+    alpha = 0.2 if strong else shade
+    axes.fill_between(points["x"], low, high, color=style.color, alpha=alpha, linewidth=0, zorder=1)
+
+
+def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """The accuracies with their bands, with some room, within 0 and 100 %."""
+    points = [item.points for item in curves if len(item.points)]
+    if not points:
+        return 0.0, 100.0
+    low = min((part["mean"] - part["std"].fillna(0)).min() for part in points)
+    high = max((part["mean"] + part["std"].fillna(0)).max() for part in points)
+    room = max(0.05 * (high - low), 0.5)
+    return max(0.0, low - room), min(101.0, high + room)
+
+
+def _name(item: Curve) -> str:
+    text = f"{item.name}  {item.points['mean'].iloc[-1]:.1f}"
+    return f"{text} ({item.note})" if item.note else text
+
+
+def _absent(name: str, panels: Sequence[Panel]) -> str:
+    shown = [panel.title for panel in panels] + [item.name for panel in panels for item in panel.curves]
+    absent = [
+        dataset_label(item)
+        for item in DATASETS[name]
+        if not any(title.split(",")[0] == dataset_label(item) for title in shown)
+    ]
+    head = "" if panels else f"Figure {name[-1]} is no part of this study. "
+    return head + (f"Not run in this study: {', '.join(absent)}." if absent else "")
+
+
+def tidy_points(panels_by_test: Mapping[str, Sequence[Panel]]) -> pd.DataFrame:
+    """The points of a figure: one row for each test, panel, line and x; accuracies in per cent."""
+    parts = [
+        item.points.assign(test=test, panel=panel.title, axis=panel.xlabel, line=item.name)
+        for test, panels in panels_by_test.items()
+        for panel in panels
+        for item in panel.curves
+        if len(item.points)
+    ]
+    columns = ["test", "panel", "axis", "line", "x", "mean", "std", "seeds"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -1,0 +1,76 @@
+"""Figures as files: equal contents are equal bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.figure import Figure
+
+from apfl.paper.figures import courses, multiverse
+from apfl.paper.figures.curves import TESTS, data, draw, tidy_points
+from apfl.paper.figures.style import RC
+from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.numbers.multiverse import points as multiverse_points
+from apfl.storage.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+
+
+METADATA = {
+    "svg": {"Date": None, "Creator": "apfl"},
+    "pdf": {"CreationDate": None, "Creator": "apfl"},
+    "png": {"Software": "apfl"},
+}
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """The figure as ``svg``, ``pdf`` or ``png``, with neither date nor random names in it."""
+    stream = io.BytesIO()
+    with matplotlib.style.context(["default", RC]):
+        figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawing of a figure: what its file's name ends in, and the test that it shows, if it shows one."""
+
+    suffix: str
+    title: str
+    figure: Figure
+
+
+def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[Picture, ...], pd.DataFrame]:
+    """The drawings of a figure and what is drawn, as a table."""
+    if name in courses.DRAWN:
+        figure, points = courses.DRAWN[name](cells)
+        return (Picture("", "", figure),), points
+    if name == multiverse.NAME:
+        curves = {test: multiverse_points(cells, metrics, test) for test in TESTS.values()}
+        drawn = (Picture(suffix, TEST_LABELS[test], multiverse.draw(curves[test])) for suffix, test in TESTS.items())
+        return tuple(drawn), pd.concat(curves.values(), ignore_index=True)
+    panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
+    drawn = (Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test)) for suffix, test in TESTS.items())
+    return tuple(drawn), tidy_points(panels)
+
+
+def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``{folder}/{name}{,_own}.{svg,pdf,png}`` and what is drawn as ``{name}.csv``."""
+    drawn, points = pictures(name, cells, metrics)
+    paths = []
+    for picture in drawn:
+        for kind in METADATA:
+            paths.append(Path(folder) / f"{name}{picture.suffix}.{kind}")
+            with atomic_path(paths[-1]) as temporary:
+                temporary.write_bytes(encode(picture.figure, kind))
+    paths.append(Path(folder) / f"{name}.csv")
+    write_text(paths[-1], points.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    return paths

@@ -1,0 +1,107 @@
+"""The picture of mean ranks (Demšar 2006), the part of the page around it, and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.figure import Figure
+
+from apfl.paper.figures.files import METADATA, encode
+from apfl.paper.figures.style import EMPHASISED, RC, method_styles
+from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
+from apfl.storage.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from apfl.study.cells import Cell
+
+HEADING = "Ranks of the methods"
+INK, SOFT = "#1b1f24", "#59636e"
+ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
+"""In inches: the scale, the space above it, a name, a bar, and the space below."""
+
+
+def draw(made: Sequence[Ranking]) -> Figure:
+    """A scale of mean ranks for each test, the best on the left; bars join methods that do not differ."""
+    with matplotlib.style.context(["default", RC]):
+        shown = [ranking for ranking in made if len(ranking.ranked) > 1]
+        if not shown:
+            figure = Figure(figsize=(6.0, 0.5))
+            figure.text(0.02, 0.4, "Fewer than two methods have every cell of Table 2.", fontsize=9, color=SOFT)
+            return figure
+        joined = [cliques(ranking) for ranking in shown]
+        depths = [
+            HEAD + BAR * (len(groups) + 1) + ROW * ceil(len(ranking.ranked) / 2) + FOOT
+            for ranking, groups in zip(shown, joined, strict=True)
+        ]
+        side = 0.75 + 0.078 * max(len(name) for one in shown for name in one.ranked["method"])
+        size = (ACROSS + 2 * side, sum(depths))
+        figure = Figure(figsize=size)
+        styles = method_styles(list(dict.fromkeys(name for one in shown for name in one.ranked["method"])))
+        top = size[1]
+        for ranking, groups, depth in zip(shown, joined, depths, strict=True):
+            axes = figure.add_axes((0, (top - depth) / size[1], 1, depth / size[1]))
+            axes.set(xlim=(0, size[0]), ylim=(-depth, 0))
+            axes.set_axis_off()
+            _draw_scale(axes, ranking, groups, {name: style.color for name, style in styles.items()}, side)
+            top -= depth
+        return figure
+
+
+def _draw_scale(
+    axes: Axes, ranking: Ranking, groups: Sequence[Sequence[str]], colors: dict[str, str], side: float
+) -> None:
+    """One scale in axes whose unit is an inch and whose top is 0; ``side`` is the space for names."""
+    rows = list(ranking.ranked.itertuples())
+    worst = len(rows)
+
+    def place(rank: float) -> float:
+        return side + ACROSS * (rank - 1) / (worst - 1)
+
+    axes.text(side, -0.14, f"Mean rank, {TEST_LABELS[ranking.test]}", fontsize=10, fontweight="bold", va="center")
+    cells = f"{many(len(ranking.blocks), 'cell')}, {many(ranking.datasets, 'data set')}"
+    axes.text(side + ACROSS, -0.14, cells, fontsize=8, color=SOFT, ha="right", va="center")
+    axes.plot([side, side + ACROSS], [-HEAD, -HEAD], color=INK, linewidth=1.0)
+    for rank in range(1, worst + 1):
+        axes.plot([place(rank)] * 2, [-HEAD, -HEAD + 0.07], color=INK, linewidth=0.8)
+        axes.text(place(rank), -HEAD + 0.11, str(rank), ha="center", va="bottom", fontsize=8, color=INK)
+    by_name = {row.method: row.mean_rank for row in rows}
+    for number, group in enumerate(groups, start=1):
+        ends = [place(by_name[group[0]]) - 0.05, place(by_name[group[-1]]) + 0.05]
+        axes.plot(ends, [-HEAD - BAR * number] * 2, color="#3d444d", linewidth=3.2, solid_capstyle="butt", zorder=4)
+    first = -HEAD - BAR * (len(groups) + 1)
+    left = ceil(worst / 2)
+    for number, row in enumerate(rows):
+        at_left = number < left
+        y = first - ROW * (0.5 + (number if at_left else worst - 1 - number))
+        end = side - 0.12 if at_left else side + ACROSS + 0.12
+        x, strong = place(row.mean_rank), row.method == EMPHASISED
+        line = {"color": colors[row.method], "linewidth": 1.8 if strong else 1.0, "solid_joinstyle": "miter"}
+        axes.plot([x, x, end], [-HEAD, y, y], zorder=3, **line)
+        axes.plot(x, -HEAD, marker="o", markersize=4, color=colors[row.method], zorder=5)
+        text = f"{row.method}  {row.mean_rank:.2f}" if at_left else f"{row.mean_rank:.2f}  {row.method}"
+        axes.text(end - 0.05 if at_left else end + 0.05, y, text, ha="right" if at_left else "left", va="center",
+                  fontsize=8.5, color=colors[row.method], fontweight="bold" if strong else "normal")  # fmt: skip
+
+
+def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``ranks.csv``, ``ranks_pairs.csv`` and the picture ``ranks.{svg,pdf,png}``."""
+    made = rankings(cells, metrics)
+    paths = []
+    for name, frames in (("ranks", [one.rows for one in made]), ("ranks_pairs", [one.pairs for one in made])):
+        paths.append(Path(folder) / f"{name}.csv")
+        joined = pd.concat(frames, ignore_index=True)
+        write_text(paths[-1], joined.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+    for kind in METADATA:
+        paths.append(Path(folder) / f"ranks.{kind}")
+        with atomic_path(paths[-1]) as temporary:
+            temporary.write_bytes(encode(draw(made), kind))
+    return paths

@@ -1,0 +1,1 @@
+"""From runs to numbers: means over seeds, paired differences, intervals, ranks."""

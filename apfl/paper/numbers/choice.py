@@ -1,0 +1,69 @@
+"""Which reading of AP-FL is its best on a data set, chosen by validation images on seeds that no table uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from apfl.paper.numbers.metrics import Metrics, cell_values
+from apfl.study.cells import cells
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+    from apfl.study.study import Study
+
+
+OUTPUT = "selection"
+
+
+BEST = "best reading"
+"""The name under which the chosen readings are judged."""
+
+
+VALIDATION = {"pooled": "validation-pooled", "own": "validation-own"}
+"""By test, the validation images that stand in for it; what is on the dropout clients' own images goes by ``own``."""
+
+
+COLUMNS = ("dataset", "test", "reading", "validation_mean", "runs", "runs_planned", "chosen")
+
+
+def rows(chosen_among: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
+    """`COLUMNS`: for each data set, test and reading the mean accuracy in per cent on validation images, over settings
+    and seeds.
+
+    A reading of which a run is missing or diverged has no mean, and nothing is chosen on a data set while a run is
+    missing there. Of equal means the first is chosen.
+    """
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for test, validation in VALIDATION.items():
+        for cell in chosen_among:
+            each = cell_values(metrics, cell, validation, "non_dropout")
+            values = [np.nan if value.weighted is None else 100 * value.weighted for value in each]
+            found.setdefault((cell.dataset, test, cell.reading), []).extend(values)
+    unfinished = {cell.dataset for cell in chosen_among if "not run" in map(metrics.status, cell.runs)}
+    made = [
+        {
+            "dataset": dataset,
+            "test": test,
+            "reading": reading,
+            "validation_mean": np.mean(values),
+            "runs": int(np.isfinite(values).sum()),
+            "runs_planned": len(values),
+            "chosen": False,
+        }
+        for (dataset, test, reading), values in found.items()
+    ]
+    table = pd.DataFrame(made, columns=list(COLUMNS))
+    for (dataset, _), part in table.groupby(["dataset", "test"], sort=False):
+        if dataset not in unfinished and part["validation_mean"].notna().any():
+            table.loc[part["validation_mean"].idxmax(), "chosen"] = True
+    return table
+
+
+def best_readings(study: Study, metrics: Metrics) -> Mapping[tuple[str, str], str]:
+    """By data set and test (``pooled``, ``own``) the reading that was chosen; none where the choice is not made yet."""
+    table = rows(cells(study, OUTPUT), metrics)
+    return {(row.dataset, row.test): row.reading for row in table[table["chosen"]].itertuples()}

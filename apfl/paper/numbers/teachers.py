@@ -1,0 +1,209 @@
+"""Accuracies of friends beside those of their teachers, and unseen classes against chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from apfl.data.setting import parse_setting
+from apfl.paper import published
+from apfl.paper.labels import ordered
+from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate
+from apfl.paper.numbers.paired import differences, interval
+from apfl.study.readings import options_of
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+
+
+OUTPUTS = ("table2", "table3", "table4", "figure_multiverse")
+
+
+CONTROLS = ("onehot", "random", "shuffled")
+"""Sources of embeddings that mean nothing: what reaches their accuracy is not owed to semantics."""
+
+
+PARTS = ("teachers", "global", "friend", "personalized")
+
+
+COLUMNS = (
+    "dataset", "setting", "title", "semantics", "reading",
+    *(f"{part}_{what}" for part in PARTS for what in ("mean", "std")),
+    "friend_minus_teacher", "teacher_low", "teacher_high", "friend_is", "friend_minus_global", "global_low",
+    "global_high", "seeds", "seeds_planned", "status",
+)  # fmt: skip
+
+
+CONTROL_COLUMNS = (
+    "dataset", "setting", "reading", "semantics", "kind", "monopoly_mean", "monopoly_std", "chance", "blind_guess",
+    "above_chance_low", "above_chance_high", "seeds", "seeds_planned", "status",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heights:
+    """One seed of AP-FL on the pooled test, accuracies in [0, 1]; ``status`` as in `SeedValue`, or ``no teachers``."""
+
+    seed: int
+    status: str
+    teachers: float = float("nan")
+    global_model: float = float("nan")
+    friend: float = float("nan")
+    personalized: float = float("nan")
+
+    def value(self, part: str) -> SeedValue:
+        number = getattr(self, "global_model" if part == "global" else part)
+        return (
+            SeedValue(self.seed, self.status, number, number)
+            if self.status == "ok"
+            else SeedValue(self.seed, self.status)
+        )
+
+
+def heights(cell: Cell, metrics: Metrics) -> tuple[Heights, ...]:
+    """The last round of each seed of a cell that starts from a generator."""
+    return tuple(_heights(run, seed, metrics) for seed, run in zip(cell.seeds, cell.runs, strict=True))
+
+
+def _heights(run: str, seed: int, metrics: Metrics) -> Heights:
+    if (status := metrics.status(run)) != "ok":
+        return Heights(seed, status)
+    frame, given = metrics.frames[run], _accuracies(metrics.records[run])
+    last = int(frame["round"].max())
+    if str(last) not in given:
+        return Heights(seed, "no teachers")
+    here = given[str(last)]
+    return Heights(seed, "ok", here["teachers"], here["global"], *(_pooled(frame, model, last) for model in PARTS[2:]))
+
+
+def _accuracies(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """By round, the accuracies in [0, 1] of the teachers and of the global model; older records call them a ceiling."""
+    return record.get("teachers", record.get("ceiling", {}))
+
+
+def _pooled(frame: pd.DataFrame, model: str, last: int) -> float:
+    means = averages(frame, model, "pooled", "non_dropout")
+    found = means.loc[means["round"] == last, "weighted"]
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+def teacher_rows(cells: Iterable[Cell], metrics: Metrics) -> pd.DataFrame:
+    """`COLUMNS`: one row for each setting, embedding and reading, in per cent and points.
+
+    ``friend_is`` says where the 95 % interval of the friend minus its teacher lies: below, above or ``at`` it. The
+    teacher is the reading's: the weighted client models, or the global model.
+    """
+    unique = {cell.runs: cell for cell in cells if cell.reading}
+    rows = [_teacher_row(cell, metrics) for cell in unique.values()]
+    return _in_order(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
+    every = heights(cell, metrics)
+    found = {part: estimate(tuple(one.value(part) for one in every)) for part in PARTS}
+    row: dict[str, Any] = {
+        name: getattr(cell, name) for name in ("dataset", "setting", "title", "semantics", "reading")
+    }
+    row |= {f"{part}_mean": one.mean for part, one in found.items()} | {f"{p}_std": one.std for p, one in found.items()}
+    friend = [one.value("friend") for one in every]
+    teacher = "global" if options_of(cell.reading)["teacher"] == "global" else "teachers"
+    row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"] = _compared(friend, every, teacher)
+    row["friend_minus_global"], row["global_low"], row["global_high"] = _compared(friend, every, "global")
+    states = [one.status for one in every]
+    status = found["friend"].status
+    row |= {"seeds": found["friend"].seeds, "seeds_planned": len(every), "friend_is": _where(row)}
+    return row | {"status": "no teachers" if status == "not run" and "no teachers" in states else status}
+
+
+def _compared(ours: Sequence[SeedValue], every: Sequence[Heights], part: str) -> tuple[float, float, float]:
+    if any(one.status == "diverged" for one in every):
+        return (np.nan,) * 3
+    found = differences(ours, [one.value(part) for one in every])
+    return float(found.mean()) if len(found) else np.nan, *(interval(found) or (np.nan, np.nan))
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    if np.isnan(row["teacher_low"]):
+        return ""
+    return "below" if row["teacher_high"] < 0 else "above" if row["teacher_low"] > 0 else "at"
+
+
+def control_rows(
+    cells: Iterable[Cell], metrics: Metrics, classes: Mapping[str, int], controls: Iterable[str] = CONTROLS
+) -> pd.DataFrame:
+    """`CONTROL_COLUMNS`: one row for each data set, reading and embedding of Table 4, in per cent and points.
+
+    ``chance`` is 1 / classes. ``blind_guess`` is what a friend has without having learnt to see, among the classes of
+    its own synthetic images: in the literal reading those that its client holds, otherwise all. The row ``difference``
+    is the mean of the embeddings minus the mean of the controls, paired by seed; its interval is around that and not
+    chance.
+    """
+    places: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        places.setdefault((cell.dataset, cell.setting, cell.reading), []).append(cell)
+    rows = []
+    for (dataset, setting, reading), here in places.items():
+        held = parse_setting(setting).classes or classes[dataset]
+        own = options_of(reading)["friend_distribution"] == "own"
+        shared = {
+            "dataset": dataset,
+            "setting": setting,
+            "reading": reading,
+            "chance": 100 / classes[dataset],
+            "blind_guess": 100 / (held if own else classes[dataset]),
+        }
+        kinds: dict[str, list[tuple[SeedValue, ...]]] = {"semantic": [], "control": []}
+        for cell in here:
+            kind = "control" if cell.semantics in controls else "semantic"
+            values = cell_values(metrics, cell, "monopoly", "dropout")
+            kinds[kind].append(values)
+            above = [100 * value.weighted - shared["chance"] for value in values if value.status == "ok"]
+            rows.append(shared | {"semantics": cell.semantics, "kind": kind} | _control(values, np.array(above)))
+        if all(kinds.values()):
+            one, other = (_mean_of(kinds[kind]) for kind in ("semantic", "control"))
+            found = differences(one, other)
+            low, high = interval(found) or (np.nan, np.nan)
+            rows.append(
+                shared
+                | {"semantics": "", "kind": "difference", "above_chance_low": low, "above_chance_high": high}
+                | {"monopoly_mean": found.mean() if len(found) else np.nan, "seeds": len(found)}
+                | {"monopoly_std": found.std(ddof=1) if len(found) > 1 else np.nan, "seeds_planned": len(one)}
+                | {"status": "ok" if len(found) else "not run"}
+            )
+    return _in_order(pd.DataFrame(rows, columns=list(CONTROL_COLUMNS)))
+
+
+def _control(values: Sequence[SeedValue], above: np.ndarray) -> dict[str, Any]:
+    found = estimate(tuple(values))
+    # Seeds that agree to the last image do not show that there is no spread.
+    spread = found.status == "ok" and len(above) > 1 and above.std() > 0
+    low, high = (interval(above) if spread else None) or (np.nan, np.nan)
+    return {
+        "monopoly_mean": found.mean,
+        "monopoly_std": found.std,
+        "above_chance_low": low,
+        "above_chance_high": high,
+        "seeds": found.seeds,
+        "seeds_planned": found.planned,
+        "status": found.status,
+    }
+
+
+def _mean_of(cells: Sequence[Sequence[SeedValue]]) -> list[SeedValue]:
+    """Seed by seed the mean over cells, where all of them have the seed."""
+    means = []
+    for values in zip(*cells, strict=True):
+        done = all(value.status == "ok" for value in values)
+        mean = float(np.mean([value.weighted for value in values])) if done else None
+        means.append(SeedValue(values[0].seed, "ok" if done else "not run", mean, mean))
+    return means
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    datasets = ordered(rows["dataset"], published.DATASETS)
+    key = rows["dataset"].map(datasets.index) if len(rows) else rows["dataset"]
+    return rows.assign(order=key).sort_values("order", kind="stable", ignore_index=True).drop(columns="order")

@@ -1,0 +1,204 @@
+"""Tables 2 to 4 as tidy rows: one for each cell and test, the published number beside the reproduced one.
+
+A cell that the paper prints and the study does not run is there with status ``not run`` and no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.paper import published
+from apfl.paper.labels import ordered, semantics_label
+from apfl.paper.numbers.metrics import Estimate, Metrics, cell_values, estimate
+from apfl.study.outputs import TESTS
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+
+COLUMNS = (
+    "table",
+    "dataset",
+    "setting",
+    "clients",
+    "alpha",
+    "missing_percent",
+    "client_role",
+    "method",
+    "title",
+    "column",
+    "column_group",
+    "semantics",
+    "reading",
+    "model",
+    "test",
+    "published_mean",
+    "published_std",
+    "reproduced_mean",
+    "reproduced_std",
+    "plain_mean",
+    "seeds",
+    "seeds_planned",
+    "clients_evaluated",
+    "clients_left_out",
+    "status",
+)
+"""Accuracies are in per cent. ``seeds`` have a number, ``seeds_planned`` are in the study (0: it does not run this
+cell); clients are summed over seeds; ``column_group`` is paper, further (methods or semantics that the paper
+lacks) or reading (another reading of a column of the other two); ``status`` is ok, not run, diverged or no samples."""
+
+
+Key = tuple[str, str]
+"""What tells the columns of a table apart: the title (in Table 4 the semantics) and the reading."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; ``published`` names the paper's column whose numbers stand in it."""
+
+    key: Key
+    label: str
+    published: str | None
+    group: str
+
+    def title(self, table: str) -> str:
+        """The method that the column shows; in Table 4 it is AP-FL throughout."""
+        return "AP-FL" if table == "table4" else self.key[0]
+
+
+def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
+    """The tidy rows of ``table2``, ``table3`` or ``table4``, in the table's order."""
+    heads = columns(table, cells)
+    by_place = {(_setting(cell), column_key(table, cell)): cell for cell in cells}
+    if len(by_place) < len(cells):
+        raise UserError(f"{table}: two cells of the study stand in one place; give their methods different titles")
+    lines = [
+        _row(table, setting, role, column, by_place.get((setting, column.key)), test, metrics)
+        for setting in _settings(table, cells)
+        for role, tests in TESTS[table].items()
+        for column in heads
+        for test in tests
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the rows of a table distinguish: the data set, its partition, and the partition's axes."""
+
+    dataset: str
+    setting: str
+    clients: str
+    alpha: str
+    missing: str
+
+
+def _setting(cell: Cell) -> Setting:
+    clients = str(parse_setting(cell.setting).clients)
+    missing = str(cell.axis["missing"]) if cell.output != "table2" else ""
+    return Setting(cell.dataset, cell.setting, clients, str(cell.axis.get("alpha", "")), missing)
+
+
+def _published_setting(table: str, item: published.Published) -> Setting:
+    if table == "table2":
+        return Setting(item.dataset, "", item.row[0], item.row[1], "")
+    return Setting(item.dataset, "", "10", "", item.row[0] if table == "table3" else "20")
+
+
+def _settings(table: str, cells: Sequence[Cell]) -> list[Setting]:
+    """The study's settings, and the paper's that the study leaves out: by data set, clients, alpha, missing classes."""
+    ours = dict.fromkeys(_setting(cell) for cell in cells)
+    covered = {_place(setting) for setting in ours}
+    theirs = dict.fromkeys(_published_setting(table, item) for item in published.accuracies(table))
+    both = [*ours, *(setting for setting in theirs if _place(setting) not in covered)]
+    datasets = ordered((setting.dataset for setting in both), published.DATASETS)
+
+    return sorted(both, key=lambda setting: (datasets.index(setting.dataset), *_place(setting)[1:], setting.setting))
+
+
+def _place(setting: Setting) -> tuple[str, float, float, float]:
+    return setting.dataset, _number(setting.clients), _number(setting.alpha), _number(setting.missing)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
+
+
+def column_key(table: str, cell: Cell) -> Key:
+    return (cell.semantics if table == "table4" else cell.title), cell.reading
+
+
+def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
+    """The paper's columns in its order, then the others as the study lists them.
+
+    Where a method was run in several readings, the literal one, or else the study's first, stands in the paper's place.
+    """
+    names = published.METHODS[table]
+    keys = list(dict.fromkeys(column_key(table, cell) for cell in cells))
+    readings = sorted(dict.fromkeys(reading for _, reading in keys), key=lambda reading: reading not in ("", "literal"))
+    made = []
+    for name in ordered([*names, *(key[0] for key in keys)], names):
+        alike = [(name, reading) for reading in readings if (name, reading) in keys] or [(name, "")]
+        label = semantics_label(name) if table == "table4" else name
+        known = name in names
+        made.append(Column(alike[0], label, name if known else None, "paper" if known else "further"))
+        made.extend(Column(key, f"{label} [{key[1]}]", None, "reading") for key in alike[1:])
+
+    def place(column: Column) -> tuple[int, int]:
+        reading = readings.index(column.key[1]) if column.group == "reading" else 0
+        return ("paper", "further", "reading").index(column.group), reading
+
+    return sorted(made, key=place)
+
+
+def _row(
+    table: str, setting: Setting, role: str, column: Column, cell: Cell | None, test: str, metrics: Metrics
+) -> dict[str, Any]:
+    ours = estimate(cell_values(metrics, cell, test, role)) if cell else Estimate("not run", planned=0)
+    printed = _published(table, setting, role, column)
+    return {
+        "table": table,
+        "dataset": setting.dataset,
+        "setting": setting.setting,
+        "clients": setting.clients,
+        "alpha": setting.alpha,
+        "missing_percent": setting.missing,
+        "client_role": role,
+        "method": cell.method if cell else "",
+        "title": cell.title if cell else column.title(table),
+        "column": column.label,
+        "column_group": column.group,
+        "semantics": cell.semantics if cell else column.key[0] if table == "table4" else "",
+        "reading": column.key[1],
+        "model": cell.model if cell else "",
+        "test": test,
+        "published_mean": printed.mean if printed else None,
+        "published_std": printed.std if printed else None,
+        "reproduced_mean": ours.mean,
+        "reproduced_std": ours.std,
+        "plain_mean": ours.plain,
+        "seeds": ours.seeds,
+        "seeds_planned": ours.planned,
+        "clients_evaluated": ours.clients,
+        "clients_left_out": ours.left_out,
+        "status": ours.status,
+    }
+
+
+def _published(table: str, setting: Setting, role: str, column: Column) -> published.Published | None:
+    if (
+        column.published is None
+        or (table != "table2" and setting.clients != "10")
+        or (table == "table4" and setting.missing != "20")
+    ):
+        return None
+    row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing,), "table4": (role,)}[table]
+    return published.lookup(table).get((setting.dataset, row, column.published))

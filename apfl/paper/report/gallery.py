@@ -1,0 +1,190 @@
+"""Pictures for a page: who holds what in each partition, and what the generators made."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.paper.labels import dataset_label, partition_label, semantics_label
+from apfl.storage.files import read_npz
+
+if TYPE_CHECKING:
+    from apfl.study.runs import Artefact, Run
+    from apfl.study.study import Study
+
+CELL, CELL_OF_MANY = 18, 7
+"""Pixels that a class is wide: in a partition of up to 30 classes, and of more."""
+ROW = 18
+LEFT, TOP, RIGHT = 62, 18, 52
+SIZES = ((760, 72), (560, 65), (420, 60))
+"""Width in pixels and quality of the pictures of synthetic images: the first with which all fit on the page."""
+PICTURES_AT_MOST = 1_500_000
+"""Bytes of all these pictures on a page together; those beyond are named and not shown."""
+
+
+@dataclass(frozen=True)
+class Bubble:
+    """A client's training images of one class; a circle whose area is their number."""
+
+    client: int
+    label: int
+    count: int
+    x: float
+    y: float
+    radius: float
+    unseen: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A partition as circles: ``clients`` are (name, does it drop out, height of its row, its images)."""
+
+    title: str
+    description: str
+    width: int
+    height: int
+    ticks: tuple[tuple[float, int], ...]
+    clients: tuple[tuple[int, bool, float, int], ...]
+    bubbles: tuple[Bubble, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A picture that cannot be shown, and why."""
+
+    title: str
+    why: str
+
+
+def partition_counts(results: Path, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Training images int [clients, classes], which clients drop out and which classes they alone hold, of the
+    partition at ``path`` under ``results``; None if it is not there."""
+    file = results / path
+    if not file.is_file():
+        return None
+    arrays = read_npz(file, "partition", ("counts", "dropout", "unseen"))
+    return arrays["counts"], arrays["dropout"].astype(bool), arrays["unseen"].astype(bool)
+
+
+def sample_picture(results: Path, run: str) -> bytes | None:
+    """The picture of a generator's images as PNG; None if it is not there."""
+    file = results / run / "samples.png"
+    return file.read_bytes() if file.is_file() else None
+
+
+def partitions(study: Study, made: Sequence[Artefact], results: Path) -> list[Drawing | Missing]:
+    """A drawing of each partition of the study's first seed, among the files that it makes."""
+    wanted = [entry for entry in made if entry.kind == "partition" and entry.spec["seed"] == study.seeds[0]]
+    drawn: list[Drawing | Missing] = []
+    for entry in sorted(wanted, key=lambda entry: entry.path):
+        title = _title(entry.spec["dataset"], entry.spec["setting"])
+        held = partition_counts(results, entry.path)
+        drawn.append(Missing(title, f"{entry.path} has not been made") if held is None else draw(title, *held))
+    return drawn
+
+
+def _title(dataset: str, setting: str) -> str:
+    parsed = parse_setting(setting)
+    missing = f", {parsed.missing}\N{NO-BREAK SPACE}% missing" if parsed.missing else ""
+    return f"{dataset_label(dataset)}, {parsed.clients} clients, {partition_label(setting)}{missing}"
+
+
+def draw(title: str, counts: np.ndarray, dropout: np.ndarray, unseen: np.ndarray) -> Drawing:
+    """Lay out ``counts``, int [clients, classes], as circles in pixels."""
+    clients, classes = counts.shape
+    cell = CELL if classes <= 30 else CELL_OF_MANY
+    largest = max(1, int(counts.max(initial=0)))
+    bubbles = tuple(
+        Bubble(
+            client=int(client),
+            label=int(label),
+            count=int(counts[client, label]),
+            x=LEFT + cell * (label + 0.5),
+            y=TOP + ROW * (client + 0.5),
+            # One image must be seen beside thousands.
+            radius=round(max(0.7, 0.48 * cell * sqrt(counts[client, label] / largest)), 1),
+            unseen=bool(unseen[label]),
+        )
+        for client, label in np.argwhere(counts > 0)
+    )
+    step = 1 if classes <= 30 else 10
+    missing = f"; {int(unseen.sum())} classes are held by clients that drop out alone" if unseen.any() else ""
+    return Drawing(
+        title=title,
+        description=f"{title}: training images of {classes} classes on {clients} clients, "
+        f"{int(counts.sum()):,} in all, at most {largest:,} of a class on a client{missing}.",
+        width=LEFT + cell * classes + RIGHT,
+        height=TOP + ROW * clients + 4,
+        ticks=tuple((LEFT + cell * (label + 0.5), label) for label in range(0, classes, step)),
+        clients=tuple(
+            (client, bool(dropout[client]), TOP + ROW * (client + 0.5), int(counts[client].sum()))
+            for client in range(clients)
+        ),
+        bubbles=bubbles,
+    )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generator's images as a data URI, and how large they are shown."""
+
+    title: str
+    uri: str
+    width: int
+    height: int
+
+
+def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path) -> list[Sample | Missing]:
+    """For each data set and semantics the images of a generator: of the lowest seed, where most classes are missing."""
+
+    def place(run: Run) -> tuple[int, int, str]:
+        return run.seed, -(parse_setting(run.setting).missing or 0), run.path
+
+    generators: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted((run for run in planned if run.stage == "memorize"), key=place):
+        generators.setdefault((run.dataset, run.spec["semantics"]), []).append(run)
+    found: dict[str, Run | None] = {}
+    for (dataset, semantics), alike in sorted(generators.items()):
+        done = (run for run in alike if run.path in records and sample_picture(results, run.path))
+        found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
+    pictures: dict[str, Sample] = {}
+    for width, quality in SIZES:
+        pictures = {title: _sample(title, run, results, width, quality) for title, run in found.items() if run}
+        if sum(len(picture.uri) for picture in pictures.values()) <= PICTURES_AT_MOST:
+            break
+    sizes = accumulate(len(pictures[title].uri) if run else 0 for title, run in found.items())
+    return [
+        Missing(title, "no generator has left a picture")
+        if run is None
+        else pictures[title]
+        if size <= PICTURES_AT_MOST
+        else Missing(title, f"see {run.path}/samples.png: this page would grow too large")
+        for (title, run), size in zip(found.items(), sizes, strict=True)
+    ]
+
+
+def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> Sample:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(sample_picture(results, run.path) or b"")) as picture:
+            flat = Image.new("RGB", picture.size, "white")
+            flat.paste(picture, mask=picture.getchannel("A") if picture.mode == "RGBA" else None)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
+        raise UserError(f"{run.path}/samples.png: not a picture; remove the run's folder and run it again") from None
+    flat.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    flat.save(stream, format="JPEG", quality=quality, optimize=True)
+    text = base64.b64encode(stream.getvalue()).decode()
+    where = f"{title}: generator on {run.spec['base']}, {run.setting}, seed {run.seed}"
+    return Sample(where, f"data:image/jpeg;base64,{text}", *flat.size)

@@ -1,0 +1,58 @@
+"""What the page is made from, gathered once."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apfl.paper.numbers.metrics import Metrics, collect
+from apfl.paper.report.provenance import Sources, read_records, sources
+from apfl.study.cells import cells, runs
+from apfl.study.outputs import OUTPUTS
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+    from apfl.study.runs import Run
+    from apfl.study.study import Study
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a page is made from: a study, its runs in the order of the work, and what the finished ones left.
+
+    ``file`` is the study's; ``cells`` are by name of a table or figure; ``records`` are the run.json of finished runs.
+    """
+
+    study: Study
+    file: Path
+    results: Path
+    planned: tuple[Run, ...]
+    cells: Mapping[str, Sequence[Cell]]
+    metrics: Metrics
+    records: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def command(self) -> str:
+        """What makes all that is missing."""
+        return f"snakemake --configfile {shlex.quote(str(self.file))}"
+
+    @cached_property
+    def sources(self) -> Sources:
+        """What stands behind the entries of the tables."""
+        ours = {name: self.cells[name] for name in self.study.tables}
+        return sources(self.study, self.planned, self.records, ours, self.metrics)
+
+
+def gather(study: Study, results: str | Path, file: str | Path) -> Material:
+    """Read what there is under ``results``; a `UserError` for files that are damaged or of different code."""
+    planned = tuple(runs(study))
+    shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=OUTPUTS.index)}
+    paths = {run.path for run in planned}
+    read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
+    metrics = collect(results, read, partial=True, command=f"snakemake --configfile {file}")
+    records = {**metrics.records, **read_records(results, paths - read)}
+    return Material(study, Path(file), Path(results), planned, shown, metrics, records)

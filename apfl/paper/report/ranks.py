@@ -1,0 +1,36 @@
+"""The ranks as a part of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from apfl.paper.figures.files import encode
+from apfl.paper.figures.ranks import HEADING, draw
+from apfl.paper.html import Section, environment, inline_svg
+from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.numbers.ranks import CAPTION, RULE, Ranking, rankings, remarks
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+
+
+def section(cells: Sequence[Cell], metrics: Metrics) -> Section:
+    """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
+    made = rankings(cells, metrics)
+    svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", CAPTION)
+    body = environment().get_template("ranks.html.j2").render(
+        heading=HEADING, caption=CAPTION, svg=Markup(svg), rule=RULE,
+        tables=[{"test": one.test, "title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
+        notes=[remark for one in made for remark in remarks(one)],
+    )  # fmt: skip
+    return Section("ranks", HEADING, body)
+
+
+def _plain(ranking: Ranking) -> list[dict[str, Any]]:
+    """The rows of the methods that are ranked; None where there is no number."""
+    ranked = ranking.ranked.astype(object)
+    return ranked.where(ranked.notna(), None).to_dict("records")

@@ -1,0 +1,1 @@
+"""The tables, and the formats that they are written in."""

@@ -1,0 +1,181 @@
+"""Tables 2 to 4, laid out for the eye: panels of sections (data sets), groups (settings) and lines (published, tests).
+
+The layout is one for all formats; `apfl.paper.tables.formats` turns it into Markdown, LaTeX and HTML. In each line the
+best entry is bold; entries that print alike share the honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import ceil
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from apfl.paper import published
+from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
+from apfl.paper.numbers import tidy
+from apfl.paper.tables.layout import (
+    COLUMNS_IN_A_PANEL,
+    Entry,
+    Group,
+    Line,
+    Panel,
+    Section,
+    Table,
+    _entry,
+    bold_best,
+    measured,
+)
+from apfl.study.outputs import CAPTIONS
+
+if TYPE_CHECKING:
+    from apfl.paper.numbers.metrics import Metrics
+    from apfl.study.cells import Cell
+
+NAMES = ("table1", "table2", "table3", "table4")
+PANEL_TITLES = (
+    {
+        "all": "Methods",
+        "paper": "Methods of the paper",
+        "further": "Further methods",
+        "reading": "Further readings of AP-FL",
+    },
+    {
+        "all": "Semantics",
+        "paper": "Semantics of the paper",
+        "further": "Further semantics and controls",
+    },
+)
+"""By kind of columns: of tables that compare methods, and of the table that compares semantics."""
+
+
+def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
+    """``table2``, ``table3`` or ``table4`` from the study's cells and its runs' metrics."""
+    rows = tidy.rows(name, cells, metrics)
+    planned = rows.groupby("dataset")["seeds_planned"].transform("sum") > 0
+    panels = []
+    if planned.any():
+        panels = [_panel(rows[planned], columns, title) for title, columns in _parts(name, rows)]
+    if not planned.all():
+        columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
+        absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
+        panels.append(replace(absent, in_study=False))
+    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, rows), rows)
+
+
+def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The columns of each panel: the paper's, further ones, other readings; fewer panels where columns are few."""
+    columns = rows.drop_duplicates("column")
+    kinds = columns["column_group"]
+    if name == "table4":
+        kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
+    if len(columns) <= COLUMNS_IN_A_PANEL:
+        kinds = kinds.where(kinds == "", "")
+    elif kinds.isin(["paper", "further"]).sum() <= COLUMNS_IN_A_PANEL:
+        kinds = kinds.replace(["paper", "further"], "all")
+    for kind, part in columns["column"].groupby(kinds, sort=False):
+        size = ceil(len(part) / ceil(len(part) / COLUMNS_IN_A_PANEL))
+        for start in range(0, len(part), size):
+            yield PANEL_TITLES[name == "table4"].get(kind, kind), tuple(part[start : start + size])
+
+
+def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
+    sections = []
+    for dataset, part in rows.groupby("dataset", sort=False):
+        labels = _group_labels(part)
+        groups = tuple(Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
+        sections.append(Section(dataset_label(dataset), groups))
+    reading = title.removeprefix("Reading ")
+    return Panel(title, tuple(column.removesuffix(f" [{reading}]") for column in columns), tuple(sections))
+
+
+def _group_labels(rows: pd.DataFrame) -> pd.Series:
+    """For each tidy row of a data set the name of its group; settings that would share one are told apart."""
+    labels = rows.apply(_group_label, axis=1)
+    shared = rows.groupby(labels)["setting"].transform("nunique") > 1
+    return labels.where(~shared, labels + " [" + rows["setting"] + "]")
+
+
+def _group_label(row: pd.Series) -> str:
+    if row["table"] == "table4":
+        return ROLE_LABELS[row["client_role"]]
+    if row["table"] == "table3":
+        return f"MC {row['missing_percent']} %" + (f", {row['clients']} clients" if row["clients"] != "10" else "")
+    clients = f"{row['clients']} clients"
+    if row["alpha"] != "-":
+        return f"{clients}, α = {row['alpha']}"
+    return f"{clients}, {partition_label(row['setting'])}" if row["setting"] else clients
+
+
+def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Line, ...]:
+    """The published line, where there is one, and a line for each test; outside the study, one for all tests."""
+    lines = []
+    first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
+    if first.loc[list(columns), "published_mean"].notna().any():
+        entries = {name: _entry(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
+        lines.append(Line("published", bold_best(entries, columns)))
+    if not rows["seeds_planned"].any():
+        return (*lines, Line("reproduced", tuple(Entry("not run") for _ in columns)))
+    for test, part in rows.groupby("test", sort=False):
+        entries = {row["column"]: measured(row) for _, row in part.iterrows()}
+        lines.append(Line(TEST_LABELS[test], bold_best(entries, columns), test))
+    return tuple(lines)
+
+
+def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
+    run = rows[rows["seeds_planned"] > 0]
+    monopoly = " Monopoly classes: a dropout client's own test images of classes that nobody else holds."
+    notes = [
+        "Reproduced: the last round, averaged over clients by their training samples (Eq. 2); mean ± standard "
+        "deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
+        "Pooled test: the union of all clients' test images. Own test: each client's own test images."
+        + (monopoly if name != "table2" else ""),
+    ]
+    if run.empty:
+        return (*notes, "This study runs no cell of this table.")
+    if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in published.DATASETS]:
+        notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
+    if name != "table4" and (variants := _variants(run)):
+        notes.append(f"{variants}.")
+    if (run["column_group"] == "reading").any():
+        notes.append(
+            "Square brackets name other readings of what the paper leaves open."
+            if name != "table4"
+            else f"Where no reading is named it is: {run['reading'].iloc[0]}."
+        )
+    if ((run["seeds"] > 0) & (run["seeds"] < run["seeds_planned"])).any():
+        notes.append("(n/m): n of the m seeds have been run.")
+    if left_out := _left_out(run):
+        notes.append(
+            "Clients without training samples or without samples of the test are left out; "
+            f"summed over seeds: {left_out}."
+        )
+    return tuple(notes)
+
+
+def _variants(rows: pd.DataFrame) -> str:
+    """Which reading and which semantics stand behind the columns that have them."""
+    parts = []
+    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading")]
+    for column, part in shown.groupby("column", sort=False):
+        datasets: dict[str, list[str]] = {}
+        for _, row in part.drop_duplicates("dataset").iterrows():
+            datasets.setdefault(row["semantics"], []).append(dataset_label(row["dataset"]))
+        named = [f"{name} ({', '.join(names)})" if len(datasets) > 1 else name for name, names in datasets.items()]
+        parts.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {', '.join(named)}")
+    return "; ".join(parts)
+
+
+def _left_out(rows: pd.DataFrame) -> str:
+    """Where clients are missing from an average: the worst column of each group, and the tests that it concerns."""
+    tests: dict[str, list[str]] = {}
+    for dataset, part in rows.groupby("dataset", sort=False):
+        for (label, test), group in part.groupby([_group_labels(part), "test"], sort=False):
+            worst = group.loc[group["clients_left_out"].idxmax()]
+            total = worst["clients_left_out"] + worst["clients_evaluated"]
+            if worst["clients_left_out"]:
+                place = f"{dataset_label(dataset)}, {label}: {worst['clients_left_out']} of {total}"
+                tests.setdefault(place, []).append(test)
+    return "; ".join(f"{place} ({', '.join(names)})" for place, names in tests.items())

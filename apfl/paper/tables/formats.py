@@ -1,0 +1,146 @@
+"""A table as CSV, Markdown, LaTeX and HTML: the same bytes for the same table."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from apfl.paper.html import MOST_LINES_OF_A_PAGE, environment, page
+from apfl.paper.tables.layout import Entry, Panel, Table
+from apfl.paper.tables.places import Place
+from apfl.storage.files import write_text
+
+
+def csv(table: Table) -> str:
+    """The tidy rows; accuracies in per cent with four digits, nothing where there is no number."""
+    stream = io.StringIO()
+    table.rows.to_csv(stream, index=False, float_format="%.4f", lineterminator="\n")
+    return stream.getvalue()
+
+
+def markdown(table: Table) -> str:
+    parts = [f"# {table.heading}", table.caption]
+    for panel in table.panels:
+        if panel.title:
+            parts.append(f"## {panel.title}")
+        parts.append("\n".join(_markdown_lines(panel)))
+    parts.append("\n".join(f"- {note}" for note in table.notes))
+    # A title may hold what looks like HTML.
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"
+
+
+def _markdown_lines(panel: Panel) -> Iterator[str]:
+    named = any(section.label for section in panel.sections)
+    heads = (["data set"] if named else []) + [panel.corner, ""]
+    yield _markdown_row([*heads, *panel.columns])
+    yield _markdown_row([":--"] * len(heads) + ["--:"] * len(panel.columns))
+    for section in panel.sections:
+        for group in section.groups:
+            for line in group.lines:
+                labels = [*([section.label] if named else []), group.label, line.name]
+                yield _markdown_row(
+                    [*labels, *(f"**{entry.text}**" if entry.bold else entry.text for entry in line.entries)]
+                )
+
+
+def _markdown_row(entries: list[str]) -> str:
+    return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
+
+
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"} | {
+    char: f"\\{char}" for char in "&%$#_{}"
+}
+SYMBOLS = {
+    "α": r"$\alpha$",
+    "γ": r"$\gamma$",
+    "±": r"$\pm$",
+    "–": "--",
+    "\N{NO-BREAK SPACE}": "~",
+    "×": r"$\times$",
+    "β": r"$\beta$",
+    "λ": r"$\lambda$",
+}
+
+
+def latex(table: Table) -> str:
+    """One float per panel, no wider than the line; needs booktabs and graphicx."""
+    head = f"% {table.heading}; \\usepackage{{booktabs,graphicx}}\n"
+    return head + "\n".join(_latex_panel(table, panel, place) for place, panel in enumerate(table.panels))
+
+
+def _latex_panel(table: Table, panel: Panel, place: int) -> str:
+    lines = sum(len(group.lines) for section in panel.sections for group in section.groups) + len(panel.sections)
+    width = len(panel.columns) + 2
+    caption = tex(" ".join(filter(None, (table.caption, f"{panel.title}." if panel.title else ""))))
+    caption += " " + (rf"Notes: see Table~\ref{{tab:{table.name}}}." if place else tex(" ".join(table.notes)))
+    rows = [" & ".join([tex(panel.corner), "", *map(tex, panel.columns)]) + r" \\"]
+    for section in panel.sections:
+        rows.append(r"\midrule")
+        if section.label:
+            rows.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{tex(section.label)}}}}} \\")
+        for group in section.groups:
+            for number, line in enumerate(group.lines):
+                label = "" if number else tex(group.label)
+                rows.append(" & ".join([label, tex(line.name), *map(_latex_entry, line.entries)]) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{table.name}{f'-{place + 1}' if place else ''}}}",
+            r"\scriptsize" if lines > MOST_LINES_OF_A_PAGE else r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{@{{}}ll{'r' * len(panel.columns)}@{{}}}}",
+            r"\toprule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _latex_entry(entry: Entry) -> str:
+    return rf"\textbf{{{tex(entry.text)}}}" if entry.bold else tex(entry.text)
+
+
+def tex(text: str) -> str:
+    """Text for LaTeX, with A_n and A_d as the paper sets them.
+
+    >>> tex("A_n at α = 0.1, 20 %")
+    '$A_n$ at $\\\\alpha$ = 0.1, 20 \\\\%'
+    """
+    pieces = re.split(r"\b(A_[nd])\b", text)
+    return "".join(f"${piece}$" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(char) or SYMBOLS.get(char) or char for char in text)
+
+
+def fragment(table: Table, entries: Mapping[Place, int] | None = None) -> str:
+    """The table as an HTML fragment, to stand in a page that has `page`'s style.
+
+    With ``entries``, its columns can be sorted and an entry whose place is among them opens what stands behind it.
+    """
+    return environment().get_template("table.html.j2").render(table=table, entries=entries)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "csv": csv,
+    "md": markdown,
+    "tex": latex,
+    "html": lambda table: page(table.heading, fragment(table)),
+}
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write the table in every format as ``{folder}/{table}.{format}``."""
+    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in FORMATS]
+    for path, make in zip(paths, FORMATS.values(), strict=True):
+        write_text(path, make(table))
+    return paths

@@ -1,0 +1,105 @@
+"""A table in every respect but its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from apfl.paper.tables.places import Place, place_of_row
+from apfl.study.outputs import HEADINGS
+
+COLUMNS_IN_A_PANEL = 9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table; ``number`` tells accuracies from remarks such as "not run".
+
+    ``place`` says which cell and test of the study it shows (`apfl.paper.tables.places`); empty where it shows none.
+    """
+
+    text: str
+    number: bool = False
+    bold: bool = False
+    place: Place = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a group: the published numbers, or those reproduced on one ``test``."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    test: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lines that belong to one setting."""
+
+    label: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The groups of one data set; Table 1 has one section without a name."""
+
+    label: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a table that is set under its own column heads; ``corner`` is the head of the groups' labels."""
+
+    title: str
+    columns: tuple[str, ...]
+    sections: tuple[Section, ...]
+    in_study: bool = True
+    corner: str = "setting"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in every respect but its format; ``rows`` are the tidy ones of the CSV file."""
+
+    name: str
+    caption: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...]
+    rows: pd.DataFrame
+
+    @property
+    def heading(self) -> str:
+        return HEADINGS.get(self.name, f"Table {self.name.removeprefix('table')}")
+
+
+def measured(row: pd.Series, what: str = "reproduced") -> Entry:
+    """Mean and standard deviation of a tidy row, or its status, with the seeds that there are if some are missing."""
+    entry = replace(_entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), place=place_of_row(row))
+    few = 0 < row["seeds"] < row["seeds_planned"]
+    return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
+
+
+def _entry(mean: float | None, std: float | None, otherwise: str) -> Entry:
+    if pd.isna(mean):
+        return Entry(otherwise)
+    return Entry(f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}", number=True)
+
+
+def bold_best(
+    entries: dict[str, Entry], columns: Iterable[str], best: Callable[[Iterable[float]], float] = max
+) -> tuple[Entry, ...]:
+    """The entries of ``columns``, bold where the printed mean is the best of *all* the table's columns."""
+    numbers = [_printed(entry) for entry in entries.values() if entry.number]
+    winner = best(numbers) if numbers else None
+    return tuple(
+        replace(entry, bold=entry.number and _printed(entry) == winner) for entry in (entries[name] for name in columns)
+    )
+
+
+def _printed(entry: Entry) -> float:
+    return float(entry.text.split()[0])

@@ -1,0 +1,44 @@
+"""Where a number of a table stands: what tells it from every other number of its study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from apfl.study.cells import Cell
+
+Place = tuple[str, ...]
+"""The values of `FIELDS`, empty where a table does not have one; equal places are one number."""
+FIELDS = (
+    "table", "dataset", "setting", "heterogeneity", "rate", "client_role", "method", "schedule", "title", "semantics",
+    "reading", "model", "test",
+)  # fmt: skip
+
+
+def place_of_row(row: pd.Series) -> Place:
+    """The place of a tidy row; none where the study runs nothing for it."""
+    if not row["seeds_planned"]:
+        return ()
+    values = {"title": row["column"]} | dict(row)
+    return tuple(str(values.get(name, "")) for name in FIELDS)
+
+
+def place_of_cell(cell: Cell, role: str, test: str) -> Place:
+    """The same from the study's cell, for clients of a role on a test."""
+    levels = {name: f"{cell.axis[name]:g}" for name in ("heterogeneity", "rate") if name in cell.axis}
+    values = levels | {
+        "table": cell.output,
+        "dataset": cell.dataset,
+        "setting": cell.setting,
+        "client_role": role,
+        "method": cell.method,
+        "schedule": cell.timing.name if levels else "",
+        "title": cell.title,
+        "semantics": cell.semantics,
+        "reading": cell.reading,
+        "model": cell.model,
+        "test": test,
+    }
+    return tuple(str(values.get(name, "")) for name in FIELDS)

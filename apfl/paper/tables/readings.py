@@ -1,0 +1,65 @@
+"""Which reading of AP-FL is its best on a data set, chosen by validation images on seeds that no table uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from apfl.paper.html import Section as Part
+from apfl.paper.labels import TEST_LABELS, dataset_label
+from apfl.paper.numbers.choice import OUTPUT, rows
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.tables.formats import FORMATS, fragment
+from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table, bold_best
+from apfl.storage.files import write_text
+from apfl.study.cells import cells
+
+if TYPE_CHECKING:
+    from apfl.study.study import Study
+
+
+CAPTION = (
+    "Which reading of AP-FL is judged as its best: accuracy in % on validation images, a tenth of each client's "
+    "training images on which nobody trains, on seeds that no table uses."
+)
+
+
+def table(found: pd.DataFrame) -> Table:
+    """The readings of each data set with their accuracy on validation images, the chosen one in bold."""
+    readings = tuple(dict.fromkeys(found["reading"]))
+    sections = []
+    for dataset, part in found.groupby("dataset", sort=False):
+        lines = []
+        for test, here in part.groupby("test", sort=False):
+            entries = {row.reading: _entry(row) for row in here.itertuples()}
+            lines.append(Line(TEST_LABELS[test], bold_best(entries, readings), test))
+        sections.append(Section(dataset_label(dataset), (Group("validation", tuple(lines)),)))
+    notes = ("Mean over the settings and seeds of the choice. Bold: the reading that is judged on that test.",)
+    panels = (Panel("", readings, tuple(sections)),) if sections else ()
+    return Table("readings", CAPTION, panels, notes if sections else ("This study chooses no reading.",), found)
+
+
+def _entry(row: Any) -> Entry:
+    if np.isnan(row.validation_mean):
+        return Entry(f"{row.runs}/{row.runs_planned} runs")
+    return Entry(f"{row.validation_mean:.2f}", number=True)
+
+
+def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``readings`` as CSV and Markdown."""
+    made = table(rows(cells(study, OUTPUT), metrics))
+    paths = [Path(folder) / f"{made.name}.{kind}" for kind in ("csv", "md")]
+    for path in paths:
+        write_text(path, FORMATS[path.suffix[1:]](made))
+    return paths
+
+
+def sections(study: Study, metrics: Metrics) -> Iterator[Part]:
+    """The choice as a part of the page, where the study makes one."""
+    made = table(rows(cells(study, OUTPUT), metrics))
+    if len(made.rows):
+        yield Part(made.name, made.heading, fragment(made))

@@ -1,0 +1,175 @@
+"""What friends learn from: their teachers' accuracy on real images beside their own, and unseen classes against chance.
+
+A generator learns from its teachers alone, so a friend that learns from its images gets from them what they know. That
+is no bound: friends start from the global model, and can be above their teachers. `apfl.stages.memorize.accuracies`
+records both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from apfl.data.setting import parse_setting
+from apfl.paper.html import Section as Part
+from apfl.paper.labels import dataset_label, partition_label, semantics_label
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.numbers.teachers import CONTROLS, OUTPUTS, PARTS, control_rows, teacher_rows
+from apfl.paper.tables.formats import FORMATS, fragment
+from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table
+
+if TYPE_CHECKING:
+    from apfl.study.study import Study
+
+TEACHERS_CAPTION = (
+    "Friends and their teachers: accuracy in % on all clients' real test images. Teachers: the Eq. 7-weighted ensemble "
+    "of the client models that the generator learns from; global model: that of the federated run, FedAvg's if nothing "
+    "else is named; friend and personalized model: mean over clients that did not drop out."
+)
+CONTROLS_CAPTION = (
+    "Unseen classes: accuracy in % of the dropout clients' friend models on classes that nobody else holds, with "
+    "semantic embeddings and with controls that mean nothing."
+)
+NB = "\N{NO-BREAK SPACE}"
+
+
+def setting_label(setting: str) -> str:
+    """What a partition is called in full.
+
+    >>> setting_label("pathological-classes2-clients10-missing20")
+    '10 clients, 2 classes each, 20\\xa0% missing'
+    """
+    parsed = parse_setting(setting)
+    missing = f", {parsed.missing}{NB}% missing" if parsed.missing else ""
+    return f"{parsed.clients} clients, {partition_label(setting)}{missing}"
+
+
+def teachers_table(rows: pd.DataFrame) -> Table:
+    columns = ("teachers", "global model", "friend", "personalized", "friend − teacher", "friend is", "friend − global")
+
+    def line(row: pd.Series) -> Line:
+        name = f"{row['title']}, {row['reading']}, {semantics_label(row['semantics'])}"
+        entries = [_entry(row[f"{part}_mean"], row[f"{part}_std"], row["status"]) for part in PARTS]
+        where = {"below": "below it", "above": "above it", "at": "not told from it"}
+        entries += [
+            _difference(row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"]),
+            Entry(where.get(row["friend_is"], "–")),
+            _difference(row["friend_minus_global"], row["global_low"], row["global_high"]),
+        ]
+        return Line(name, tuple(entries))
+
+    known = rows[rows["friend_is"] != ""]
+    counts = {name: int((known["friend_is"] == name).sum()) for name in ("below", "at", "above")}
+    notes = [
+        f"Of {len(known)} lines with an interval the friend is below its teacher in {counts['below']}, not told from "
+        f"it in {counts['at']} and above it in {counts['above']}.",
+        f"Differences are paired by seed, with their 95{NB}% interval. The teacher is the ensemble, or the global "
+        "model where the reading says so.",
+        "A friend starts from the global model unless its reading says otherwise: one above its teachers can have that "
+        "from its start.",
+    ]
+    return Table("teachers", TEACHERS_CAPTION, _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
+
+
+def controls_table(rows: pd.DataFrame) -> Table:
+    columns = ("unseen classes", "chance", "blind guess", "above chance", "seeds")
+
+    def line(row: pd.Series) -> Line:
+        if row["kind"] == "difference":
+            found = _difference(row["monopoly_mean"], row["above_chance_low"], row["above_chance_high"])
+            return Line("embeddings − controls", (found, Entry(""), Entry(""), Entry(""), Entry(f"{row['seeds']}")))
+        middle = row["monopoly_mean"] - row["chance"] if row["status"] == "ok" else np.nan
+        entries = (
+            _entry(row["monopoly_mean"], row["monopoly_std"], row["status"]),
+            Entry(f"{row['chance']:.2f}", number=True),
+            Entry(f"{row['blind_guess']:.2f}", number=True),
+            _difference(middle, row["above_chance_low"], row["above_chance_high"]),
+            Entry(f"{row['seeds']}/{row['seeds_planned']}"),
+        )
+        return Line(semantics_label(row["semantics"]), entries)
+
+    notes = (
+        "Mean ± standard deviation over seeds. Chance: 1 / classes. Blind guess: 1 / the classes of the friend's own "
+        "synthetic images, which in the literal reading are its client's alone; to see, a friend must be above that.",
+        f"Embeddings − controls: the means of both kinds, paired by seed, with the 95{NB}% interval over seeds. If it "
+        "holds 0, the accuracy on unseen classes is not shown to be owed to semantics.",
+    )
+    readings = len(set(rows["reading"])) > 1
+    return Table("controls", CONTROLS_CAPTION, _panel(rows, columns, line, readings), (*notes, *_holes(rows)), rows)
+
+
+def _panel(
+    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], Line], readings: bool = False
+) -> tuple[Panel, ...]:
+    sections = []
+    for dataset, part in rows.groupby("dataset", sort=False):
+        groups = []
+        for (setting, reading), here in part.groupby(["setting", "reading" if readings else "dataset"], sort=False):
+            label = setting_label(setting) + (f", {reading}" if readings else "")
+            groups.append(Group(label, tuple(line(row) for _, row in here.iterrows())))
+        sections.append(Section(dataset_label(dataset), tuple(groups)))
+    return (Panel("", columns, tuple(sections)),) if sections else ()
+
+
+def _entry(mean: float | None, std: float | None, status: str) -> Entry:
+    if mean is None or np.isnan(mean):
+        return Entry(status if status != "ok" else "–")
+    return Entry(f"{mean:.2f}" if std is None or np.isnan(std) else f"{mean:.2f} ± {std:.2f}", number=True)
+
+
+def _difference(mean: float, low: float, high: float) -> Entry:
+    if mean is None or np.isnan(mean):
+        return Entry("–")
+    bounds = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+    return Entry(f"{mean:+.2f}{bounds}", number=True)
+
+
+def _holes(rows: pd.DataFrame) -> tuple[str, ...]:
+    """What is not there, by status."""
+    if rows.empty:
+        return ("This study runs nothing that belongs here.",)
+    bad = rows[rows["status"] != "ok"]
+    return tuple(
+        f"{status.capitalize()}: " + "; ".join(dict.fromkeys(_named(row) for _, row in part.iterrows())) + "."
+        for status, part in bad.groupby("status", sort=True)
+    )
+
+
+def _named(row: pd.Series) -> str:
+    parts = (dataset_label(row["dataset"]), setting_label(row["setting"]), row["reading"], row["semantics"])
+    return ", ".join(part for part in parts if part)
+
+
+def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
+    """The teachers of all runs of AP-FL, and the controls of Table 4."""
+    from apfl.study.cells import cells
+
+    every = [cell for output in OUTPUTS for cell in cells(study, output)]
+    controls = {name for name, entry in study.semantics.items() if entry["source"] in CONTROLS}
+    fourth = cells(study, "table4")
+    classes = {cell.dataset: study.classes(cell.dataset) for cell in fourth}
+    rows = control_rows(fourth, metrics, classes, controls)
+    return teachers_table(teacher_rows(every, metrics)), controls_table(rows)
+
+
+def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
+    """Write ``teachers`` and ``controls`` as CSV and Markdown."""
+    from apfl.storage.files import write_text
+
+    paths = []
+    for table in tables(study, metrics):
+        for kind in ("csv", "md"):
+            paths.append(Path(folder) / f"{table.name}.{kind}")
+            write_text(paths[-1], FORMATS[kind](table))
+    return paths
+
+
+def sections(study: Study, metrics: Metrics) -> Iterator[Part]:
+    """Those of the two tables that the study has something for, as parts of the page."""
+    for table in tables(study, metrics):
+        if len(table.rows):
+            yield Part(table.name, table.heading, fragment(table))

@@ -1,0 +1,102 @@
+"""docs/claims.md: the claims of claims.yaml, and how they are judged. What `apfl claims --page` prints."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from markupsafe import Markup
+
+from apfl.paper.html import environment
+from apfl.paper.labels import TEST_LABELS
+from apfl.paper.verdict.claims import ALL, Ask, Claim, claims
+from apfl.paper.verdict.words import label
+from apfl.registry.trees import ROOT
+
+MEASUREMENTS = ROOT / "docs" / "measurements"
+SOURCES = {"paper": "Claims of the paper", "summary": "What a summary says, not the paper"}
+
+
+def page() -> str:
+    """The page as Markdown."""
+    shown = {"coverage": coverage_table(), "simulation": false_verdicts_table(), "claims": "\n".join(_claims())}
+    trusted = {name: Markup(text) for name, text in shown.items()}
+    return environment().get_template("claims.md.j2").render(**trusted)
+
+
+def coverage_table() -> str:
+    """How often intervals hold the truth."""
+    lines = [
+        "| differences | seeds | cells | bootstrap | t, cells independent | t over seeds' means |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in _rows_of("coverage"):
+        shares = (f"{100 * float(row[name]):.1f}" for name in ("bootstrap", "stratified", "verdict"))
+        lines.append(f"| {row['differences']} | {row['seeds']} | {row['cells']} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def false_verdicts_table() -> str:
+    """How often a verdict is wrong: by kind of comparison and number of seeds, the worst of all shared variances."""
+    worst: dict[tuple[str, str], list[float]] = {}
+    for row in _rows_of("false_verdicts"):
+        shares = [100 * float(row[name] or "nan") for name in SHARES]
+        known = worst.setdefault((row["kind"], row["seeds"]), shares)
+        worst[row["kind"], row["seeds"]] = [max(pair) for pair in zip(known, shares, strict=True)]
+    lines = [f"| comparison | seeds | {' | '.join(SHARES.values())} |", "| --- | ---: " + "| ---: " * len(SHARES) + "|"]
+    for (kind, seeds), shares in worst.items():
+        lines.append(f"| {kind} | {seeds} | {' | '.join('–' if one != one else f'{one:.1f}' for one in shares)} |")
+    return "\n".join(lines)
+
+
+SHARES = {
+    "false_contradicted": "contradicted",
+    "false_reproduced": "reproduced",
+    "old_contradicted": "contradicted by the former rule",
+}
+
+
+def _rows_of(name: str) -> list[dict[str, str]]:
+    with (MEASUREMENTS / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _claims() -> Iterator[str]:
+    for source, title in SOURCES.items():
+        yield f"## {title}\n"
+        for claim in claims():
+            if claim.source == source:
+                yield from _claim(claim)
+
+
+def _claim(claim: Claim) -> Iterator[str]:
+    yield f"### {claim.id}\n"
+    yield f"{claim.sentence}\n"
+    where = claim.where.rstrip(".")
+    yield f"* where: {where}" + (" (**from a summary**)" if claim.source == "summary" else "")
+    tests = ", ".join(TEST_LABELS[test] for test in claim.tests)
+    yield f"* asked on: {claim.output}, {_rows(claim)}; {tests}; readings: {', '.join(claim.readings) or 'all'}"
+    for ask in claim.asks:
+        yield f"* {GATES[ask.gate]}: {_ask(ask)}"
+    yield f"* why so: {claim.why}\n"
+
+
+GATES = {"": "must hold", "reproduced": "needed to be reproduced", "judged": "needed to be judged"}
+
+
+def _rows(claim: Claim) -> str:
+    return f"{len(claim.rows)} rows" if claim.rows else "the study's rows"
+
+
+def _ask(ask: Ask) -> str:
+    """An ask in words.
+
+    >>> _ask(Ask("AP-FL", ("FedAvg",), above=0))
+    'AP-FL − FedAvg above 0, in each row'
+    """
+    against = [(name,) for name in ask.against] if ask.take == "each" and ask.against else [ask.against]
+    found = "; ".join(dict.fromkeys(label(ask, names, other) for names in against for other in ask.others or ("",)))
+    sides = [f"{word} {value:g}" for word, value in (("above", ask.above), ("below", ask.below)) if value is not None]
+    over = f"as a mean over {' and '.join(ask.mean_over)}" if ask.mean_over else "in each row"
+    over = "as a mean over all rows" if ask.mean_over == ALL else over
+    return f"{found} {' and '.join(sides)}, {over}"

@@ -1,0 +1,362 @@
+"""From a claim and a study's runs to contrasts: what a claim compares, one number for each row and seed.
+
+All numbers of a contrast are paired by seed, which fixes the partition and the initial parameters. A contrast that
+lacks a run has no number at all: no seed is filled in, and those that are there do not stand for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+import numpy as np
+
+from apfl.data.setting import parse_setting
+from apfl.paper import published
+from apfl.paper.numbers.choice import BEST, best_readings
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.verdict.claims import ALL, ANY, Ask, Claim, Row
+from apfl.paper.verdict.measures import MEASURES, Series, chosen, mean, weighted, worst
+from apfl.paper.verdict.words import label, place
+from apfl.study.cells import Cell, cells
+from apfl.study.outputs import AXES, ON_SCHEDULES, ROLES
+from apfl.study.study import Study
+
+FEEDBACK = "apfl_feedback"
+"""The reading of AP-FL that is a method: its generator is trained in every round."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is compared (``label``), where (``place``), one stratum for each row, and the bounds in points that the
+    claim puts on their mean. ``dataset`` is empty where several take part; ``ask`` is the number of the ask.
+
+    ``gate``: not what the claim says but what it needs (docs/claims.md): to be reproduced, or to be judged at all.
+    ``choices``: of how many this is the one with the highest mean. ``partial``: does the study lack rows of it?
+    """
+
+    ask: int
+    label: str
+    place: str
+    dataset: str
+    rows: tuple[Row, ...]
+    strata: tuple[Series, ...]
+    low: float | None
+    high: float | None
+    gate: str = ""
+    choices: int = 1
+    partial: bool = False
+
+    @property
+    def planned(self) -> bool:
+        """Does the study have all of it, run or not?"""
+        return all(part.planned for part in self.strata)
+
+    @property
+    def status(self) -> str:
+        found = worst(part.status for part in self.strata)
+        return "one seed" if found == "ok" and len(self.strata[0].values) < 2 else found
+
+    @property
+    def bounds_only(self) -> bool:
+        """Are some of the numbers only known to be no larger?"""
+        return any(part.bounds is not None and part.bounds.any() for part in self.strata)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim in a reading and on a test; ``schedule`` is the column of AP-FL where there are several."""
+
+    claim: Claim
+    reading: str
+    test: str
+    schedule: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A study with what its runs measured; ``found`` are its cells by output and data set, with what tells them
+    apart, ``best`` the readings chosen on validation images, by data set and test."""
+
+    study: Study
+    metrics: Metrics
+    found: Mapping[str, Mapping[str, Sequence[tuple[Mapping[str, str], Cell]]]]
+    known: dict[tuple, Series] = field(default_factory=dict)
+    best: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: Study, metrics: Metrics) -> Source:
+        there = [output for output in AXES if output in study.tables | study.figures]
+        found: dict[str, dict[str, list]] = {output: {} for output in there}
+        for output in there:
+            for cell in cells(study, output):
+                found[output].setdefault(cell.dataset, []).append((_facts(study, cell), cell))
+        return cls(study, metrics, found, best=best_readings(study, metrics))
+
+    def facts(self, output: str) -> list[Mapping[str, str]]:
+        """What tells the cells of an output apart."""
+        return [facts for ours in self.found.get(output, {}).values() for facts, _ in ours]
+
+    def readings(self) -> tuple[str, ...]:
+        """The literal one, the best one where it is chosen, those of the study, and the method that is a reading."""
+        methods = (name for name, entry in self.study.methods.items() if entry.card.module == FEEDBACK)
+        chosen = (BEST,) if "selection" in self.study.apfl else ()
+        return tuple(dict.fromkeys(("literal", *chosen, *self.study.apfl["readings"], *methods)))
+
+    def runs(self, claim: Claim, reading: str) -> bool:
+        """Does the study run AP-FL in this reading for the claim's output?"""
+        title = self.study.methods[reading].title if reading in self.study.methods else ""
+        there = self.facts(claim.output)
+        wanted = {*self.study.apfl["readings"]} if reading == BEST else {reading}
+        return any(facts["title"] == title if title else facts["reading"] in wanted for facts in there)
+
+    def schedules(self, claim: Claim, reading: str) -> tuple[str, ...]:
+        """The columns of AP-FL where it is run on several schedules; one empty name elsewhere."""
+        if claim.output not in ON_SCHEDULES:
+            return ("",)
+        wanted = self._named(claim, reading, "AP-FL", {})
+        titles = (facts["title"] for facts in self.facts(claim.output) if wanted.items() <= facts.items())
+        return tuple(dict.fromkeys(titles)) or ("",)
+
+    def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
+        """A column in a row. ``constant`` and ``Local`` may stand in another output of the same setting; of a method
+        on several schedules (AP-FL apart, whose schedule is ``asked``) it is the mean."""
+        claim, test = asked.claim, asked.test
+        seeds = len(self.study.seeds)
+        if column == "chance":
+            return Series(np.full(seeds, 100 / self._classes(row["dataset"])), "ok")
+        name, _, model = column.partition("/")
+        role = row.get("role") or ROLES.get(claim.output, ("non_dropout",))[0]
+        measure = ask.measure
+        if column == "constant":
+            name, measure = ask.first.partition("/")[0], "constant"
+        found = self._cells(asked, name, row)
+        if not found and name == "Local":
+            settings = {cell.setting for cell in self._cells(asked, ask.first.partition("/")[0], row)}
+            everywhere = (pair for ours in self.found.values() for pair in ours.get(row["dataset"], ()))
+            alike = (cell for facts, cell in everywhere if facts["title"] == name and cell.setting in settings)
+            found = list({cell.runs: cell for cell in alike}.values())
+        answers = [self._measured(replace(cell, model=model) if model else cell, measure, test, role) for cell in found]
+        if answers:
+            return mean(answers)
+        if (missing := self._undecided(asked, name, row)) is not None:
+            return Series(np.full(seeds, np.nan), "not run", missing=missing)
+        return Series(np.full(seeds, np.nan), "not in study", planned=False)
+
+    def _undecided(self, asked: Question, name: str, row: Row) -> tuple[str, ...] | None:
+        """Of a cell that the study has in the best reading, whichever that will be, the runs that the choice waits for;
+        None of any other. So the family does not depend on whether the choice is made."""
+        if self._reading(asked, row) != BEST:
+            return None
+        some = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
+        if not any(self._cells(other, name, row) for other in some):
+            return None
+        chosen_by = (
+            run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == row["dataset"]
+        )
+        return tuple(run for run in chosen_by if run not in self.metrics.records)
+
+    def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
+        wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
+        wanted |= self._named(asked.claim, self._reading(asked, row), name, row)
+        if asked.schedule and name == "AP-FL":
+            wanted |= {"title": asked.schedule}
+        there = self.found.get(asked.claim.output, {}).get(row["dataset"], ())
+        return [cell for facts, cell in there if wanted.items() <= facts.items()]
+
+    def _reading(self, asked: Question, row: Row) -> str:
+        """The reading that is asked in a row: the best one is another on each data set."""
+        if asked.reading != BEST:
+            return asked.reading
+        return self.best.get((row["dataset"], "pooled" if asked.test == "pooled" else "own"), BEST)
+
+    def _classes(self, dataset: str) -> int:
+        from apfl.data.catalogue import CLASSES
+
+        return self.study.classes(dataset) if dataset in self.study.data else CLASSES[dataset]
+
+    def _named(self, claim: Claim, reading: str, name: str, row: Row) -> dict[str, str]:
+        """What tells the cells of a column from others; AP-FL's also have a reading."""
+        if claim.output == "table4":
+            return {"semantics": self._semantics(row["dataset"]) if name == "default" else name, "reading": reading}
+        key = "family" if claim.output in ON_SCHEDULES else "title"
+        if name == "AP-FL" and reading in self.study.methods:
+            return {key: self.study.methods[reading].title, "reading": ""}
+        return {key: name, "reading": reading if name == "AP-FL" else ""}
+
+    def _semantics(self, dataset: str) -> str:
+        if "table4" not in self.study.tables or dataset not in self.study.data:
+            return ""
+        return self.study.semantics_of(self.study.methods[self.study.tables["table4"]["method"]], dataset)
+
+    def _measured(self, cell: Cell, measure: str, test: str, role: str) -> Series:
+        key = (cell.output, cell.runs, cell.title, tuple(cell.axis.items()), cell.model, measure, test, role)
+        if key not in self.known:
+            self.known[key] = MEASURES[measure](self.study, self.metrics, cell, test, role)
+        return self.known[key]
+
+
+def _facts(study: Study, cell: Cell) -> dict[str, str]:
+    setting = parse_setting(cell.setting)
+    axis = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in cell.axis.items()}
+    return axis | {
+        "dataset": cell.dataset,
+        "clients": str(setting.clients),
+        "partition": str(setting.whole).replace(f"-clients{setting.clients}", ""),
+        "title": cell.title,
+        "family": study.methods[cell.method].title,
+        "semantics": cell.semantics,
+        "reading": cell.reading,
+    }
+
+
+def rows(source: Source, claim: Claim, ask: Ask, test: str, stand_ins: bool = False) -> list[Row]:
+    """The rows that the claim speaks of; with ``stand_ins`` the like rows of data sets that are not the paper's."""
+    if claim.rows and not stand_ins:
+        found = list(claim.rows)
+    else:
+        found = [
+            row for row in _rows_of_study(source, claim, ask) if (row["dataset"] in published.DATASETS) != stand_ins
+        ]
+    return [row for row in found if test != "monopoly" or row.get("role") != "non_dropout"]
+
+
+def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
+    """Every row of the output whose values, the data set apart, the claim names somewhere."""
+    axes = [axis for axis in AXES[claim.output] if axis not in (ask.axis, ask.slope)]
+    allowed = {axis: {row.get(axis, ANY) for row in claim.rows} or {ANY} for axis in axes[1:]}
+    made = []
+    for facts in source.facts(claim.output):
+        roles = [{"role": role} for role in ROLES[claim.output]] if "role" in axes else [{}]
+        for role in roles:
+            row = {axis: (facts | role)[axis] for axis in axes} | dict(claim.only)
+            named = all(row[axis] in names or ANY in names for axis, names in allowed.items())
+            if named and claim.only.items() <= facts.items():
+                made.append(row)
+    return [dict(items) for items in dict.fromkeys(tuple(row.items()) for row in made)]
+
+
+def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: bool = False) -> list[Contrast]:
+    """Every contrast that the claim needs, in its order; of stand-ins, those that the study has.
+
+    Where the study runs AP-FL on several schedules, the one with the highest mean in what the claim is first about.
+    """
+    questions = [Question(claim, reading, test, name) for name in source.schedules(claim, reading)]
+    places = [rows(source, claim, ask, test, stand_ins) for ask in claim.asks]
+    variants = [
+        [one for number, ask in enumerate(claim.asks) for one in _of_ask(source, asked, number, ask, places[number])]
+        for asked in questions
+    ]
+    first = next(number for number, ask in enumerate(claim.asks) if not ask.gate)
+    ask = claim.asks[first]
+    made = _highest(variants, _levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
+    if len(questions) > 1:
+        made = [replace(one, choices=1 if claim.asks[one.ask].others else len(questions)) for one in made]
+    return [contrast for contrast in made if not stand_ins or contrast.planned]
+
+
+def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray) -> list[Contrast]:
+    """Of several ways to ask the same, the one with the highest of ``levels``: the same for all seeds and rows.
+
+    A maximum in each seed would be one of noise. A mean over all seeds is one as well, but what a contrast subtracts
+    along an axis does not depend on its sum, by which it was chosen; elsewhere ``choices`` corrects for it.
+    """
+    if len(variants) == 1:
+        return list(variants[0])
+    which = np.argmax(levels, axis=0)
+    made = []
+    for alike in zip(*variants, strict=True):
+        strata = zip(*(one.strata for one in alike), strict=True)
+        made.append(replace(alike[0], strata=tuple(chosen(parts, which) for parts in strata)))
+    return made
+
+
+def _levels(source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, rows: Sequence[Row]) -> np.ndarray:
+    """[columns, ...] The mean of each over seeds and all values of the axis alike, over the rows that all of them have:
+    whoever lacks a hard row is not the better for it."""
+    values = [{ask.axis: value} if ask.axis else {} for value in (*ask.at, *ask.others) or ("",)]
+    places = [{**row, **value} for row in rows for value in values]
+    table = [[source.series(asked, ask, name, place) for asked, name in columns] for place in places]
+    shared = [[part.values for part in parts] for parts in table if all(part.status == "ok" for part in parts)]
+    return np.mean(shared, axis=(0, 2)) if shared else np.zeros(len(columns))
+
+
+def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
+    """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means."""
+    places: dict[tuple, list[Row]] = {}
+    for row in rows:
+        key = tuple((axis, value) for axis, value in row.items() if ask.mean_over != ALL and axis not in ask.mean_over)
+        places.setdefault(key, []).append(row)
+    againsts = [(name,) for name in ask.against] if ask.take == "each" and ask.against else [ask.against]
+    for against, other in product(againsts, ask.others or ("",)):
+        for key, alike in places.items():
+            here = dict(key)
+            blank = Contrast(
+                number,
+                label(ask, against, other),
+                place({axis: value for axis, value in here.items() if axis not in asked.claim.only}) or "all rows",
+                here.get("dataset", "") or _only(row["dataset"] for row in alike),
+                tuple(alike),
+                (),
+                ask.above,
+                ask.below,
+                ask.gate,
+            )
+
+            def filled(names: Sequence[str], blank: Contrast = blank, other: str = other) -> list[Contrast]:
+                strata = tuple(_stratum(source, asked, ask, row, names, other) for row in blank.rows)
+                return [replace(blank, strata=strata)]
+
+            if ask.take == "best":
+                levels = _levels(source, [(asked, name) for name in against], ask, alike)
+                yield from _highest([filled((name,)) for name in against], levels)
+            else:
+                yield from filled(against)
+
+
+def _stratum(source: Source, asked: Question, ask: Ask, row: Row, against: Sequence[str], other: str) -> Series:
+    """One number for each seed in a row."""
+
+    def at(**axis: str) -> Series:
+        ours, *theirs = (source.series(asked, ask, name, {**row, **axis}) for name in (ask.first, *against))
+        return weighted([ours, mean(theirs)], [1, -1]) if theirs else ours
+
+    if ask.slope:
+        doublings = np.log2([float(value) for value in ask.values])
+        centred = doublings - doublings.mean()
+        return weighted([at(**{ask.slope: value}) for value in ask.values], centred / (centred**2).sum())
+    if ask.axis:
+        parts = [mean([at(**{ask.axis: value}) for value in ask.at]), *([at(**{ask.axis: other})] if other else ())]
+        return weighted(parts, [1, -1][: len(parts)])
+    return at()
+
+
+def by_row(given: Contrast, only: Row) -> list[Contrast]:
+    """The same comparison in each of its rows."""
+    return [
+        replace(
+            given,
+            place=place({axis: value for axis, value in row.items() if axis not in only}),
+            dataset=row["dataset"],
+            rows=(row,),
+            strata=(part,),
+        )
+        for row, part in zip(given.rows, given.strata, strict=True)
+    ]
+
+
+def in_study(given: Contrast) -> Contrast:
+    """The comparison over those of its rows that the study has, ``partial`` if it lacks some; itself if it has none."""
+    kept = [number for number, part in enumerate(given.strata) if part.planned]
+    if not kept or len(kept) == len(given.rows):
+        return given
+    rows, strata = (tuple(values[number] for number in kept) for values in (given.rows, given.strata))
+    where = "" if given.place == "all rows" else f"{given.place}, "
+    return replace(given, rows=rows, strata=strata, partial=True, place=f"{where}{len(kept)} of {len(given.rows)} rows")
+
+
+def _only(names: Iterator[str]) -> str:
+    """The name, if there is but one."""
+    found = set(names)
+    return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,136 @@
+"""The rule of the verdicts: from contrasts to how sure it is that a claim holds, or that it fails.
+
+Both are one-sided p-values, compared with `ERROR`. Every number here is a float, or float64 [trials] where a simulation
+judges many at once: benchmarks/false_verdicts.py and `apfl.paper.verdict.power` go through these functions as a study
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, mean
+from apfl.paper.verdict.claims import Row
+from apfl.paper.verdict.contrasts import Contrast, by_row
+
+REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "open"
+NOTHING, NOT_RUN = "nothing to judge", "not run"
+STATUSES = (REPRODUCED, CONTRADICTED, OPEN, NOTHING, NOT_RUN)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Contrasts with one label and the mean of them, None without a number.
+
+    ``inside`` and ``outside``: p-values of the mean lying on the claimed side, and of it lying on the other one.
+    """
+
+    contrasts: tuple[Contrast, ...]
+    mean: Mean | None
+    inside: np.ndarray
+    outside: np.ndarray
+
+
+def weigh(given: Sequence[Contrast]) -> Weighed:
+    one = given[0]
+    if any(other.status != "ok" for other in given):
+        return Weighed(tuple(given), None, np.ones(()), np.ones(()))
+    found = mean([Cellwise(part.values, part.resolution) for other in given for part in other.strata])
+    bounds_only = any(other.bounds_only for other in given)
+    nothing = np.ones_like(found.estimate)
+    inside = [found.above(one.low) if one.low is not None else 0 * nothing]
+    inside += [found.below(one.high)] if one.high is not None else []
+    outside = [found.below(one.low) if one.low is not None else nothing]
+    # A number that is only known to be no larger shows that something is too small, and nothing else.
+    outside += [found.above(one.high)] if one.high is not None and not bounds_only else []
+    sure = not bounds_only and not any(other.partial and not other.gate for other in given)
+    within = np.minimum(one.choices * np.max(inside, axis=0), 1) if sure else nothing
+    return Weighed(tuple(given), found, within, np.min(outside, axis=0))
+
+
+def sets(planned: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
+    """What may contradict a claim: each contrast, and the mean of those with one label, on a data set and everywhere.
+
+    If each of several numbers lay within the bounds, so would their mean. Which sets there are is fixed by the claim
+    and the study, never by what was measured or by which runs are finished.
+    """
+    made = dict.fromkeys((number,) for number in range(len(planned)))
+    for keys in ([(one.ask, one.label, one.dataset) for one in planned], [(one.ask, one.label) for one in planned]):
+        for key in dict.fromkeys(keys):
+            made[tuple(number for number, other in enumerate(keys) if other == key)] = None
+    return [tuple(planned[number] for number in numbers) for numbers in made]
+
+
+def family_of(given: Sequence[Contrast]) -> int:
+    """How many sets may contradict what is said by these contrasts."""
+    return len(sets([one for one in given if one.planned and not one.gate]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``judged``: each contrast by itself; ``tested``: the sets that may contradict, ``family`` of them.
+
+    ``reproduced``: the p-value of the conjunction, the largest of its parts (an intersection-union test; Berger 1982).
+    ``contradicted``: the smallest of the sets, times their number (Bonferroni). ``at_floor``: is there a gate without
+    which nothing is to judge, measured and not shown to be passed?
+    """
+
+    judged: tuple[Weighed, ...]
+    tested: tuple[Weighed, ...]
+    family: int
+    reproduced: np.ndarray
+    contradicted: np.ndarray
+    at_floor: np.ndarray
+
+    @property
+    def status(self) -> np.ndarray:
+        """One of `STATUSES` but `NOT_RUN`, str [...]."""
+        held = [self.contradicted <= ERROR, self.reproduced <= ERROR, self.at_floor]
+        return np.select(held, [CONTRADICTED, REPRODUCED, NOTHING], OPEN)
+
+
+def judge(given: Sequence[Contrast], family: int = 0) -> Outcome:
+    """``family`` is that of a larger whole, if these are a part of it."""
+    judged = [weigh([one]) for one in given]
+    single = {id(one.contrasts[0]): one for one in judged}
+    asked = [one for one in given if one.planned and not one.gate]
+    tested = [single[id(chosen[0])] if len(chosen) == 1 else weigh(chosen) for chosen in sets(asked)]
+    family = max(family, len(tested))
+    one = np.ones(())
+    floors: dict[int, np.ndarray] = {}
+    for gate in judged:
+        if gate.contrasts[0].gate == "judged":
+            floors[gate.contrasts[0].ask] = np.maximum(floors.get(gate.contrasts[0].ask, 0), gate.inside)
+    # Above the floor in one of several places, there was something that a method could lose in another.
+    lifted = _extreme(np.minimum, floors.values(), 0 * one)
+    smallest = _extreme(np.minimum, [part.outside for part in tested], one)
+    low = [gate.inside > ERROR for gate in judged if gate.contrasts[0].gate == "judged" and gate.mean is not None]
+    return Outcome(
+        tuple(judged),
+        tuple(tested),
+        family,
+        _extreme(np.maximum, [part.inside for part in judged], one if not judged else 0 * one),
+        np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
+        _extreme(np.logical_or, low, np.zeros((), bool)),
+    )
+
+
+def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
+    """The same asked in each row by itself, corrected for all rows together."""
+    rows: dict[tuple, list[Contrast]] = {}
+    for contrast in given:
+        for one in by_row(contrast, only):
+            rows.setdefault(tuple(one.rows[0].items()), []).append(one)
+    family = sum(family_of(alike) for alike in rows.values())
+    return [judge(alike, family) for alike in rows.values()]
+
+
+def _extreme(take: np.ufunc, values, otherwise: np.ndarray) -> np.ndarray:
+    """Of arrays that may have a trial axis or none."""
+    found = None
+    for value in values:
+        found = value if found is None else take(found, value)
+    return otherwise if found is None else found

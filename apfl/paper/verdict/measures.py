@@ -1,0 +1,222 @@
+"""What a claim compares: for a cell and each of its seeds one number, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apfl.paper.numbers.metrics import Metrics, averages, cell_values
+from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
+from apfl.storage.files import read_npz
+from apfl.study.runs import Place
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+    from apfl.study.study import Study
+
+STATES = (
+    "diverged", "no samples", "too few rounds", "no target", "not measured", "not in study", "not run", "one seed",
+    "ok",
+)  # fmt: skip
+"""From the worst; of several, the worst is said. ``not measured``: the runs are there without this model."""
+FEWEST_ROUNDS = 3
+"""Less cannot show that an accuracy comes and goes."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number for each seed of a study: float64 [seeds, ...], NaN where there is none; in points.
+
+    ``bounds`` [seeds] says which of them are only known to be no larger; ``resolution`` is the least step of the
+    measure. ``runs`` are finished, ``missing`` are planned and are not, partitions among them; ``planned``: does the
+    study have the cells?
+    """
+
+    values: np.ndarray
+    status: str
+    resolution: float = 0.0
+    bounds: np.ndarray | None = None
+    runs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    planned: bool = True
+
+
+def worst(states: Iterable[str]) -> str:
+    return min(states, key=STATES.index, default="not in study")
+
+
+def combined(parts: Sequence[Series], make: Callable[[np.ndarray], np.ndarray]) -> Series:
+    """``make`` turns values [parts, seeds, ...] into values [seeds, ...]."""
+    return Series(
+        make(np.stack([part.values for part in parts])),
+        worst(part.status for part in parts),
+        max(part.resolution for part in parts),
+        np.any([_bounds(part) for part in parts], axis=0),
+        tuple(dict.fromkeys(run for part in parts for run in part.runs)),
+        tuple(dict.fromkeys(run for part in parts for run in part.missing)),
+        all(part.planned for part in parts),
+    )
+
+
+def chosen(parts: Sequence[Series], which: np.ndarray) -> Series:
+    """One of several: ``which`` int64 [...] is its number, the same for all seeds."""
+
+    def take(values: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, np.broadcast_to(which, (1, *values.shape[1:])), axis=0)[0]
+
+    whole = combined(parts, take)
+    bounds = _bounds(parts[int(which)]) if which.ndim == 0 else whole.bounds
+    return replace(whole, bounds=bounds)
+
+
+def mean(parts: Sequence[Series]) -> Series:
+    return combined(parts, lambda values: values.mean(axis=0))
+
+
+def weighted(parts: Sequence[Series], weights: Sequence[float]) -> Series:
+    """A linear combination, seed by seed; its least step is the largest of its parts'."""
+    whole = combined(parts, lambda values: np.tensordot(weights, values, 1))
+    step = max(abs(weight) * part.resolution for weight, part in zip(weights, parts, strict=True))
+    return replace(whole, resolution=step)
+
+
+def _bounds(part: Series) -> np.ndarray:
+    return np.zeros(len(part.values), bool) if part.bounds is None else part.bounds
+
+
+def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """The cell of a table: accuracy after the last round, averaged over clients by training samples."""
+    if (status := _status(metrics, cell)) != "ok":
+        return _empty(metrics, cell, status)
+    values = cell_values(metrics, cell, test, role)
+    if (status := worst(value.status for value in values)) != "ok":
+        return _empty(metrics, cell, status)
+    step = 100 / min(_images(metrics, cell, run, test, role) for run in cell.runs)
+    return _series(metrics, cell, [100 * value.weighted for value in values], step)
+
+
+def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """The mean loss of accuracy from one round of the figure to the next; a gain counts as none."""
+    if (status := _status(metrics, cell)) != "ok":
+        return _empty(metrics, cell, status)
+    rounds, found, steps = set(study.figures[cell.output]["rounds"]), [], []
+    for run in cell.runs:
+        means = averages(metrics.frames[run], cell.model, test, role)
+        course = 100 * means.loc[means["round"].isin(rounds | {means["round"].max()}), "weighted"].to_numpy()
+        if len(course) < FEWEST_ROUNDS:
+            return _empty(metrics, cell, "too few rounds" if len(course) else "no samples")
+        if not np.isfinite(course).all():
+            return _empty(metrics, cell, "diverged")
+        found.append(float(np.maximum(course[:-1] - course[1:], 0).mean()))
+        steps.append(100 / _images(metrics, cell, run, test, role) / (len(course) - 1))
+    return _series(metrics, cell, found, max(steps))
+
+
+def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """How much sooner the target is reached than by the table's reference: 100 ln of its virtual time over ours.
+
+    Where a run does not reach the target it needs longer than it lasted, so its speed is less than the number. Its
+    least step is that from one evaluation to the next, as nothing is known of the time between them.
+    """
+    from apfl.study.cells import cells
+
+    level = cell.axis["heterogeneity"]
+    alike = (one for one in cells(study, "convergence") if one.dataset == cell.dataset)
+    reference = next(one for one in alike if one.axis["heterogeneity"] == level)
+    both = replace(cell, runs=tuple(dict.fromkeys((*cell.runs, *reference.runs))))
+    if (status := worst((_status(metrics, cell), _status(metrics, reference)))) != "ok":
+        return _empty(metrics, both, status)
+    check_timelines([cell, reference], metrics)
+    share = study.tables["convergence"].get("target", 1.0)
+    ours, theirs = (time_to_target(one, reference, share, metrics, test) for one in (cell, reference))
+    states = {value.status for value in ours} - {"not reached"} | {value.status for value in theirs}
+    if states - {"ok"}:
+        found = worst("no target" if state == "not reached" else state for state in states)
+        return _empty(metrics, both, found)
+    times = [
+        value.time if value.status == "ok" else float(ready(cell, seed, run, metrics)[-1])
+        for seed, run, value in zip(cell.seeds, cell.runs, ours, strict=True)
+    ]
+    values = [100 * float(np.log(other.time / time)) for time, other in zip(times, theirs, strict=True)]
+    step = max(*_steps(metrics, cell, times), *_steps(metrics, reference, [value.time for value in theirs]))
+    if not np.isfinite(step):
+        return _empty(metrics, both, "too few rounds")
+    censored = np.array([value.status != "ok" for value in ours])
+    return replace(_series(metrics, both, values, step), bounds=censored)
+
+
+def _steps(metrics: Metrics, cell: Cell, times: Sequence[float]) -> list[float]:
+    """For each seed, 100 ln of the time of the evaluation after the one at ``times`` over it; of the last, of the last
+    over the one before; inf where there is but one."""
+    found = []
+    for seed, run, time in zip(cell.seeds, cell.runs, times, strict=True):
+        evaluated = np.unique(ready(cell, seed, run, metrics)[list(cell.rounds)])
+        place = min(int(np.searchsorted(evaluated, time)), len(evaluated) - 2)
+        found.append(100 * float(np.log(evaluated[place + 1] / evaluated[place])) if place >= 0 else np.inf)
+    return found
+
+
+def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """What an answer that is always the same reaches, without a model: on its own test a client's most frequent class
+    (of those that nobody else holds, for monopoly classes), on the pooled test the most frequent of all.
+
+    Told from the training images, as the tests are shared out alike; ``not run`` while a partition is not there.
+    """
+    paths = [Place(study, cell.dataset, cell.setting, seed).partition.path for seed in cell.seeds]
+    there = [metrics.folder is not None and (metrics.folder / path).is_file() for path in paths]
+    if not all(there):
+        missing = tuple(path for path, found in zip(paths, there, strict=True) if not found)
+        return Series(np.full(len(paths), np.nan), "not run", missing=missing)
+    classes = study.classes(cell.dataset)
+    return Series(np.array([100 * _constant(metrics.folder / path, classes, test, role) for path in paths]), "ok")
+
+
+def _constant(partition: Path, classes: int, test: str, role: str) -> float:
+    arrays = read_npz(partition, "partition", ("counts", "dropout", "unseen"))
+    counts, dropout = np.asarray(arrays["counts"], np.float64), arrays["dropout"].astype(bool)
+    if test == "pooled":
+        return counts.sum(axis=0).max() / counts.sum()
+    ours = counts[dropout if role == "dropout" else ~dropout]
+    tested = ours * arrays["unseen"].astype(bool) if test == "monopoly" else ours
+    weights = ours.sum(axis=1) * (tested.sum(axis=1) > 0)
+    shares = tested.max(axis=1) / np.maximum(tested.sum(axis=1), 1)
+    return float(weights @ shares / weights.sum()) if weights.any() else 1 / classes
+
+
+MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {
+    "accuracy": accuracy,
+    "fall": fall,
+    "speed": speed,
+    "constant": constant,
+}
+
+
+def _status(metrics: Metrics, cell: Cell) -> str:
+    """Of the runs, before their numbers are looked at."""
+    states = [metrics.status(run) for run in cell.runs]
+    frames = [metrics.frames[run] for run, state in zip(cell.runs, states, strict=True) if state == "ok"]
+    if any(not (frame["model"] == cell.model).any() for frame in frames):
+        states.append("not measured")
+    return worst(states)
+
+
+def _series(metrics: Metrics, cell: Cell, values: Sequence[float], step: float = 0.0) -> Series:
+    return Series(np.array(values, dtype=np.float64), "ok", step, runs=cell.runs)
+
+
+def _empty(metrics: Metrics, cell: Cell, status: str) -> Series:
+    done = tuple(run for run in cell.runs if run in metrics.records)
+    missing = tuple(run for run in cell.runs if run not in metrics.records)
+    return Series(np.full(len(cell.seeds), np.nan), status, runs=done, missing=missing)
+
+
+def _images(metrics: Metrics, cell: Cell, run: str, test: str, role: str) -> int:
+    """How many test images stand behind a number; the pooled test is the same for every client."""
+    frame = metrics.frames[run]
+    rows = frame[(frame["model"] == cell.model) & (frame["test"] == test) & (frame["client_role"] == role)]
+    rows = rows[(rows["round"] == rows["round"].max()) & (rows["train_samples"] > 0)]
+    return max(int(rows["samples"].max() if test == "pooled" else rows["samples"].sum()), 1)

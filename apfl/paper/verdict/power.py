@@ -1,0 +1,193 @@
+"""What a study can find out: the smallest difference it would see, the seeds that the printed one needs, and how likely
+a claim comes out reproduced if the paper's printed numbers are the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+from scipy import special
+
+from apfl.paper import published
+from apfl.paper.numbers.intervals import ERROR
+from apfl.paper.verdict.claims import Ask, Claim, Row
+from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts, in_study, rows
+from apfl.paper.verdict.family import Outcome, judge
+from apfl.paper.verdict.measures import Series
+from apfl.streams import numpy_stream
+
+POWER = 0.8
+TRIALS = 1_000
+MOST_SEEDS = 1_000
+ASSUMED = 0.0
+"""The pairing where nothing is measured yet: none, so that seeds help nobody."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """``smallest``: the difference from its bound, in points, that the study finds with a power of 80 % in each of the
+    claim's comparisons, at the level that holds for all of them; ``printed``: the printed one that is hardest to find,
+    and ``seeds`` the number that it needs; ``chance``: of the claim being reproduced if the printed means and
+    deviations are the truth; ``possible``: could the study reproduce it at all, whatever it finds?; ``note``: what
+    these rest on, or why one is not there."""
+
+    smallest: float | None = None
+    printed: float | None = None
+    seeds: int | None = None
+    chance: float | None = None
+    possible: bool = True
+    note: str = ""
+
+    @property
+    def could_confirm(self) -> bool:
+        """Not to be denied where nothing is printed."""
+        return self.possible and (self.chance is None or self.chance >= 0.5)
+
+
+def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcome) -> Power:
+    """Of a claim in a reading on a test, judged as ``outcome``; the printed numbers are taken for those of the first
+    test, and asked of it alone."""
+    found = Power(smallest=smallest_difference(outcome))
+    asked = [one.contrasts[0] for one in outcome.judged]
+    if not asked or any(not one.planned or one.partial for one in asked):
+        some = any(part.planned for one in asked if not one.gate for part in one.strata)
+        lacks = "lacks rows" if some else "has no row"
+        return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
+    if len(source.study.seeds) < 2:
+        return replace(found, possible=False, note="one seed says nothing of the spread")
+    if any(one.bounds_only for one in asked):
+        return replace(
+            found,
+            smallest=None,
+            possible=False,
+            note="a run does not reach the target, which bounds its speed from above alone: it cannot be reproduced",
+        )
+    if any(ask.measure == "speed" for ask in claim.asks):
+        return replace(
+            found, note="the paper prints no numbers for this; runs that may miss the target are not simulated"
+        )
+    if test != claim.tests[0]:
+        return replace(found, note="asked of the first test alone")
+    measured = pairing(source, Question(claim, reading, test))
+    how = f"pairing of the methods by seed {measured:.2f}, measured" if measured is not None else "no pairing, assumed"
+    truth = Imagined.of(source, ASSUMED if measured is None else measured, TRIALS)
+    drawn = contrasts(truth, claim, reading, test)
+    if any(one.status == "not measured" for one in drawn):
+        return replace(found, note=f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this")
+    how += ", a constant answer taken to be at chance" if truth.at_chance else ""
+    exact = contrasts(Imagined.of(source, 0.0, 1, spread=0.0), claim, reading, test)
+    whole = judge([in_study(one) for one in drawn])
+    needed = []
+    for one, middle, imagined in zip(outcome.judged, judge(exact).judged, whole.judged, strict=True):
+        contrast = one.contrasts[0]
+        if not contrast.gate and imagined.mean is not None:
+            count = imagined.mean.freedom + 1
+            error = imagined.mean.error if one.mean is None else one.mean.error
+            gap = _gap(contrast, float(middle.mean.estimate[0]))
+            needed.append((seeds_needed(gap, float(np.sqrt(np.mean(error**2) * count))), gap))
+    seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
+    return replace(
+        found, printed=printed, seeds=seeds, chance=float(np.mean(whole.status == "reproduced")), note=f"with {how}"
+    )
+
+
+def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:
+    """From the measured deviations and the noncentral t distribution; None where a comparison has no number yet."""
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    if not asked or any(one.mean is None for one in asked):
+        return None
+    freedom = asked[0].mean.freedom
+    away = special.nctdtrinc(freedom, 1 - least, -special.stdtrit(freedom, ERROR / max(outcome.family, 1)))
+    return float(away * max(one.mean.error for one in asked))
+
+
+def seeds_needed(gap: float, deviation: float, least: float = POWER) -> int | None:
+    """The fewest seeds whose interval lies beyond a bound that is ``gap`` away with a power of ``least``.
+
+    >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
+    (10, None)
+    """
+    for count in range(2, MOST_SEEDS) if gap > 0 else ():
+        away = gap * np.sqrt(count) / max(deviation, 1e-9)
+        if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR)) <= 1 - least:
+            return count
+    return None
+
+
+def _gap(contrast: Contrast, middle: float) -> float:
+    """How far a number lies within its nearest bound."""
+    gaps = [middle - contrast.low] if contrast.low is not None else []
+    return min(gaps + ([contrast.high - middle] if contrast.high is not None else []))
+
+
+def pairing(source: Source, asked: Question) -> float | None:
+    """The correlation over seeds of the columns that a claim compares, pooled over its rows; at least 0."""
+    apart, alone = 0.0, 0.0
+    for ask in (ask for ask in asked.claim.asks if not ask.gate and ask.measure == "accuracy"):
+        for row in rows(source, asked.claim, ask, asked.test):
+            for place in [row | {ask.axis: value} for value in (*ask.at, *ask.others)] if ask.axis else [row]:
+                ours, *others = (source.series(asked, ask, name, place) for name in (ask.first, *ask.against))
+                for theirs in others:
+                    if ours.status == theirs.status == "ok" and len(ours.values) > 1:
+                        apart += (ours.values - theirs.values).var(ddof=1)
+                        alone += ours.values.var(ddof=1) + theirs.values.var(ddof=1)
+    return max(0.0, 1 - apart / alone) if alone else None
+
+
+@dataclass(frozen=True)
+class Imagined(Source):
+    """A study whose runs measure what the paper prints: normal draws, float64 [seeds, trials], around the printed means
+    with ``spread`` times the printed deviations; methods share the part ``pairing`` of their variance in each row. A
+    constant answer whose partitions are not there yet is taken to be at chance, in the rows ``at_chance``."""
+
+    pairing: float = 0.0
+    trials: int = 1
+    spread: float = 1.0
+    drawn: dict[tuple, np.ndarray] = field(default_factory=dict)
+    at_chance: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
+        return cls(source.study, source.metrics, source.found, source.known, source.best, pairing, trials, spread)
+
+    def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
+        found = super().series(asked, ask, column, row)
+        if not found.planned:
+            return found
+        shape = (len(self.study.seeds), self.trials)
+        if column == "constant" and found.status == "not run":
+            self.at_chance.append(row)
+            found = super().series(asked, ask, "chance", row)
+        if column in ("chance", "constant"):
+            return Series(np.broadcast_to(found.values[:, None], shape), found.status)
+        number = printed(asked.claim.output, column, row) if ask.measure == "accuracy" else None
+        if number is None or number.std is None:
+            return Series(np.full(shape, np.nan), "not measured")
+        shared, own = (self._draw(shape, name, row) for name in ("", column))
+        values = np.sqrt(self.pairing) * shared + np.sqrt(1 - self.pairing) * own
+        return Series(number.mean + self.spread * number.std * values, "ok")
+
+    def _draw(self, shape: tuple[int, int], column: str, row: Row) -> np.ndarray:
+        key = (column, *sorted(row.items()))
+        if key not in self.drawn:
+            self.drawn[key] = numpy_stream(0, f"power/{key}").normal(size=shape)
+        return self.drawn[key]
+
+
+def printed(output: str, column: str, row: Mapping[str, str]) -> published.Published | None:
+    """What the paper prints for a column in a row, if it does."""
+    axes = {"table2": ("clients", "alpha"), "table3": ("missing",), "table4": ("role",)}.get(output, ())
+    key = (row["dataset"], tuple(row[axis] for axis in axes if axis in row), column)
+    return _printed(output).get(key) if axes else None
+
+
+@cache
+def _printed(output: str) -> Mapping[tuple, published.Published]:
+    return published.lookup(output)
+
+
+def _means(claim: Claim) -> bool:
+    """Does the paper print means of this output, though no deviations?"""
+    return claim.output == "table4" and all("default" not in (ask.first, *ask.against) for ask in claim.asks)

@@ -1,0 +1,354 @@
+"""Verdicts: each claim, in each reading and on each test, is reproduced, contradicted, open, without anything to judge,
+or not run.
+
+A claim is the conjunction of its contrasts, its primary numbers. It is *reproduced* if each of them lies on the claimed
+side, *contradicted* if one of them, or the mean of a set of them named beforehand, lies on the other side at a level
+that holds for all sets together; `apfl.paper.verdict.family` is that rule. Where what a claim is about is not shown to
+be above chance and above what needs no communication, there is *nothing to judge*. Beside it stands what each row says
+by itself. A verdict before all runs are finished is *interim*. docs/claims.md has the details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from apfl.paper import published
+from apfl.paper.labels import dataset_label, ordered
+from apfl.paper.numbers.intervals import ERROR, Mean, holm
+from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.verdict.claims import Claim, claims
+from apfl.paper.verdict.contrasts import Contrast, Source, contrasts, in_study
+from apfl.paper.verdict.family import (
+    CONTRADICTED,
+    NOT_RUN,
+    NOTHING,
+    OPEN,
+    REPRODUCED,
+    STATUSES,
+    Outcome,
+    Weighed,
+    family_of,
+    judge,
+    judge_rows,
+)
+from apfl.paper.verdict.power import Power, power
+from apfl.paper.verdict.words import place
+from apfl.study.study import Study
+
+__all__ = ["CONTRADICTED", "NOTHING", "NOT_RUN", "OPEN", "REPRODUCED", "STATUSES", "Finding", "Verdict", "findings"]
+ABSENT = ("not in study", "not run", "not measured")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is compared (``label``), where, and the mean over those rows, None where one of them has no number."""
+
+    label: str
+    place: str
+    mean: Mean | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The stricter line: what a single row says of the claim, corrected for all rows together."""
+
+    place: str
+    dataset: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a claim in a reading, on a test, on all of its data sets or (``dataset``) on one.
+
+    ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
+    else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
+    ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
+    was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
+    all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
+    (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
+    study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
+    """
+
+    claim: Claim
+    reading: str
+    test: str
+    dataset: str
+    stand_in: bool
+    status: str
+    reason: str
+    lines: tuple[Line, ...]
+    headline: Line | None
+    outcome: Outcome
+    places: tuple[Place, ...]
+    decided_by: tuple[str, ...]
+    open: tuple[str, ...]
+    runs: int
+    missing: tuple[str, ...]
+    absent: tuple[str, ...]
+    corrected: str = ""
+    unsettled: bool = False
+    power: Power | None = None
+
+    @property
+    def primary(self) -> bool:
+        """Is it on the test that the claim is first asked on?"""
+        return self.test == self.claim.tests[0]
+
+    @property
+    def interim(self) -> bool:
+        """Is a run still missing that the claim needs? Then this is not the study's verdict."""
+        return bool(self.missing) and self.status != NOT_RUN
+
+    @property
+    def planned(self) -> bool:
+        """Does the study have all of one of its comparisons?"""
+        return self.outcome.family > 0
+
+    @property
+    def in_study(self) -> bool:
+        """Has it been run, or will it be?"""
+        return self.status != NOT_RUN or bool(self.missing)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim in a reading on a test: the verdict, and beside it those on single data sets and on stand-ins."""
+
+    verdict: Verdict
+    datasets: tuple[Verdict, ...]
+    stand_ins: tuple[Verdict, ...]
+
+
+def findings(study: Study, metrics: Metrics, asked: Sequence[Claim] | None = None) -> list[Finding]:
+    """Every claim in every reading on every test; ``asked`` replaces the claims of claims.yaml."""
+    source = Source.of(study, metrics)
+    found = [
+        _finding(source, claim, reading, test)
+        for claim in (claims() if asked is None else asked)
+        for reading in source.readings()
+        if claim.is_asked_of(reading)
+        for test in claim.tests
+    ]
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Finding]) -> list[Finding]:
+    """Holm over all claims of a source that the study plans in a reading, on their first tests, for each side."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, one in enumerate(found):
+        if one.verdict.primary and one.verdict.planned:
+            groups.setdefault((one.verdict.reading, one.verdict.claim.source), []).append(number)
+    made = list(found)
+    for numbers in groups.values():
+        outcomes = [found[number].verdict.outcome for number in numbers]
+        sides = {
+            REPRODUCED: holm([float(one.reproduced) for one in outcomes]),
+            CONTRADICTED: holm([float(one.contradicted) for one in outcomes]),
+        }
+        unsettled = any(found[number].verdict.missing for number in numbers)
+        for position, number in enumerate(numbers):
+            verdict = found[number].verdict
+            lost = verdict.status in sides and sides[verdict.status][position] > ERROR
+            kept = replace(verdict, corrected=OPEN if lost else verdict.status, unsettled=unsettled)
+            made[number] = replace(found[number], verdict=kept)
+    return made
+
+
+def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
+    if not source.runs(claim, reading):
+        return Finding(_verdict(claim, reading, test, "", ()), (), ())
+    ours = contrasts(source, claim, reading, test)
+    whole = _verdict(claim, reading, test, "", ours)
+    whole = replace(whole, power=power(source, claim, reading, test, whole.outcome))
+    names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), published.DATASETS)
+    parts = {name: _on(ours, name) for name in names} if len(names) > 1 else {}
+    family = max(whole.outcome.family, sum(family_of(part) for part in parts.values()))
+    others = contrasts(source, claim, reading, test, stand_ins=True)
+    names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
+    return Finding(
+        whole,
+        tuple(_verdict(claim, reading, test, name, part, family=family) for name, part in parts.items()),
+        tuple(_verdict(claim, reading, test, name, _on(others, name), stand_in=True) for name in names),
+    )
+
+
+def _on(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
+    """The contrasts on one data set; of a mean over several, the part of it."""
+    found = []
+    for contrast in given:
+        kept = [place for place, row in enumerate(contrast.rows) if row["dataset"] == dataset]
+        if kept:
+            rows, strata = ([values[place] for place in kept] for values in (contrast.rows, contrast.strata))
+            where = contrast.place if contrast.dataset else dataset_label(dataset)
+            found.append(replace(contrast, rows=tuple(rows), strata=tuple(strata), dataset=dataset, place=where))
+    return found
+
+
+def _verdict(
+    claim: Claim,
+    reading: str,
+    test: str,
+    dataset: str,
+    given: Sequence[Contrast],
+    *,
+    stand_in: bool = False,
+    family: int = 0,
+) -> Verdict:
+    # If a sentence speaks of each row, the mean over those that the study has can fail it, though not establish it.
+    outcome = judge([in_study(one) for one in given] if claim.every else given, family)
+    status = NOT_RUN if _is_absent(given) else str(outcome.status)
+    decisive = _decisive(outcome) if status == CONTRADICTED else None
+    runs = len({run for contrast in given for part in contrast.strata for run in part.runs})
+    gone = {run for contrast in given for part in contrast.strata for run in part.missing}
+    missing = tuple(sorted(gone, key=lambda path: (is_partition(path), path)))
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    lines = _lines(asked, outcome)
+    nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
+    head = decisive or nearest
+    return Verdict(
+        claim,
+        reading,
+        test,
+        dataset,
+        stand_in,
+        status,
+        _reason(status, outcome, decisive, incomplete(runs, missing)),
+        lines,
+        _line(head) if head else lines[0] if lines else None,
+        outcome,
+        () if stand_in else _places(claim, given),
+        _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
+        tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
+        runs,
+        missing,
+        _absent([one for one in given if not one.gate]),
+    )
+
+
+def _decisive(outcome: Outcome) -> Weighed:
+    """The set of the fewest cells that contradicts; of several, the one that is surest."""
+    against = [one for one in outcome.tested if outcome.family * one.outside <= ERROR]
+    return min(against, key=lambda one: (len(_cells(one.contrasts)), float(one.outside)))
+
+
+def _places(claim: Claim, given: Sequence[Contrast]) -> tuple[Place, ...]:
+    """The claim in each row by itself."""
+    found = []
+    for outcome in judge_rows(given, claim.only):
+        alike = [one.contrasts[0] for one in outcome.judged]
+        found.append(Place(alike[0].place, alike[0].dataset, NOT_RUN if _is_absent(alike) else str(outcome.status)))
+    return tuple(found)
+
+
+def _is_absent(given: Sequence[Contrast]) -> bool:
+    return all(part.status in ABSENT for one in given if not one.gate for part in one.strata)
+
+
+def side(one: Weighed) -> str:
+    """Where a contrast lies before correction: inside, outside, open, or absent if it has no number."""
+    if one.mean is None:
+        return "absent"
+    return "inside" if one.inside <= ERROR else "outside" if one.outside <= ERROR else "open"
+
+
+def _lines(asked: Sequence[Weighed], outcome: Outcome) -> tuple[Line, ...]:
+    """Each comparison over all of its rows; those that are larger sets stand for their parts."""
+    found: dict[tuple[int, str], Weighed] = {}
+    for one in (*asked, *outcome.tested):
+        key = (one.contrasts[0].ask, one.contrasts[0].label)
+        if key not in found or len(one.contrasts) > len(found[key].contrasts):
+            found[key] = one
+    return tuple(_line(one) for one in found.values())
+
+
+def _line(one: Weighed) -> Line:
+    return Line(one.contrasts[0].label, _where(one.contrasts), one.mean)
+
+
+def _title(one: Weighed) -> str:
+    return f"{one.contrasts[0].label}, {_where(one.contrasts)}"
+
+
+def _where(chosen: Sequence[Contrast]) -> str:
+    if len(chosen) == 1:
+        return chosen[0].place
+    dataset = {contrast.dataset for contrast in chosen}
+    return f"mean over {len(chosen)} rows" + (f" of {dataset_label(dataset.pop())}" if len(dataset) == 1 else "")
+
+
+def _cells(chosen: Iterable[Contrast]) -> tuple[str, ...]:
+    """The cells behind contrasts: the folders of their runs, without study and seed."""
+    runs = {run for contrast in chosen for part in contrast.strata for run in part.runs}
+    return tuple(sorted({"/".join(run.split("/")[2:-1]) for run in runs}))
+
+
+def _absent(given: Sequence[Contrast]) -> tuple[str, ...]:
+    """What the study does not run, or did not measure: a row as a whole, or single comparisons in it."""
+    seen: dict[str, set[str]] = {}
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for one in given:
+        for row, part in zip(one.rows, one.strata, strict=True):
+            where = place(row)
+            seen.setdefault(where, set()).add(one.label)
+            if part.status in ("not in study", "not measured"):
+                lacking.setdefault((where, part.status), []).append(one.label)
+    return tuple(
+        f"{where}{'' if set(labels) == seen[where] else ': ' + '; '.join(dict.fromkeys(labels))}: {status}"
+        for (where, status), labels in lacking.items()
+    )
+
+
+SIDES: Mapping[str, str] = {
+    "inside": "on the claimed side",
+    "outside": "on the other side before correction",
+    "open": "open",
+}
+
+
+def is_partition(path: str) -> bool:
+    """Of what is missing, the rest are folders of runs."""
+    return path.endswith(".npz")
+
+
+def incomplete(runs: int, missing: Sequence[str]) -> str:
+    """What is still to be run.
+
+    >>> incomplete(10, ["study/runs/a/seed0", "study/partitions/a/seed0.npz"])
+    'incomplete: 1 of 11 runs and 1 partition missing'
+    """
+    partitions = sum(map(is_partition, missing))
+    gone = len(missing) - partitions
+    parts = [f"{gone} of {runs + gone} runs"] if gone else []
+    parts += [f"{partitions} partition{'s' * (partitions > 1)}"] if partitions else []
+    return f"incomplete: {' and '.join(parts)} missing" if parts else ""
+
+
+def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: str) -> str:
+    """The verdict in a sentence; ``lacking`` says what is still to be run."""
+    if decisive is not None:
+        return _numbers(decisive, outcome.family)
+    gates = [one for one in outcome.judged if one.contrasts[0].gate and side(one) != "inside"]
+    if status == NOTHING:
+        gates = [one for one in gates if one.contrasts[0].gate == "judged"]
+        return "; ".join(filter(None, [lacking, _gates(gates, lambda one: _numbers(one, 1))]))
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    states = [SIDES[side(one)] if one.mean is not None else one.contrasts[0].status for one in asked]
+    if status == NOT_RUN or not asked:
+        return ", ".join(dict.fromkeys(states)) or "the study does not run AP-FL there in this reading"
+    shown = [state for state in dict.fromkeys(states) if not (lacking and state == "not run")]
+    parts = [lacking] if lacking else []
+    parts += [f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in shown)] if shown else []
+    return "; ".join([*parts, *([_gates(gates, _title)] if gates and status == OPEN else [])])
+
+
+def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
+    """Those that are not shown to be passed, and why where they have no number."""
+    without = {id(one): f"{_title(one)} ({one.contrasts[0].status})" for one in gates if one.mean is None}
+    return "not shown to be above 0: " + "; ".join(without.get(id(one)) or said(one) for one in gates)
+
+
+def _numbers(one: Weighed, family: int) -> str:
+    low, high = one.mean.interval(family)
+    return f"{_title(one)}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")

@@ -1,0 +1,1 @@
+"""What is said of methods and of code before any of it is run."""

@@ -1,0 +1,262 @@
+"""What can be said about methods and code without running them: no file is imported, all are read as syntax trees.
+
+So a workflow with hundreds of jobs is planned in a second, and a method that needs a package nobody has installed can
+still be listed. `card` reads a method's title, stage and hyper-parameters from ``baselines/{module}.py``; `code_digest`
+(`apfl.registry.code`) says whether the code that a stage runs has changed in what decides results.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from apfl.errors import UserError
+from apfl.registry.trees import ROOT, assigned, is_text, module_path, parse
+
+EXTERNAL = "external/"
+STAGES = ("federate", "personalize")
+MODELS = ("global", "local", "localized", "friend", "personalized")
+NEEDS = ("semantics", "proxy", "generator", "validation")
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A hyper-parameter: the name of its type (int, float, str, bool), its default, and the line that explains it."""
+
+    type: str
+    default: Any
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What ``baselines/{module}.py`` says about itself."""
+
+    module: str
+    title: str
+    stage: str
+    model: str
+    base: str
+    needs: tuple[str, ...]
+    fields: dict[str, Field] = field(default_factory=dict)
+    summary: str = ""
+    docstring: str = ""
+    additive: bool | Mapping[str, Any] = False
+    shares_global: bool = True
+
+    def is_additive(self, parameters: Mapping[str, Any]) -> bool:
+        """Can the method run asynchronously with these hyper-parameters, and the defaults for the others?"""
+        wanted = self.additive
+        values = {name: entry.default for name, entry in self.fields.items()} | dict(parameters)
+        return wanted if isinstance(wanted, bool) else all(values[name] == wanted[name] for name in wanted)
+
+
+def methods(root: Path = ROOT) -> dict[str, Card]:
+    """The card of every file in ``baselines/``, by module name."""
+    return {name: card(name, root) for name in _modules(root)}
+
+
+@cache
+def card(module: str, root: Path = ROOT) -> Card:
+    """The card of one method; a `UserError` if there is no such file or it does not say what it must.
+
+    A module called ``external/name`` is a foreign method, run by a rule of its own under workflow/rules/external/.
+    """
+    if module.startswith(EXTERNAL):
+        return _external_card(module, root)
+    path = root / "baselines" / f"{module}.py"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
+        known = ", ".join(_modules(root))
+        raise UserError(f"method {module!r}: there is no baselines/{module}.py; add it, or choose from {known}")
+    try:
+        return _card(path, module, root)
+    except RecursionError:
+        raise UserError(f"baselines/{module}.py: its classes derive from one another in a circle; undo that") from None
+
+
+def _card(path: Path, module: str, root: Path) -> Card:
+    tree = parse(path)
+    named = [node.value.id for node in tree.body if assigned(node) == "METHOD" and isinstance(node.value, ast.Name)]
+    if not named:
+        raise UserError(f"baselines/{module}.py: names no method; end it with METHOD = the name of its class")
+    facts, fields = _class_facts(path, named[-1], root)
+    if missing := [name for name in ("title", "stage", "model") if name not in facts]:
+        raise UserError(
+            f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`"
+        )
+    docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
+    if fault := _card_fault(facts, fields, docstring):
+        raise UserError(f"baselines/{module}.py: {fault}")
+    return Card(
+        module=module,
+        title=facts["title"],
+        stage=facts["stage"],
+        model=facts["model"],
+        base=facts.get("base", "") if facts["stage"] == "personalize" else "",
+        needs=tuple(facts.get("needs", ())),
+        fields=fields,
+        summary=" ".join(docstring.split("\n\n")[0].split()),
+        docstring=docstring,
+        additive=facts.get("additive", False),
+        shares_global=facts.get("shares_global", True),
+    )
+
+
+def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring: str) -> str | None:
+    """What is wrong with the class variables of a method, and what to do."""
+    if facts["stage"] not in STAGES:
+        return f"stage {facts['stage']!r} is neither 'federate' nor 'personalize'; correct it"
+    if facts["model"] not in MODELS:
+        return f"model {facts['model']!r}: unknown; choose one of {', '.join(MODELS)}"
+    if not isinstance(facts["title"], str) or not facts["title"].strip():
+        return f"title {facts['title']!r}: is no text; give the heading of the method's column"
+    needs = facts.get("needs", ())
+    if not isinstance(needs, tuple | list) or (unknown := [name for name in needs if name not in NEEDS]):
+        given = needs if not isinstance(needs, tuple | list) else unknown[0]
+        return f"needs {given!r}: give a tuple of names among {', '.join(NEEDS)}"
+    additive = facts.get("additive", False)
+    if not isinstance(additive, bool) and not (isinstance(additive, dict) and additive.keys() <= fields.keys()):
+        return f"additive {additive!r}: give True, False, or the hyper-parameters with which it is so"
+    if not docstring:
+        return "has no docstring; begin it with what the method does, its reference, and what was decided"
+    return None
+
+
+def _external_card(module: str, root: Path) -> Card:
+    """The card of a foreign method: the first paragraph of its script, and TITLE and MODEL among its constants."""
+    name = module.removeprefix(EXTERNAL)
+    folder = root / "workflow" / "rules" / "external"
+    path = folder / f"{name}.py"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or not path.is_file():
+        known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"
+        raise UserError(f"method {module!r}: there is no workflow/rules/{module}.py; add it, or choose from {known}")
+    tree = parse(path)
+    facts = {
+        assigned(node): node.value.value for node in tree.body if isinstance(getattr(node, "value", None), ast.Constant)
+    }
+    if missing := [key for key in ("TITLE", "MODEL") if key not in facts]:
+        raise UserError(f"workflow/rules/{module}.py: has no {missing[0]}; add `{missing[0]} = ...` at its top")
+    if facts["MODEL"] not in MODELS or not isinstance(facts["TITLE"], str):
+        raise UserError(
+            f"workflow/rules/{module}.py: TITLE {facts['TITLE']!r}, MODEL {facts['MODEL']!r}: give a text, and one of "
+            f"{', '.join(MODELS)}"
+        )
+    docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
+    summary = " ".join(docstring.split("\n\n")[0].split())
+    return Card(module, facts["TITLE"], "external", facts["MODEL"], "", (), {}, summary, docstring)
+
+
+@cache
+def parameters_of(module: str, name: str, root: Path = ROOT) -> dict[str, Field]:
+    """The hyper-parameters of the dataclass ``name`` in ``module``, such as ``apfl.memorization.generator``."""
+    return _class_facts(module_path(module, root), name, root)[1]
+
+
+def check_values(fields: Mapping[str, Field], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` if each is a known hyper-parameter of the right type; otherwise a `UserError` that names ``where``."""
+    return {name: _checked(fields, name, value, where) for name, value in values.items()}
+
+
+def _modules(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "baselines").glob("*.py") if not path.stem.startswith("_"))
+
+
+def _checked(fields: Mapping[str, Field], name: str, value: Any, where: str) -> Any:
+    if name not in fields:
+        known = ", ".join(sorted(fields)) or "none"
+        raise UserError(f"{where}: unknown hyper-parameter {name!r}; known: {known}")
+    wanted = fields[name].type
+    kind = TYPES[wanted]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{where}: {name} is larger than any float; give a smaller number") from None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        yaml_text = kind is float and _looks_like_a_number(value)
+        remedy = f"write {value.lower().replace('e', '.0e')}" if yaml_text else f"give a {wanted}"
+        raise UserError(f"{where}: {name} {value!r} is not of type {wanted}; {remedy}")
+    return value
+
+
+def _looks_like_a_number(value: Any) -> bool:
+    """YAML reads 1e-3, without a point, as text."""
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) is not None
+
+
+def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dict[str, Field]]:
+    """Class variables and dataclass fields of a class, its bases' first, as Python itself resolves them."""
+    tree = parse(path)
+    node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if node is None:
+        for module, original in _imported_names(tree, name):
+            return _class_facts(module_path(module, root), original, root)
+        where = f"{path.parent.name}/{path.name}"
+        raise UserError(f"{where}: has no class {name}; define it there, or import it from apfl or baselines")
+    facts: dict[str, Any] = {}
+    fields: dict[str, Field] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name) and (_defines(tree, base.id) or list(_imported_names(tree, base.id))):
+            inherited_facts, inherited_fields = _class_facts(path, base.id, root)
+            facts |= inherited_facts
+            fields |= inherited_fields
+    lines = path.read_text(encoding="utf-8").splitlines()
+    explained = _explanations(ast.get_docstring(node) or "")
+    for position, statement in enumerate(node.body):
+        target = assigned(statement)
+        value = getattr(statement, "value", None)
+        if target is None:
+            continue
+        if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
+            doc = explained.get(target) or _documentation(node.body, position, lines)
+            fields[target] = _field(path, target, statement, doc)
+        elif value is not None:
+            try:
+                facts[target] = ast.literal_eval(value)
+            except ValueError:
+                continue  # a class variable that is no literal is not part of the card
+    return facts, fields
+
+
+def _field(path: Path, name: str, statement: ast.AnnAssign, doc: str) -> Field:
+    kind = ast.unparse(statement.annotation)
+    where = f"baselines/{path.name}" if path.parent.name == "baselines" else path.name
+    if kind not in TYPES:
+        raise UserError(f"{where}: hyper-parameter {name} has type {kind}; use int, float, str or bool")
+    try:
+        default = ast.literal_eval(statement.value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        raise UserError(f"{where}: hyper-parameter {name} has no literal default; give it one") from None
+    return Field(kind, _checked({name: Field(kind, None)}, name, default, f"{where}: default"), doc)
+
+
+def _explanations(docstring: str) -> dict[str, str]:
+    """The ``:param name: text`` entries of a class's docstring."""
+    entries = re.findall(r"^:param (\w+): (.*?)(?=^:param |^\s*$|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _documentation(body: list[ast.stmt], position: int, lines: list[str]) -> str:
+    """The string below a field, or the comment at the end of its line."""
+    if position + 1 < len(body) and is_text(body[position + 1]):
+        return " ".join(body[position + 1].value.value.split())
+    line = lines[body[position].end_lineno - 1]
+    return line[body[position].end_col_offset :].strip().removeprefix("#").removeprefix(":").strip()
+
+
+def _defines(tree: ast.Module, name: str) -> bool:
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+
+
+def _imported_names(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
+    """(module, original name) where ``name`` was imported from this project."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("apfl", "baselines"):
+            yield from ((node.module, alias.name) for alias in node.names if (alias.asname or alias.name) == name)

@@ -1,0 +1,47 @@
+"""Source files as syntax trees, read and never run."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from apfl.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file, which is shared and so never changed; a `UserError` if there is none."""
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise UserError(f"{where}: line {error.lineno}: {error.msg}; correct the file") from None
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}); correct the import, or add the file") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{where}: no Python in UTF-8 ({error}); correct the file") from None
+
+
+def module_path(module: str, root: Path) -> Path:
+    """The file of a module or of a package; a folder of the same name may hold data alone."""
+    path = root.joinpath(*module.split("."))
+    package = path / "__init__.py"
+    return package if package.is_file() else path.with_suffix(".py")
+
+
+def assigned(statement: ast.AST) -> str | None:
+    """The one name that a statement assigns to."""
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        return statement.target.id
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id
+    return None
+
+
+def is_text(statement: ast.AST) -> bool:
+    """Is it a docstring, or a text anywhere else that nothing is done with?"""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

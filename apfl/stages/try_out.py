@@ -1,0 +1,49 @@
+"""A study's methods, generators, training and networks, made once without data, so that a value that would stop a run
+stops the study before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apfl.engine.networks import build_network
+from apfl.engine.settings import TrainingConfig
+from apfl.errors import UserError
+from apfl.federation.method import load_method
+from apfl.memorization.generator import GeneratorConfig
+from apfl.study.cells import runs
+from apfl.study.study import MethodEntry, Study, generator_fields
+
+COLOURS = 3
+"""Channels that a network is tried with: how many the images have is not known before they are read."""
+
+
+def try_out(study: Study) -> None:
+    """A `UserError` if a method, in a table or not, or a run of the study cannot be set up with its values."""
+    for dataset in study.data:
+        build_network(study.network, COLOURS, study.classes(dataset))
+    for method in study.methods.values():
+        for dataset in study.data if method.card.stage != "external" else ():
+            _try_method(study, method, dataset)
+    for run in runs(study):
+        spec = run.spec
+        if run.stage == "federate":
+            TrainingConfig(**spec["training"])
+        if run.stage == "memorize":
+            GeneratorConfig(**spec["parameters"])
+        if run.stage in ("federate", "personalize"):
+            _load(spec["method"], spec["module"], spec["parameters"])
+
+
+def _try_method(study: Study, method: MethodEntry, dataset: str) -> None:
+    values = {**(study.apfl["parameters"] if method.generative else {}), **method.given(dataset)}
+    _load(method.id, method.card.module, {key: item for key, item in values.items() if key in method.card.fields})
+    if method.generative:
+        GeneratorConfig(**{key: item for key, item in values.items() if key in generator_fields()})
+
+
+def _load(id_: str, module: str, parameters: Mapping[str, Any]) -> None:
+    try:
+        load_method(module, parameters)
+    except UserError as error:
+        raise UserError(f"methods.{id_}: {error}") from None

@@ -1,0 +1,1 @@
+"""Whole files, or none: arrays, tensors, tables, run folders and locks."""

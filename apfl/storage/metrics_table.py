@@ -1,0 +1,45 @@
+"""The tidy table that a run's accuracies go into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+COLUMNS = (
+    "dataset", "setting", "method", "semantics", "reading", "seed", "round", "virtual_time", "client", "client_role",
+    "model", "test", "accuracy", "loss", "samples", "train_samples",
+)  # fmt: skip
+
+
+NUMBERS = dict.fromkeys(("seed", "round", "client", "samples", "train_samples"), np.int64)
+
+
+def metrics_frame(rows: list[dict[str, Any]], **identity: Any) -> pa.Table:
+    """The rows as the metrics table of a run; ``identity`` gives dataset, setting, method, semantics, reading and
+    seed.
+
+    The table is Arrow's, made of buffers: importing pandas, as ``pyarrow.array`` does, takes longer than many a short
+    job trains.
+    """
+    import pyarrow as pa
+
+    whole = [identity | row for row in rows]
+    return pa.table({name: _column([row[name] for row in whole], NUMBERS.get(name)) for name in COLUMNS})
+
+
+def _column(values: list[Any], kind: type[np.number] | None) -> pa.Array:
+    """Numbers of this kind, or texts."""
+    import pyarrow as pa
+
+    if kind is not None:
+        numbers = pa.py_buffer(np.array(values, kind))
+        return pa.Array.from_buffers(pa.from_numpy_dtype(kind), len(values), [None, numbers])
+    texts = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)

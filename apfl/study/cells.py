@@ -1,0 +1,318 @@
+"""From a study to what is to be computed (`runs`) and what is to be shown (`cells`).
+
+A cell of a table or a line of a figure asks, for each seed, for a chain of runs: a federated run, perhaps a generator
+trained on it, perhaps a personalization of both. Equal requests are one run, so nothing is trained twice: FedAvg's run
+serves FedAvg, FedAvg-FT and every ablation of AP-FL, and the rounds that each of them reads are merged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from types import MappingProxyType
+from typing import Any
+
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.study.load import load_study
+from apfl.study.outputs import OUTPUTS
+from apfl.study.runs import ORDINARY, Artefact, Place, Run, chain, data_artefact, job_unit, merge, semantics_artefacts
+from apfl.study.schedules import Timing, timed
+from apfl.study.study import Study
+
+__all__ = [
+    "OUTPUTS",
+    "Artefact",
+    "Cell",
+    "Run",
+    "Study",
+    "artefacts",
+    "asked",
+    "cells",
+    "job_counts",
+    "load_study",
+    "runs",
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, or one line of a figure: which runs (one a seed) and which model's accuracy.
+
+    ``axis`` is its place: clients and alpha, missing, semantics, noise_dimension or samples_per_class; where virtual
+    time counts it is alpha with heterogeneity or rate, ``timing`` the schedule, ``rounds`` those that are looked at
+    (the last one ends the run), and ``origins`` the federated runs, one a seed: the runs themselves, or those that
+    they start from.
+    """
+
+    output: str
+    dataset: str
+    setting: str
+    method: str
+    title: str
+    semantics: str
+    reading: str
+    axis: Mapping[str, Any]
+    model: str
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    timing: Timing = ORDINARY
+    rounds: tuple[int, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+Section = Mapping[str, Any]
+Request = tuple[Cell, list[list[Run]]]
+"""A cell with, for each seed, the chain of runs that it needs."""
+
+
+def runs(study: Study) -> list[Run]:
+    """Every run of the study once, those that others start from first."""
+    merged: dict[str, Run] = {}
+    for _, chains in _requests(study):
+        for run in (run for links in chains for run in links):
+            merged[run.path] = merge(merged[run.path], run) if run.path in merged else run
+    order = ("federate", "external", "memorize", "personalize")
+    return sorted(merged.values(), key=lambda run: order.index(run.stage))
+
+
+def cells(study: Study, output: str) -> list[Cell]:
+    """The cells of a table or the lines of a figure, in their order; none if the study leaves it out."""
+    if output not in OUTPUTS:
+        raise UserError(f"output {output!r}: unknown; choose one of {', '.join(OUTPUTS)}")
+    return [cell for cell, _ in _requests(study, (output,))]
+
+
+def artefacts(study: Study) -> list[Artefact]:
+    """The data sets, partitions and embeddings that the study's runs read, and Table 1's partition."""
+    wanted: dict[str, Artefact] = {}
+    for run in runs(study):
+        place = Place(study, run.dataset, run.setting, run.seed)
+        needed = [place.data, place.partition]
+        if "proxy" in run.inputs:
+            needed.append(data_artefact(study, study.proxy[run.dataset]))
+        if "initial" in run.inputs:
+            needed.append(place.initial)
+        if "semantics" in run.inputs:
+            needed += semantics_artefacts(study, run.spec["semantics"], run.dataset)
+        wanted |= {entry.path: entry for entry in needed}
+    for cell in cells(study, "table1"):
+        place = Place(study, cell.dataset, cell.setting, cell.seeds[0])
+        wanted |= {entry.path: entry for entry in (place.data, place.partition)}
+    order = ("data", "partition", "initial", "semantics")
+    return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def job_counts(study: Study) -> Counter[str]:
+    """How many jobs of each kind the workflow starts for everything of a study."""
+    unit = job_unit(study.one_job_per)
+    made = {run.job(unit): run.stage for run in runs(study)}
+    outputs = {"table": len(study.tables), "figure": len(study.figures), "claims": 1, "report": 1}
+    return Counter(entry.kind for entry in artefacts(study)) + Counter(made.values()) + Counter(outputs)
+
+
+def asked(study: Study) -> dict[str, int]:
+    """By stage, how many runs the cells of the study ask for, over all seeds; equal ones are trained once (`runs`)."""
+    return Counter(run.stage for _, chains in _requests(study) for links in chains for run in links)
+
+
+def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Request]:
+    """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
+    makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
+              "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
+              "figure_time": _figure_time, "figure_staleness": _figure_time,
+              "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
+              "selection": _selection}  # fmt: skip
+    sections = study.tables | study.figures | {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
+    for output in outputs:
+        if output in sections:
+            for cell, chains in makers[output](study, sections[output]):
+                yield replace(cell, output=output), chains
+
+
+def _table1(study: Study, section: Section) -> Iterator[Request]:
+    dataset, seed = section["dataset"], study.seeds[0]
+    setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
+    path = Place(study, dataset, setting, seed).partition.path
+    yield Cell("table1", dataset, setting, "", "", "", "", {"missing": section["missing"]}, "", (seed,), (path,)), []
+
+
+def _table2(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        if dataset in section["partitions"]:
+            partitions = {"-": section["partitions"][dataset]}
+        else:
+            partitions = {alpha: f"dirichlet-alpha{alpha}" for alpha in section["alphas"]}
+        for clients in section["clients"]:
+            for alpha, partition in partitions.items():
+                axis = {"clients": clients, "alpha": alpha}
+                setting = _setting(study, dataset, partition, clients)
+                for method in section.get("methods", study.methods):
+                    for reading in _readings(study, method, section):
+                        yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
+
+
+def _table3(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        for missing in section["missing"]:
+            setting = _dropout_setting(study, dataset, section["clients"], missing)
+            for method in section["methods"]:
+                for reading in _readings(study, method):
+                    yield _request(study, "table3", dataset, setting, method, {"missing": missing}, reading=reading)
+
+
+def _table4(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
+        for semantics in section["semantics"]:
+            if study.has_semantics(semantics, dataset):
+                axis = {"missing": section["missing"], "semantics": semantics}
+                for reading in _readings(study, section["method"]):
+                    yield _request(study, "table4", dataset, setting, section["method"], axis, reading=reading,
+                                   semantics=semantics, model="friend")  # fmt: skip
+
+
+def _figure4(study: Study, section: Section) -> Iterator[Request]:
+    for dataset, partition in section["panels"].items():
+        setting = _setting(study, dataset, partition, section["clients"])
+        for method in section.get("methods", study.methods):
+            for reading in _readings(study, method, section, first=True):
+                yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
+                               reading=reading, rounds=section["rounds"])  # fmt: skip
+
+
+def _figure5(study: Study, section: Section) -> Iterator[Request]:
+    for dataset in study.datasets(section):
+        setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
+        for name in ("noise_dimension", "samples_per_class"):
+            for value, reading in product(section[name], _readings(study, section["method"], section, first=True)):
+                axis = {name: value}
+                yield _request(study, "figure5", dataset, setting, section["method"], axis, reading=reading,
+                               variation=axis, model="friend")  # fmt: skip
+
+
+def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
+    """In each place the method to compare with, then every method in every reading; others have no reading."""
+    for dataset in study.datasets(section):
+        for alpha in section["alphas"]:
+            setting = _setting(study, dataset, f"dirichlet-alpha{alpha}", section["clients"])
+            axis = {"clients": section["clients"], "alpha": alpha}
+            for method in dict.fromkeys((section["against"], *section["methods"])):
+                for reading in _readings(study, method, section):
+                    yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
+
+
+def _selection(study: Study, section: Section) -> Iterator[Request]:
+    """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
+    yield from _table2(replace(study, seeds=tuple(section["seeds"])), section | {"methods": [section["method"]]})
+
+
+def _convergence(study: Study, section: Section) -> Iterator[Request]:
+    yield from _on_schedules(study, section, "heterogeneity", "heterogeneity", section["heterogeneity"])
+
+
+def _dropout(study: Study, section: Section) -> Iterator[Request]:
+    yield from _on_schedules(study, section, "rate", "dropout", section["rates"])
+
+
+def _figure_time(study: Study, section: Section) -> Iterator[Request]:
+    """What the table of convergence shows."""
+    yield from _convergence(study, study.tables["convergence"])
+
+
+def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
+    """One run for each schedule, of the first data set, where clients differ or drop out most."""
+    tables = (("convergence", _convergence, "heterogeneity"), ("dropout", _dropout, "rates"))
+    for table, make, levels in tables:
+        if table in study.tables:
+            full = study.tables[table]
+            most = full | {"datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
+            shown: dict[str, Request] = {}
+            for cell, chains in make(study, most):
+                axis = {**cell.axis, "shown": section["rounds"]}
+                shown.setdefault(cell.timing.name, (replace(cell, axis=axis), chains))
+            yield from shown.values()
+
+
+def _on_schedules(study: Study, section: Section, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
+    """Methods on schedules, with each level in a field of the schedule."""
+    for dataset in study.datasets(section):
+        setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
+        for level in levels:
+            for entry in section["entries"]:
+                when = timed(study.schedules, entry["schedule"], **{field: level})
+                when = replace(when, server_speed=float(section.get("server_speed", 10.0)))
+                cell, chains = _request(study, "", dataset, setting, entry["method"],
+                                        {"alpha": section["alpha"], axis: float(level)},
+                                        rounds=section.get("rounds", ()), timing=when)  # fmt: skip
+                last = chains[0][-1].spec
+                rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
+                origins = tuple(links[0].path for links in chains)
+                yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
+
+
+def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:
+    train = study.data[dataset]["train_samples"]
+    return str(parse_setting(f"{partition}-clients{clients}" + (f"-train{train}" if train else "")))
+
+
+def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> str:
+    """Pathological: 2 classes a client for 10 classes, otherwise a fifth of the classes, rounded up."""
+    classes = study.classes(dataset)
+    each = 2 if classes == 10 else -(-classes // 5)
+    return _setting(study, dataset, f"pathological-classes{each}-missing{missing}", clients)
+
+
+def _readings(study: Study, method: str, section: Section = MappingProxyType({}), first: bool = False) -> Sequence[str]:
+    """The readings in which an output shows a method: those it names, or else all of the study or its ``first``."""
+    if not study.methods[method].generative:
+        return ("",)
+    return section.get("readings") or study.apfl["readings"][: 1 if first else None]
+
+
+def _request(
+    study: Study,
+    output: str,
+    dataset: str,
+    setting: str,
+    method: str,
+    axis: Mapping[str, Any],
+    *,
+    reading: str = "",
+    semantics: str = "",
+    variation: Mapping[str, Any] | None = None,
+    rounds: Iterable[int] = (),
+    model: str = "",
+    timing: Timing = ORDINARY,
+) -> Request:
+    entry = study.methods[method]
+    reading = (reading or study.apfl["readings"][0]) if entry.generative else ""
+    chains = [
+        chain(
+            Place(study, dataset, setting, seed),
+            entry,
+            reading=reading,
+            semantics=semantics,
+            variation=variation,
+            rounds=rounds,
+            timing=timing,
+        )
+        for seed in study.seeds
+    ]
+    last = chains[0][-1].spec
+    cell = Cell(
+        output=output,
+        dataset=dataset,
+        setting=setting,
+        method=method,
+        title=entry.title,
+        semantics=last.get("semantics", ""),
+        reading=reading,
+        axis=dict(axis),
+        model=model or entry.card.model,
+        seeds=study.seeds,
+        runs=tuple(links[-1].path for links in chains),
+    )
+    return cell, chains

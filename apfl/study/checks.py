@@ -1,0 +1,184 @@
+"""What a schema cannot say: that names refer to something, and that each method gets what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apfl.data.catalogue import CLASSES, DOWNLOADS, parts_of
+from apfl.data.setting import parse_setting
+from apfl.errors import UserError
+from apfl.registry.cards import check_values
+from apfl.study.readings import check_distinct
+from apfl.study.schedules import check_clients
+from apfl.study.study import MethodEntry, Study, generator_fields
+
+TIME_FIGURES = ("figure_time", "figure_staleness", "figure_timeline")
+"""The figures of the runs of the table of convergence."""
+
+
+def _check(study: Study) -> None:
+    """What a schema cannot say: that names refer to something, and that each method gets what it needs."""
+    for name, entry in study.data.items():
+        _check_dataset(study, name, entry)
+    for name, entry in study.semantics.items():
+        _check_semantics(study, name, entry)
+    for name, proxy in study.proxy.items():
+        _known(name, study.data, "proxy", "data set")
+        _known(proxy, study.data, f"proxy.{name}", "data set")
+    for field in ("training", "apfl"):
+        for name in getattr(study, field)["datasets"]:
+            _known(name, study.data, f"{field}.datasets", "data set")
+    check_distinct(study.apfl["readings"])
+    if "selection" in study.apfl:
+        _check_selection(study, study.apfl["selection"])
+    titles: dict[str, str] = {}
+    for method in study.methods.values():
+        _check_method(study, method)
+        if (other := titles.setdefault(method.title, method.id)) != method.id:
+            raise UserError(f"methods.{method.id}: is called {method.title!r} like {other!r}; give one of them a title")
+    for output, section in (study.tables | study.figures).items():
+        _check_output(study, output, section)
+
+
+def _check_selection(study: Study, section: Mapping[str, Any]) -> None:
+    """That readings are chosen by what no table shows."""
+    if both := sorted(set(section["seeds"]) & set(study.seeds)):
+        raise UserError(
+            f"apfl.selection.seeds: {both[0]} is a seed of the study too; choose by seeds that no table uses"
+        )
+    if not study.validation:
+        raise UserError(
+            "validation false: apfl.selection chooses by validation images; say true, or remove one of them"
+        )
+    if study.one_job_per == "cell":
+        raise UserError(
+            "one_job_per 'cell': the seeds of apfl.selection belong to no cell of a table; say seed, or remove one"
+        )
+    _check_output(study, "apfl.selection", section)
+
+
+def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
+    names = list(names)
+    if name not in names:
+        raise UserError(
+            f"{where} {name!r}: unknown {what}; choose from {', '.join(names) or 'none, as there are none'}"
+        )
+
+
+def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
+    if name not in CLASSES and "classes" not in entry:
+        known = ", ".join(CLASSES)
+        raise UserError(
+            f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
+        )
+    alone = ("digits", "photos", "nist_letters")
+    if (entry["source"] in alone or name in alone) and entry["source"] != name:
+        raise UserError(
+            f"data.{name}.source {entry['source']!r}: {', '.join(alone)} are sources of one data set each, which has"
+            " their name; use it for both"
+        )
+    if entry["source"] == "torchvision" and name not in DOWNLOADS:
+        raise UserError(f"data.{name}.source 'torchvision': has no such data set; it has {', '.join(DOWNLOADS)}")
+    parts = parts_of({**entry, "train_samples": 0}, name, False)
+    if parts and entry["train_samples"] > parts[0]:
+        raise UserError(
+            f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
+            " or leave it out for all of them"
+        )
+    if entry["source"] in ("parquet", "folder", "nist_letters") and not study.data_root:
+        raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
+
+
+def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
+    if entry["source"] == "shuffled":
+        _known(
+            entry.get("of", ""),
+            (other for other in study.semantics if other != name),
+            f"semantics.{name}.of",
+            "embedding",
+        )
+    if entry["source"] == "table" and not entry.keys() & {"path", "paths"}:
+        raise UserError(f"semantics.{name}: has no path; say where its table lies: path: clip/{{dataset}}.npz")
+    if entry["source"] == "table" and not study.semantics_root:
+        raise UserError(
+            f"semantics.{name}: semantics_root is not set; set APFL_SEMANTICS_ROOT or --config semantics_root=FOLDER"
+        )
+
+
+def _check_method(study: Study, method: MethodEntry) -> None:
+    fields = method.card.fields | (generator_fields() if method.generative else {})
+    check_values(fields, method.parameters, f"methods.{method.id}")
+    for name, values in method.datasets.items():
+        _known(name, study.data, f"methods.{method.id}.datasets", "data set")
+        check_values(fields, values, f"methods.{method.id}.datasets.{name}")
+    if method.generative:
+        shared = {"apfl.parameters": study.apfl["parameters"]}
+        shared |= {f"apfl.datasets.{name}": values for name, values in study.apfl["datasets"].items()}
+        for where, values in shared.items():
+            check_values(fields, {key: value for key, value in values.items() if key != "semantics"}, where)
+    needs = set(method.card.needs)
+    for dataset in study.datasets({}):
+        training = {**study.training, **study.training["datasets"].get(dataset, {})}
+        if method.base and not training["keep_local_models"]:
+            raise UserError(
+                f"training.keep_local_models false: methods.{method.id} starts from the local models on {dataset!r}; "
+                f"keep them, or remove the method"
+            )
+        if "proxy" in needs and dataset not in study.proxy:
+            raise UserError(
+                f"proxy: {method.title} needs unlabelled images for {dataset!r}; add `{dataset}: another data set`"
+            )
+        if needs & {"generator", "semantics"}:
+            name = study.semantics_of(method, dataset)
+            field = f"methods.{method.id}.semantics" if method.semantics else "apfl.semantics"
+            _known(name, study.semantics, field, "semantics")
+            if not study.has_semantics(name, dataset):
+                raise UserError(
+                    f"{field} {name!r}: has no embedding for {dataset!r}; set apfl.datasets.{dataset}.semantics"
+                )
+
+
+def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None:
+    named = [*section.get("datasets", ()), *section.get("partitions", ()), *section.get("panels", ())]
+    for name in named + ([section["dataset"]] if "dataset" in section else []):
+        _known(name, study.data, output, "data set")
+    for name in [*section.get("methods", ()), *([section["method"]] if "method" in section else [])]:
+        _known(name, study.methods, output, "method")
+    if "method" in section and not study.methods[section["method"]].generative:
+        raise UserError(f"{output}.method {section['method']!r}: makes no friend model; choose an AP-FL method")
+    if "against" in section:
+        _known(section["against"], study.methods, f"{output}.against", "method")
+    check_distinct(section.get("readings", ()), f"{output}.readings")
+    for name in section.get("semantics", ()):
+        _known(name, study.semantics, f"{output}.semantics", "semantics")
+    for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:
+        parse_setting(f"{partition}-clients5")
+    for number, entry in enumerate(section.get("entries", ())):
+        _check_entry(study, f"{output}.entries.{number}", entry, section)
+    titles = [study.entry_title(entry) for entry in section.get("entries", ())]
+    if twice := [title for title in titles if titles.count(title) > 1]:
+        raise UserError(f"{output}.entries: two are called {twice[0]!r}; give one of them a title")
+    if output == "convergence" and study.schedules[section["entries"][0]["schedule"]]["mode"] != "sync":
+        raise UserError(
+            f"{output}.entries.0: the target is a share of the first entry's accuracy; put one of mode sync there"
+        )
+    if output in TIME_FIGURES and "convergence" not in study.tables:
+        raise UserError(f"figures.{output}: shows the runs of tables.convergence; add that table, or remove the figure")
+
+
+def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Mapping[str, Any]) -> None:
+    """That a method can run on a schedule with the data sets and the clients of a table."""
+    _known(entry["method"], study.methods, f"{where}.method", "method")
+    _known(entry["schedule"], study.schedules, f"{where}.schedule", "schedule")
+    method, schedule = study.methods[entry["method"]], study.schedules[entry["schedule"]]
+    trained = study.methods[method.base] if method.base else method
+    if trained.card.stage != "federate":
+        raise UserError(f"{where}.method {method.id!r}: is run by a rule of its own, which knows no schedules")
+    additive = all(trained.card.is_additive(trained.given(dataset)) for dataset in study.datasets(section))
+    if schedule["mode"] == "async" and not additive:
+        raise UserError(
+            f"{where}: {trained.title}'s server update is no sum over clients, so it cannot run on schedule "
+            f"{entry['schedule']!r}, which is async; choose a schedule of mode sync, or another method"
+        )
+    check_clients(entry["schedule"], schedule, section["clients"], where)

@@ -1,0 +1,117 @@
+"""A study's configuration: read, completed with the schema's defaults, and checked."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from apfl.errors import UserError
+from apfl.registry.cards import Card, card
+from apfl.registry.trees import ROOT
+from apfl.study.checks import _check
+from apfl.study.parse import explain, read
+from apfl.study.schedules import completed
+from apfl.study.study import MethodEntry, Study
+
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+RESERVED = ("module", "base", "semantics", "title", "datasets")
+
+
+def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[str | os.PathLike] = (".",)) -> Study:
+    """The study in a YAML file, or in a dictionary of the same form; a `UserError` if it could not run as it stands.
+
+    Files that the study names lie beside it, or under data_root; ``folders`` say where "beside" is for a dictionary.
+    """
+    where, values = read(source)
+    _validate(values, where)
+    values = _with_defaults(schema(), values)
+    for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
+        values[root] = values[root] or os.environ.get(variable, "")
+    beside = [Path(where).parent] if where else list(folders)
+    values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
+    methods = _methods(values)
+    # What one method of a study may look at beside its training images, no other method of it trains on.
+    chooses = "selection" in values["apfl"] or any("validation" in entry.card.needs for entry in methods.values())
+    values.setdefault("validation", chooses)
+    if "selection" in values["apfl"] and values["one_job_per"] == "auto":
+        values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
+    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": methods})
+    _check(study)
+    return study
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study."""
+    import yaml
+
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _validate(values: Mapping[str, Any], where: str) -> None:
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    error = min(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)), default=None)
+    if error is not None:
+        raise UserError(f"{where}: {explain(error)}" if where else explain(error))
+
+
+def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:
+    """``value`` completed with the defaults of the schema, at every level."""
+    if "$ref" in schema_part:
+        target = schema()["$defs"][schema_part["$ref"].rsplit("/", 1)[-1]]
+        schema_part = target | {key: item for key, item in schema_part.items() if key != "$ref"}
+    if not isinstance(value, dict):
+        return value
+    properties = schema_part.get("properties", {})
+    complete = dict(value)
+    for name, part in properties.items():
+        target = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] | part if "$ref" in part else part
+        if name not in complete and "default" in target:
+            complete[name] = copy.deepcopy(target["default"])
+    other = schema_part.get("additionalProperties")
+    parts = {name: properties.get(name, other) for name in complete}
+    return {name: _with_defaults(parts[name], item) if parts[name] else item for name, item in complete.items()}
+
+
+def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
+    cards = {id_: card(entry.get("module", id_.replace("-", "_"))) for id_, entry in values["methods"].items()}
+    entries = {}
+    for id_, entry in values["methods"].items():
+        here = cards[id_]
+        base = entry.get("base", here.base.replace("_", "-"))
+        if "base" in entry and here.stage != "personalize":
+            raise UserError(f"methods.{id_}.base {base!r}: {here.title} starts from no other method; remove it")
+        if base and base not in cards:
+            raise UserError(f"methods.{id_}: starts from {base!r}, which is not among the methods; add `{base}: {{}}`")
+        if base and cards[base].stage != "federate":
+            raise UserError(f"methods.{id_}.base {base!r}: is no federated method; choose one that is")
+        if base and not cards[base].shares_global:
+            raise UserError(
+                f"methods.{id_}.base {base!r}: {cards[base].title} keeps no global model for {here.title} to start "
+                "from; choose another base, such as fedavg"
+            )
+        entries[id_] = MethodEntry(
+            id=id_,
+            card=here,
+            title=entry.get("title") or _title(id_, here, base, cards),
+            base=base,
+            semantics=entry.get("semantics", ""),
+            parameters={name: value for name, value in entry.items() if name not in RESERVED},
+            datasets=entry.get("datasets", {}),
+        )
+    return entries
+
+
+def _title(id_: str, here: Card, base: str, cards: Mapping[str, Card]) -> str:
+    """AP-FL, AP-FL (SCAFFOLD) on another base, or FedProx [fedprox-mu1] where the id is not the file's name."""
+    if base and base != here.base.replace("_", "-"):
+        return f"{here.title} ({cards[base].title})"
+    return here.title if id_.replace("-", "_") == here.module or here.stage == "external" else f"{here.title} [{id_}]"

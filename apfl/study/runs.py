@@ -1,0 +1,310 @@
+"""The chain of runs behind one number: a federated run, perhaps a generator on it, perhaps a personalization of both.
+
+Paths are relative to results/ and tell a run from any other of its study.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from apfl.data.catalogue import FOLDERS
+from apfl.registry.cards import Field
+from apfl.registry.code import modules_of
+from apfl.storage.files import digest
+from apfl.study.readings import reading as reading_options
+from apfl.study.schedules import Timing
+from apfl.study.study import MethodEntry, Study, generator_fields
+
+ORDINARY = Timing()
+UNNAMED = (("class_weight", "class"), ("steps_as_with", 0))
+"""Hyper-parameters of the generator that came after runs had been named: at these defaults they change no name."""
+ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A file that runs read: its kind (data, partition, initial, semantics), how it is made, and from which files."""
+
+    kind: str
+    path: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job: its folder, its specification, and its inputs by name (data, partition, run, ...).
+
+    ``stage`` is federate, memorize, personalize or external (a foreign method, by its own rule); ``method`` is the
+    method's id, or the generator's for memorize.
+    """
+
+    stage: str
+    path: str
+    dataset: str
+    setting: str
+    seed: int
+    method: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def variant(self) -> str:
+        """The folder below the setting: the method's id, and what differs from the study's default."""
+        return self.path.split("/")[-2]
+
+    @property
+    def cell(self) -> str:
+        """The folder of the runs of all seeds."""
+        return self.path.rpartition("/")[0]
+
+    def job(self, one_job_per: str) -> str:
+        """What names the job that makes it, if a job makes the run of one "seed" or those of a "cell" (`job_unit`)."""
+        return self.cell if one_job_per == "cell" and self.stage != "external" else self.path
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose code decides the result, with all that they import."""
+        if self.stage == "external":
+            return ()  # its rule lists its script as an input
+        return modules_of(self.stage, self.spec.get("module"))
+
+
+def job_unit(one_job_per: str) -> str:
+    """Whether a training job makes the run of one "seed" or those of a "cell": what a study says, or for "auto" a cell
+    where there is a GPU."""
+    auto = "cell" if shutil.which("nvidia-smi") else "seed"
+    return auto if one_job_per == "auto" else one_job_per
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chain of runs belongs: the artefacts that all of them read."""
+
+    study: Study
+    dataset: str
+    setting: str
+    seed: int
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        return {"data": self.data.path, "partition": self.partition.path}
+
+    @property
+    def data(self) -> Artefact:
+        return data_artefact(self.study, self.dataset)
+
+    @property
+    def partition(self) -> Artefact:
+        path = f"{self.study.name}/partitions/{self.dataset}/{self.setting}/seed{self.seed}.npz"
+        spec = {"dataset": self.dataset, "setting": self.setting, "seed": self.seed}
+        spec |= {"validation": True} if self.study.validation else {}
+        return Artefact("partition", path, spec, {"data": self.data.path})
+
+    @property
+    def initial(self) -> Artefact:
+        """The model that all methods of a seed start from, as a file for foreign methods."""
+        path = f"{self.study.name}/initial/{self.dataset}/seed{self.seed}.safetensors"
+        spec = {"dataset": self.dataset, "seed": self.seed, "network": dict(self.study.network)}
+        return Artefact("initial", path, spec, {"data": self.data.path})
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "setting": self.setting,
+            "seed": self.seed,
+            "network": dict(self.study.network),
+        }
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The training of this data set, as the engine takes it; which rounds to evaluate is said apart."""
+        values = dict(self.study.training) | self.study.training["datasets"].get(self.dataset, {})
+        return {name: value for name, value in values.items() if name not in ("datasets", "evaluate_every")}
+
+    @property
+    def evaluate_every(self) -> int:
+        other = self.study.training["datasets"].get(self.dataset, {})
+        return other.get("evaluate_every", self.study.training["evaluate_every"])
+
+    def run(self, stage: str, method: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Run:
+        kind = "generators" if stage == "memorize" else "runs"
+        path = f"{self.study.name}/{kind}/{self.dataset}/{self.setting}/{name}/seed{self.seed}"
+        return Run(stage, path, self.dataset, self.setting, self.seed, method, self.spec | spec, self.inputs | inputs)
+
+
+def chain(
+    place: Place,
+    method: MethodEntry,
+    *,
+    reading: str = "",
+    semantics: str = "",
+    variation: Mapping[str, Any] | None = None,
+    rounds: Iterable[int] = (),
+    timing: Timing = ORDINARY,
+) -> list[Run]:
+    """The runs behind one number, the method's own last.
+
+    ``variation`` are hyper-parameters that differ from the study's for this number alone; ``rounds`` are those after
+    which a derived method is carried out, besides the last. ``timing`` is the schedule of the federated run.
+    """
+    last = place.training["rounds"]
+    wanted = sorted({*(number for number in rounds if number <= last), last})
+    options = reading_options(reading) if reading else {}
+    kinds = {"friend": method.card.fields, "generator": generator_fields()}
+    values = _given(place, method)
+    usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
+    variation = {
+        name: value
+        for name, value in (variation or {}).items()
+        if any(filled.get(name, value) != value for filled in usual.values())
+    }
+    default = place.study.semantics_of(method, place.dataset)
+    semantics = semantics or default
+    variant = _variant(method, timing, reading, semantics if semantics != default else "", variation)
+    if method.card.stage in ("federate", "external"):
+        return [_federate(place, method, variant, wanted, (), timing)]
+    base = place.study.methods[method.base]
+    start = _federate(place, base, _variant(base, timing), wanted, wanted, timing)
+    before = [start]
+    inputs = {"run": start.path}
+    if method.generative:
+        parameters = _filled(kinds["generator"], usual["generator"] | variation)
+        before.append(_memorize(place, start, semantics, parameters, wanted))
+        inputs |= {"generator": before[-1].path}
+    spec = {
+        "method": method.id,
+        "module": method.card.module,
+        "parameters": _filled(kinds["friend"], usual["friend"] | variation),
+        "semantics": semantics if method.generative else "",
+        "reading": reading,
+        "rounds": wanted,
+        "training": place.training,
+    }
+    return [*before, place.run("personalize", method.id, variant, spec, inputs)]
+
+
+def merge(one: Run, other: Run) -> Run:
+    """The same run for two readers: the union of the rounds that they ask for."""
+    return replace(one, spec=_merged(one.spec, other.spec, one.path))
+
+
+def data_artefact(study: Study, dataset: str) -> Artefact:
+    """The data set, or the subset of it that the study takes."""
+    entry = study.data[dataset]
+    size = f"-{entry['max_samples']}" if entry["max_samples"] else ""
+    spec = {"dataset": dataset, "folder": entry.get("folder", FOLDERS.get(dataset, dataset))} | {
+        name: entry[name] for name in ("source", "max_samples")
+    }
+    return Artefact("data", f"data/{dataset}{size}.npz", spec)
+
+
+def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Artefact]:
+    """An embedding; before it, the one whose rows it shuffles."""
+    entry = study.semantics[semantics]
+    options = {name: entry[name] for name in ("source", "model", "template", "dimension") if name in entry}
+    spec = {"dataset": dataset, "semantics": semantics} | options
+    inputs = {"data": data_artefact(study, dataset).path}
+    before: list[Artefact] = []
+    if (path := study.semantics_path(semantics, dataset)) is not None:
+        spec |= {"path": path}
+    if entry["source"] == "shuffled":
+        before = semantics_artefacts(study, entry["of"], dataset)
+        inputs |= {"of": before[-1].path}
+    return [*before, Artefact("semantics", _semantics_path(semantics, dataset), spec, inputs)]
+
+
+def _federate(
+    place: Place, method: MethodEntry, variant: str, rounds: Sequence[int], saved: Sequence[int], timing: Timing
+) -> Run:
+    every = range(place.evaluate_every, place.training["rounds"] + 1, place.evaluate_every)
+    asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(saved)}
+    spec = {
+        "method": method.id,
+        "module": method.card.module,
+        "parameters": _filled(method.card.fields, method.given(place.dataset)),
+        "training": place.training | asked,
+    }
+    if not timing.ordinary:
+        spec |= {"schedule": dict(timing.values)}
+    inputs = {}
+    if "semantics" in method.card.needs:
+        spec |= {"semantics": place.study.semantics_of(method, place.dataset)}
+        inputs |= {"semantics": _semantics_path(spec["semantics"], place.dataset)}
+    if "proxy" in method.card.needs:
+        inputs |= {"proxy": data_artefact(place.study, place.study.proxy[place.dataset]).path}
+    if method.card.stage == "external":
+        inputs |= {"initial": place.initial.path}
+    return place.run(method.card.stage, method.id, variant, spec, inputs)
+
+
+def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:
+    """The generator on a federated run, shared by all that ask for the same parameters."""
+    named = {name: value for name, value in parameters.items() if (name, value) not in UNNAMED}
+    generator = f"{start.variant}--{semantics}--{digest(named)[:8]}"
+    spec = {
+        "base": start.method,
+        "generator": generator,
+        "semantics": semantics,
+        "rounds": list(rounds),
+        "training": place.training,
+        "parameters": dict(parameters),
+    }
+    inputs = {"semantics": _semantics_path(semantics, place.dataset), "run": start.path}
+    return place.run("memorize", generator, generator, spec, inputs)
+
+
+def _semantics_path(semantics: str, dataset: str) -> str:
+    return f"semantics/{dataset}/{semantics}.npz"
+
+
+def _given(place: Place, method: MethodEntry) -> dict[str, Any]:
+    """The hyper-parameters that the study gives: AP-FL's for all, for the data set, and the method's own, which may be
+    for the data set too."""
+    shared: dict[str, Any] = {}
+    if method.generative:
+        other = place.study.apfl["datasets"].get(place.dataset, {})
+        shared = place.study.apfl["parameters"] | {name: value for name, value in other.items() if name != "semantics"}
+    return shared | method.given(place.dataset)
+
+
+def _defaults(fields: Mapping[str, Field]) -> dict[str, Any]:
+    return {name: entry.default for name, entry in fields.items()}
+
+
+def _filled(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every hyper-parameter among ``fields``: its default, or the value given; 1 for a float is 1.0."""
+    given = {name: value for name, value in values.items() if name in fields}
+    return _defaults(fields) | {n: float(v) if fields[n].type == "float" else v for n, v in given.items()}
+
+
+def _variant(
+    method: MethodEntry,
+    timing: Timing,
+    reading: str = "",
+    semantics: str = "",
+    variation: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """The method's id and, after double dashes, what differs."""
+    parts = {"semantics": semantics, "reading": "" if reading == "literal" else reading} | dict(variation)
+    named = (f"{name}-{value}" for name, value in parts.items() if value != "")
+    return "--".join([method.id, *timing.parts, *named])
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any], path: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name, value in one.items():
+        if name in ROUND_LISTS and isinstance(value, list):
+            merged[name] = sorted({*value, *other[name]})
+        elif name == "training":
+            merged[name] = _merged(value, other[name], path)
+        elif value == other[name]:
+            merged[name] = value
+        else:
+            raise ValueError(f"{path}: two runs share this folder but not {name}: {value!r} and {other[name]!r}")
+    return merged

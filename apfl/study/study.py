@@ -1,0 +1,97 @@
+"""A study's configuration: read, completed with the schema's defaults, and checked before anything is planned.
+
+`load_study` refuses what cannot run: unknown keys and names, values out of range, inputs that a method needs and the
+study does not give. Every refusal is one line that names the field, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apfl.data.catalogue import CLASSES
+from apfl.registry.cards import Card, Field, parameters_of
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method of a study: its id, its card, the id of the method it starts from, and hyper-parameters that differ from
+    its file's: on all data sets, and by data set."""
+
+    id: str
+    card: Card
+    title: str
+    base: str
+    semantics: str
+    parameters: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]]
+
+    def given(self, dataset: str) -> dict[str, Any]:
+        """The hyper-parameters that differ on a data set."""
+        return {**self.parameters, **self.datasets.get(dataset, {})}
+
+    @property
+    def generative(self) -> bool:
+        """Does it start from a generator, as AP-FL does?"""
+        return "generator" in self.card.needs
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration; the mappings have the keys of the schema, with its defaults filled in."""
+
+    name: str
+    description: str
+    seeds: tuple[int, ...]
+    one_job_per: str
+    validation: bool
+    data_root: str
+    semantics_root: str
+    data: Mapping[str, Mapping[str, Any]]
+    semantics: Mapping[str, Mapping[str, Any]]
+    proxy: Mapping[str, str]
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    methods: Mapping[str, MethodEntry]
+    apfl: Mapping[str, Any]
+    schedules: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]]
+
+    def classes(self, dataset: str) -> int:
+        """Number of classes of a data set."""
+        return self.data[dataset].get("classes") or CLASSES[dataset]
+
+    def datasets(self, section: Mapping[str, Any]) -> tuple[str, ...]:
+        """The data sets of a table or figure: those it names, or all that are no mere proxies."""
+        proxies = {name for name in self.proxy.values() if name not in self.proxy}
+        return tuple(section.get("datasets", (name for name in self.data if name not in proxies)))
+
+    def semantics_of(self, method: MethodEntry, dataset: str) -> str:
+        """The embedding that a method uses on a data set, where no table asks for another."""
+        return method.semantics or self.apfl["datasets"].get(dataset, {}).get("semantics", self.apfl["semantics"])
+
+    def semantics_path(self, semantics: str, dataset: str) -> str | None:
+        """Where the embedding of a data set lies under ``semantics_root``; None if it needs no file."""
+        entry = self.semantics[semantics]
+        path = entry.get("paths", {}).get(dataset, entry.get("path"))
+        return None if path is None else path.replace("{dataset}", dataset)
+
+    def entry_title(self, entry: Mapping[str, str]) -> str:
+        """The column heading of a method on a schedule; a synchronous run is simply the method's."""
+        method, name = self.methods[entry["method"]], entry["schedule"]
+        synchronous = self.schedules[name]["mode"] == "sync"
+        return entry.get("title") or (method.title if synchronous else f"{method.title} ({name})")
+
+    def has_semantics(self, semantics: str, dataset: str) -> bool:
+        """Is there such an embedding for the data set?"""
+        entry = self.semantics[semantics]
+        if entry["source"] == "shuffled":
+            return self.has_semantics(entry["of"], dataset)
+        return "paths" not in entry or self.semantics_path(semantics, dataset) is not None
+
+
+def generator_fields() -> dict[str, Field]:
+    """The generator's hyper-parameters."""
+    return parameters_of("apfl.memorization.generator", "GeneratorConfig")

@@ -1,0 +1,121 @@
+"""Archives of results: what comes out is what went in, and nothing lands elsewhere."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from apfl.errors import UserError
+from apfl.jobs import archive
+from apfl.storage.files import read_json, write_npz, write_text
+from apfl.storage.tables import write_parquet
+from apfl.study.cells import artefacts, runs
+from apfl.study.load import load_study
+from tests.helpers import bombs
+from tests.helpers.paper_runs import both, write_run
+
+STUDY = {
+    "name": "tiny",
+    "seeds": [0],
+    "data": {"digits": {"source": "digits"}},
+    "semantics": {"onehot": {"source": "onehot"}},
+    "methods": {"fedavg": {}, "apfl": {}},
+    "apfl": {"semantics": "onehot"},
+    "tables": {"table2": {"clients": [5], "alphas": ["0.1"]}},
+}
+TEXT = '{"name": "tiny"}'
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """The folder of a study with one run left out."""
+    folder = tmp_path / "results"
+    study = load_study(STUDY)
+    for number, run in enumerate(runs(study)):
+        write_run(folder, run.path, both(0.25 + number / 10), module=run.spec.get("module", ""))
+        if run.stage == "memorize":
+            (folder / run.path / "metrics.parquet").unlink()
+            stream = io.BytesIO()
+            Image.new("RGB", (40, 30), "teal").save(stream, format="PNG")
+            (folder / run.path / "samples.png").write_bytes(stream.getvalue())
+    for entry in artefacts(study):
+        if entry.kind == "partition":
+            write_npz(folder / entry.path, counts=np.arange(6).reshape(2, 3))
+    return folder
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
+    study = load_study(STUDY)
+    archive.pack(study, TEXT, results, tmp_path / "packed")
+    made = archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert made == tmp_path / "again" / "tiny" / "study.json" and made.read_text() == TEXT
+    assert files_of(tmp_path / "again") == files_of(results) | {"tiny/study.json"}
+    for run in runs(study):
+        assert read_json(tmp_path / "again" / run.path / "run.json") == read_json(results / run.path / "run.json")
+        if run.stage != "memorize":
+            one, other = (
+                pd.read_parquet(folder / run.path / "metrics.parquet") for folder in (results, made.parents[1])
+            )
+            pd.testing.assert_frame_equal(one, other)
+
+
+def test_equal_results_are_equal_bytes(results, tmp_path) -> None:
+    for name in ("one", "other"):
+        archive.pack(load_study(STUDY), TEXT, results, tmp_path / name)
+    for file in (archive.METRICS, archive.RECORDS):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+def test_a_study_without_runs_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="study tiny: no finished run under"):
+        archive.pack(load_study(STUDY), TEXT, tmp_path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "a\\b.json", "folder"])
+def test_nothing_is_written_outside_the_folder(results, tmp_path, name) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    with zipfile.ZipFile(tmp_path / "packed" / archive.RECORDS, "a") as file:
+        file.writestr(name, "{}")
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match="no file below its folder"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert files_of(tmp_path) == before
+
+
+def test_damaged_archives_are_refused_in_one_line(results, tmp_path) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    path = tmp_path / "packed" / archive.RECORDS
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    path.write_bytes(whole)
+    frame = pd.read_parquet(tmp_path / "packed" / archive.METRICS)
+    write_parquet(tmp_path / "packed" / archive.METRICS, frame.assign(run="elsewhere"))
+    with pytest.raises(UserError, match=r"metrics of 'elsewhere' have no run\.json"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    write_text(tmp_path / "packed" / archive.METRICS, "no Parquet")
+    with pytest.raises(UserError, match=archive.METRICS):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+
+
+@pytest.mark.parametrize("bomb", [bombs.as_pickle, bombs.as_torch, bombs.as_objects, bombs.as_parquet])
+@pytest.mark.parametrize("file", [archive.METRICS, archive.RECORDS])
+def test_no_pickle_in_an_archive_is_loaded(results, tmp_path, bomb, file) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    marker = tmp_path / "executed"
+    bomb(tmp_path / "packed" / file, marker)
+    with pytest.raises(UserError, match=file.split(".")[0]):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert not marker.exists() and not (tmp_path / "again").exists()

@@ -1,0 +1,676 @@
+"""Claims and verdicts: tables made to give each verdict, and what must never change one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apfl.errors import UserError
+from apfl.paper import outputs as beside
+from apfl.paper import published
+from apfl.paper.numbers.intervals import ERROR, Cellwise, interval, mean
+from apfl.paper.numbers.metrics import collect
+from apfl.paper.report.verdicts import section
+from apfl.paper.verdict import contrasts as contrasts_module
+from apfl.paper.verdict.claims import FILE, claims, parse
+from apfl.paper.verdict.claims_page import page
+from apfl.paper.verdict.contrasts import Question, Source
+from apfl.paper.verdict.document import document, markdown, power_lines, summary_lines, write
+from apfl.paper.verdict.verdicts import findings, side
+from apfl.registry.trees import ROOT
+from apfl.study.cells import cells
+from apfl.study.load import load_study
+from benchmarks.interval_coverage import coverage
+from tests.helpers.paper_runs import both, row, write_partitions, write_run
+
+STUDY = {
+    "name": "small",
+    "seeds": [0, 1, 2],
+    "data": {name: {"source": "torchvision"} for name in ("cifar10", "cifar100")},
+    "semantics": {"clip": {"source": "clip"}, "onehot": {"source": "onehot"}},
+    "methods": {"local": {}, "fedavg": {}, "fedprox": {}, "fedavg-ft": {}, "apfl": {}},
+    "apfl": {"semantics": "clip"},
+    "tables": {"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05", "0.1"]}},
+}
+CLAIM = {
+    "id": "ahead",
+    "sentence": "AP-FL is ahead.",
+    "source": "paper",
+    "where": "nowhere",
+    "output": "table2",
+    "tests": ["pooled"],
+    "readings": ["literal"],
+    "rows": [{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05", "0.1"]}],
+    "asks": [{"first": "AP-FL", "against": ["FedAvg"], "above": 0}],
+    "why": "a test",
+}
+AHEAD, BEHIND, UNSURE = (0.61, 0.62, 0.615), (0.38, 0.39, 0.385), (0.45, 0.58, 0.49)
+
+
+def study(**changes):
+    return load_study(STUDY | changes)
+
+
+def claim(**changes):
+    return parse({"claims": [CLAIM | changes]})
+
+
+def fill(results: Path, loaded, values, output="table2", model=None):
+    """Write the runs of an output: ``values(cell)`` gives one accuracy a seed, or None for a seed that is not run."""
+    for cell in cells(loaded, output):
+        for run, accuracy in zip(cell.runs, values(cell) or (None,) * len(cell.runs), strict=True):
+            if accuracy is not None:
+                rows = both(accuracy, model=model or cell.model, samples=1000)
+                write_run(results, run, rows, module=cell.method)
+
+
+def judge(results: Path, loaded, asked):
+    runs = [run for output in loaded.tables | loaded.figures for cell in cells(loaded, output)
+            for run in (*cell.runs, *cell.origins)]  # fmt: skip
+    return findings(loaded, collect(results, runs, partial=True), asked)
+
+
+def verdict(results: Path, ours, loaded=None, asked=None):
+    """The one verdict on `CLAIM` where AP-FL has ``ours`` by alpha, and every other method 0.5."""
+    loaded = loaded or study()
+    others = (0.5,) * len(loaded.seeds)
+    fill(results, loaded, lambda cell: ours[cell.axis["alpha"]] if cell.method == "apfl" else others)
+    (found,) = judge(results, loaded, asked or claim())
+    return found.verdict
+
+
+@pytest.mark.parametrize(
+    ("hard", "easy", "status"),
+    [
+        (AHEAD, AHEAD, "reproduced"),
+        (AHEAD, UNSURE, "open"),
+        (AHEAD, BEHIND, "contradicted"),
+        (BEHIND, BEHIND, "contradicted"),
+        (None, None, "not run"),
+        (AHEAD, None, "open"),
+        (BEHIND, None, "contradicted"),
+    ],
+)
+def test_tables_made_for_each_verdict(tmp_path: Path, hard, easy, status: str) -> None:
+    assert verdict(tmp_path, {"0.05": hard, "0.1": easy}).status == status
+
+
+def test_the_smallest_set_of_cells_that_contradicts_is_named(tmp_path: Path) -> None:
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": BEHIND})
+    place = "cifar10/dirichlet-alpha0.1-clients5"
+    assert len(found.decided_by) == 2 and all(cell.startswith(place) for cell in found.decided_by)
+    assert found.headline.place == "CIFAR-10, 5 clients, alpha 0.1"
+    assert found.headline.mean.estimate == pytest.approx(-11.5)
+
+
+def test_one_cell_is_named_where_each_of_two_and_their_mean_would_do(tmp_path: Path) -> None:
+    assert len(verdict(tmp_path, {"0.05": BEHIND, "0.1": (0.37, 0.39, 0.38)}).decided_by) == 2
+
+
+def test_what_is_outside_before_correction_alone_contradicts_nothing(tmp_path: Path) -> None:
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": (0.435, 0.465, 0.45)})
+    assert found.status == "open" and found.outcome.family == 3
+    assert [side(one) for one in found.outcome.judged] == ["inside", "outside"]
+
+
+def test_a_mean_contradicts_where_no_cell_does(tmp_path: Path) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5, 10], "alphas": ["0.05", "0.1", "0.5"]}})
+    asked = claim(rows=[{"dataset": ["cifar10"], "clients": ["5", "10"], "alpha": ["0.05", "0.1", "0.5"]}])
+    noisy = {0: (0.44, 0.46, 0.48), 1: (0.48, 0.44, 0.46), 2: (0.46, 0.48, 0.44)}
+    order = iter(range(100))
+    fill(tmp_path, loaded, lambda cell: noisy[next(order) % 3] if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, asked)
+    assert found.verdict.status == "contradicted"
+    assert len(found.verdict.decided_by) == 12, "six cells of AP-FL and six of FedAvg"
+    assert all(side(one) != "inside" for one in found.verdict.outcome.judged)
+
+
+def test_with_one_seed_everything_is_open(tmp_path: Path) -> None:
+    found = verdict(tmp_path, {"0.05": (0.9,), "0.1": (0.1,)}, study(seeds=[0]))
+    assert found.status == "open" and "one seed" in found.reason
+    assert not found.power.could_confirm and found.power.note == "one seed says nothing of the spread"
+    assert all(line.mean is None for line in found.lines)
+
+
+def test_a_missing_seed_is_named_and_never_filled_in(tmp_path: Path) -> None:
+    loaded = study()
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": (*AHEAD[:2], None)}, loaded)
+    assert found.status == "open"
+    (run,) = found.missing
+    assert run.endswith("seed2") and "alpha0.1" in run
+    made = document(loaded, "config/small.yaml", judge(tmp_path, loaded, claim()))
+    (command,) = made["claims"][0]["verdicts"][0]["commands"]
+    assert command == "snakemake --configfile config/small.yaml results/small/tables/table2.csv"
+    assert run in markdown(made)
+
+
+def test_a_verdict_is_interim_until_its_runs_are_there_and_enters_no_count(tmp_path: Path) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05", "0.1"]}})
+    done = verdict(tmp_path, {"0.05": BEHIND, "0.1": (*AHEAD[:2], None)}, loaded)
+    assert done.status == "contradicted" and done.interim
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, claim()))
+    (line,) = summary_lines(made)
+    assert "0 contradicted" in line and line.endswith("interim, not counted: 1 contradicted so far")
+    assert "interim: contradicted so far" in markdown(made) and "interim: contradicted so far" in section(made).body
+    write(made, tmp_path / "out")
+    rows = [one for one in csv.DictReader((tmp_path / "out/claims.csv").open()) if one["level"] == "claim"]
+    assert [one["interim"] for one in rows] == ["true"]
+    whole = verdict(tmp_path, {"0.05": BEHIND, "0.1": AHEAD}, loaded)
+    assert whole.status == "contradicted" and not whole.interim
+
+
+def test_the_family_is_that_of_the_study_whatever_has_been_run(tmp_path: Path) -> None:
+    for number, values in enumerate(((AHEAD, BEHIND), (AHEAD, None), (None, AHEAD), ((*AHEAD[:2], None), None))):
+        hard, easy = values
+        found = verdict(tmp_path / str(number), {"0.05": hard, "0.1": easy})
+        assert found.outcome.family == 3
+
+
+def test_rows_are_counted_one_by_one_beside_the_mean(tmp_path: Path) -> None:
+    asked = claim(every=True, asks=[{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}])
+    found = verdict(tmp_path, {"0.05": (0.9, 0.91, 0.9), "0.1": (0.495, 0.5, 0.505)}, asked=asked)
+    assert found.status == "reproduced" and [one.status for one in found.places] == ["reproduced", "open"]
+
+
+def test_rows_that_a_study_lacks_can_be_contradicted_by_the_others_but_not_reproduced(tmp_path: Path) -> None:
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    for every, ours, status in ((True, BEHIND, "contradicted"), (True, AHEAD, "open"), (False, BEHIND, "open")):
+        asked = claim(every=every, asks=[ask], rows=rows)
+        found = verdict(tmp_path / f"{every}{status}", {"0.05": ours, "0.1": ours}, asked=asked)
+        assert found.status == status, (every, ours)
+    assert not found.power.could_confirm
+
+
+def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    asked = parse({"claims": [CLAIM, CLAIM | {"id": "other", "source": "summary"}]})
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, asked))
+    first, second = summary_lines(made)
+    assert "1 contradicted" in first and "1 contradicted" in second and "from a summary, not from the paper" in second
+    text = markdown(made)
+    apart = text.index("## What a summary in circulation says, not the paper")
+    assert text.index("### ahead") < apart < text.index("### other")
+    assert "What a summary in circulation says" in section(made).body
+
+
+def test_counts_are_corrected_for_all_claims_together(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: AHEAD if cell.method == "apfl" else (0.5,) * 3)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 10.2}
+    many = parse({"claims": [CLAIM | {"id": f"c{number}", "asks": [ask]} for number in range(40)]})
+    for asked, kept in ((many[:1], 1), (many, 0)):
+        (found,) = {one.verdict.status for one in judge(tmp_path, loaded, asked)}
+        assert found == "reproduced"
+        counts = document(loaded, "x.yaml", judge(tmp_path, loaded, asked))["summary"]["literal"]["paper"]
+        assert counts["final"]["reproduced"] == len(asked) and counts["corrected"]["reproduced"] == kept
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_to_local_in_every_row_is_neither_above_nor_below_it(tmp_path: Path, seeds: int) -> None:
+    loaded = study(seeds=list(range(seeds)))
+    fill(tmp_path, loaded, lambda cell: AHEAD[:seeds] if cell.method in ("apfl", "local") else (0.5,) * seeds)
+    for side_of in ("above", "below"):
+        (found,) = judge(tmp_path, loaded, claim(asks=[{"first": "AP-FL", "against": ["Local"], side_of: 0}]))
+        assert found.verdict.status == "open"
+
+
+def test_an_accuracy_that_is_no_number_counts_as_diverged(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: (0.9, float("nan"), 0.9) if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "open" and "2 diverged" in found.verdict.reason and not found.verdict.interim
+
+
+def test_claims_on_an_output_that_the_study_lacks_are_not_in_it(tmp_path: Path) -> None:
+    loaded = study(tables={"table3": {"datasets": ["cifar10"]}})
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, None))
+    by_id = {one["id"]: one["verdicts"][0] for one in made["claims"]}
+    assert not by_id["above-every-baseline"]["in_study"] and by_id["dropout-clients-gain"]["in_study"]
+    assert summary_lines(made)[0].endswith("1 not run; corrected for all claims together, interim: 0 reproduced, "
+                                           "0 contradicted; not in this study: 14")  # fmt: skip
+
+
+def test_a_method_that_diverged_has_no_number(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: AHEAD if cell.method == "apfl" else (0.5,) * 3)
+    gone = next(cell for cell in cells(loaded, "table2") if cell.method == "fedavg")
+    write_run(tmp_path, gone.runs[1], both(0.5), status="diverged")
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "open" and "1 diverged" in found.verdict.reason
+    assert not found.stand_ins, "CIFAR-10 is the paper's"
+
+
+def test_readings_are_judged_apart_and_one_is_a_method(tmp_path: Path) -> None:
+    methods = STUDY["methods"] | {"apfl-feedback": {}}
+    loaded = study(methods=methods, apfl={"semantics": "clip", "readings": ["literal", "soft-labels"]})
+    values = {"literal": AHEAD, "soft-labels": BEHIND, "": (0.5,) * 3}
+    fill(tmp_path, loaded, lambda cell: UNSURE if cell.method == "apfl-feedback" else values[cell.reading])
+    found = {one.verdict.reading: one.verdict.status for one in judge(tmp_path, loaded, claim(readings="all"))}
+    assert found == {"literal": "reproduced", "soft-labels": "contradicted", "apfl-feedback": "open"}
+
+
+def test_a_data_set_that_the_study_lacks_is_not_run_and_a_stand_in_enters_no_verdict(tmp_path: Path) -> None:
+    loaded = study(
+        data={"digits": {"source": "digits"}},
+        semantics={"clip": {"source": "packaged"}},
+        tables={"table2": {"datasets": ["digits"], "clients": [5], "alphas": ["0.1"]}},
+    )
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, claim())
+    assert found.verdict.status == "not run" and found.verdict.runs == 0
+    assert [(one.dataset, one.status) for one in found.stand_ins] == [("digits", "contradicted")]
+    text = markdown(document(loaded, "x.yaml", [found]))
+    assert "supplement: Digits" in text and "config/paper.yaml results/paper/tables/table2.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "status"),
+    [((0.49, 0.491, 0.492), "reproduced"), (AHEAD, "contradicted"), (BEHIND, "contradicted"), (UNSURE, "open")],
+)
+def test_a_margin_has_two_sides(tmp_path: Path, ours, status: str) -> None:
+    asked = claim(asks=[{"first": "AP-FL", "against": ["FedAvg"], "above": -2, "below": 0}])
+    assert verdict(tmp_path, {"0.05": ours, "0.1": ours}, asked=asked).status == status
+
+
+def contrast(results: Path, loaded, ask, values, **changes):
+    """The values of the first contrast of an ask, by seed."""
+    fill(results, loaded, values, changes.get("output", "table2"))
+    (found, *_) = judge(results, loaded, claim(asks=[ask | {"above": 0}], **changes))
+    return found.verdict.outcome.judged[0].contrasts[0].strata[0].values
+
+
+def test_the_mean_of_the_others_is_taken_in_each_seed(tmp_path: Path) -> None:
+    table = {"fedavg": (0.5, 0.2, 0.5), "fedprox": (0.1, 0.4, 0.5), "apfl": (0.6, 0.6, 0.6)}
+    ask = {"first": "AP-FL", "against": ["FedAvg", "FedProx"], "take": "mean"}
+    found = contrast(tmp_path, study(), ask, lambda cell: table.get(cell.method, (0.5,) * 3))
+    assert found == pytest.approx([30, 30, 10])
+
+
+def test_the_best_of_the_others_is_one_method_for_all_seeds_rows_and_values(tmp_path: Path) -> None:
+    """FedAvg is best on the whole, though FedProx is in a seed and at one value of the axis."""
+    table = {
+        ("fedavg", "0.05"): (0.5, 0.2, 0.5), ("fedprox", "0.05"): (0.1, 0.4, 0.3),
+        ("fedavg", "0.1"): (0.5, 0.5, 0.5), ("fedprox", "0.1"): (0.6, 0.6, 0.6),
+    }  # fmt: skip
+    ask = {"first": "AP-FL", "against": ["FedAvg", "FedProx"], "take": "best", "axis": "alpha", "at": ["0.05"]}
+    found = contrast(
+        tmp_path,
+        study(),
+        ask | {"others": ["0.1"]},
+        lambda cell: table.get((cell.method, cell.axis["alpha"]), (0.6,) * 3),
+        rows=[{"dataset": ["cifar10"], "clients": ["5"]}],
+    )
+    assert found == pytest.approx([10 - 10, 40 - 10, 10 - 10])
+
+
+def test_the_best_without_something_to_subtract_is_refused() -> None:
+    with pytest.raises(UserError, match="asks"):
+        claim(asks=[{"first": "AP-FL", "against": ["FedAvg", "FedProx"], "take": "best", "above": 0}])
+
+
+def test_values_of_an_axis_are_compared_and_sloped(tmp_path: Path) -> None:
+    loaded = study(
+        figures={"figure5": {"datasets": ["cifar10"], "noise_dimension": [20, 40, 80], "samples_per_class": [50, 600]}},
+        tables={},
+        apfl={"semantics": "clip"},
+    )
+    rows = [{"dataset": ["cifar10"]}]
+
+    def values(cell):
+        by_axis = {"20": 0.5, "40": 0.4, "80": 0.3, "50": 0.2, "600": 0.35}
+        return (by_axis[str(next(iter(cell.axis.values())))],) * 3
+
+    slope = {"first": "AP-FL", "slope": "noise_dimension", "values": ["20", "40", "80"]}
+    assert contrast(tmp_path, loaded, slope, values, output="figure5", rows=rows) == pytest.approx([-10] * 3)
+    jump = {"first": "AP-FL", "axis": "samples_per_class", "at": ["600"], "others": ["50"]}
+    assert contrast(tmp_path, loaded, jump, values, output="figure5", rows=rows) == pytest.approx([15] * 3)
+
+
+def test_the_fall_along_rounds_counts_losses_alone(tmp_path: Path) -> None:
+    panel = {"panels": {"cifar10": "dirichlet-alpha0.01"}, "methods": ["fedavg", "apfl"], "rounds": [1, 2]}
+    loaded = study(tables={}, figures={"figure4": panel}, training={"rounds": 3, "local_epochs": 1})
+    course = {"apfl": (0.2, 0.5, 0.4), "fedavg": (0.5, 0.3, 0.2)}
+    for cell in cells(loaded, "figure4"):
+        for run in cell.runs:
+            rows = [one for number, value in enumerate(course[cell.method], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(tmp_path, run, rows, module=cell.method)
+    asked = claim(
+        output="figure4",
+        rows=[{"dataset": ["cifar10"], "partition": ["any"]}],
+        asks=[{"first": "AP-FL", "against": ["FedAvg"], "measure": "fall", "below": 0}],
+    )
+    (found,) = judge(tmp_path, loaded, asked)
+    # AP-FL loses 0 and 10 points, FedAvg 20 and 10.
+    assert found.verdict.outcome.judged[0].contrasts[0].strata[0].values == pytest.approx([5 - 15] * 3)
+
+
+def timed_study(schedules=None, **changes):
+    entries = [{"method": name, "schedule": "sync"} for name in ("fedavg", "apfl")]
+    table = {"datasets": ["cifar10"], "heterogeneity": [0.5], "entries": entries, "rounds": list(range(1, 20))}
+    return study(
+        tables={"convergence": table | changes},
+        schedules=schedules or {"sync": {"mode": "sync", "latency": "lognormal"}},
+        training={"rounds": 20, "local_epochs": 1},
+    )
+
+
+def timed(results: Path, loaded, course, reference):
+    """The runs of the table of convergence with an accuracy for each round."""
+    courses = {"fedavg": reference, "apfl": course}
+    for cell in cells(loaded, "convergence"):
+        for run in cell.runs if courses[cell.method] else ():
+            rows = [one for number, value in enumerate(courses[cell.method], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(results, run, rows, module=cell.method)
+
+
+def speed_above(results: Path, loaded, least: float):
+    asks = [{"first": "AP-FL", "measure": "speed", "above": least}]
+    (found,) = judge(results, loaded, claim(output="convergence", rows="any", asks=asks))
+    return found.verdict
+
+
+LATE = (*(0.3,) * 19, 0.5)
+NEVER, HALFWAY = (0.3,) * 20, (*(0.3,) * 9, *(0.6,) * 11)
+
+
+@pytest.mark.parametrize(
+    ("course", "least", "status"),
+    [
+        (HALFWAY, 5, "reproduced"),
+        (NEVER, 50, "contradicted"),
+        # It saves nothing at best, which may be less than -50 %.
+        (NEVER, -50, "open"),
+    ],
+)
+def test_time_saved_and_a_target_that_is_not_reached_can_only_contradict(
+    tmp_path: Path, course, least: float, status: str
+) -> None:
+    loaded = timed_study()
+    timed(tmp_path, loaded, course, LATE)
+    found = speed_above(tmp_path, loaded, least)
+    part = found.outcome.judged[0].contrasts[0].strata[0]
+    assert found.status == status
+    assert part.bounds.any() == (status != "reproduced")
+    assert (part.values > 15).all() == (status == "reproduced")
+
+
+@pytest.mark.parametrize(("reached", "status"), [(19, "open"), (10, "reproduced")])
+def test_equal_times_tell_no_more_than_the_step_between_two_evaluations(tmp_path: Path, reached, status) -> None:
+    """Every client takes as long in every seed, so all speeds are equal: one round of 20 sooner is no certainty."""
+    loaded = timed_study(schedules={"sync": {"mode": "sync", "latency": "constant"}})
+    timed(tmp_path, loaded, (*(0.3,) * (reached - 1), *(0.6,) * (21 - reached)), LATE)
+    found = speed_above(tmp_path, loaded, 2)
+    (part,) = found.outcome.judged[0].contrasts[0].strata
+    assert found.status == status and np.ptp(part.values) < 1e-9
+    assert part.resolution == pytest.approx(100 * np.log(max((reached + 1) / reached, 20 / 19)))
+
+
+def test_of_one_evaluation_nothing_is_known_of_the_speed(tmp_path: Path) -> None:
+    loaded = timed_study(rounds=[20])
+    timed(tmp_path, loaded, HALFWAY, LATE)
+    assert speed_above(tmp_path, loaded, -50).reason == "of 1: 1 too few rounds"
+
+
+def test_a_reference_that_is_not_run_is_named_where_a_speed_is_asked(tmp_path: Path) -> None:
+    loaded = timed_study()
+    timed(tmp_path, loaded, HALFWAY, None)
+    missing = {run for cell in cells(loaded, "convergence") for run in cell.runs if cell.method == "fedavg"}
+    assert set(speed_above(tmp_path, loaded, 5).missing) == missing
+
+
+def test_a_run_that_never_arrives_leaves_a_speed_that_cannot_be_confirmed_and_the_power_says_so(tmp_path) -> None:
+    for course, said in ((NEVER, "a run does not reach the target"), (HALFWAY, "are not simulated")):
+        loaded = timed_study()
+        timed(tmp_path / str(course[-1]), loaded, course, LATE)
+        power = speed_above(tmp_path / str(course[-1]), loaded, 5).power
+        assert said in power.note and power.chance is None and power.could_confirm == (course is HALFWAY)
+        assert (power.smallest is None) == (course is NEVER)
+
+
+GATED = [
+    {"first": "AP-FL", "against": ["FedAvg"], "above": 0},
+    {"first": "AP-FL", "against": ["constant"], "above": 0, "gate": "reproduced"},
+]
+
+
+def test_a_constant_answer_waits_for_its_partitions_and_they_are_named(tmp_path: Path) -> None:
+    loaded = study()
+    found = verdict(tmp_path, {"0.05": AHEAD, "0.1": AHEAD}, loaded, claim(asks=GATED))
+    assert found.status == "open" and found.interim and len(found.missing) == 2 * 3
+    assert all(path.startswith("small/partitions/cifar10/") and path.endswith(".npz") for path in found.missing)
+    assert found.reason.startswith(
+        "incomplete: 6 partitions missing; of 2: 2 on the claimed side; not shown to be above 0"
+    )
+    assert "AP-FL − constant, CIFAR-10, 5 clients, alpha 0.1 (not run)" in found.reason
+    assert "taken to be at chance" in found.power.note
+    write_partitions(tmp_path, loaded)
+    (done,) = judge(tmp_path, loaded, claim(asks=GATED))
+    assert done.verdict.status == "reproduced" and not done.verdict.missing
+    assert "at chance" not in done.verdict.power.note
+
+
+def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path) -> None:
+    """FedProx is run in the easy row alone, so its mean over what there is would be the highest."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5, 10], "alphas": ["0.05", "0.1"]}})
+    easy = {"fedavg": 0.7, "fedprox": 0.65, "apfl": 0.8, "local": 0.1, "fedavg-ft": 0.1}
+
+    def values(cell):
+        if cell.axis["clients"] == 10:
+            return (None,) * 3 if cell.method == "fedprox" else (0.2,) * 3
+        return (easy[cell.method],) * 3
+
+    fill(tmp_path, loaded, values)
+    best = {"first": "AP-FL", "against": ["FedAvg", "FedProx"], "take": "best", "axis": "alpha", "mean_over": "all"}
+    ask = best | {"at": ["0.05"], "others": ["0.1"], "above": 0}
+    asked = claim(asks=[ask], rows=[{"dataset": ["cifar10"], "clients": ["5", "10"]}])
+    (found,) = judge(tmp_path, loaded, asked)
+    assert [one.status for one in found.verdict.places] == ["open", "not run"]
+    source = Source.of(loaded, collect(tmp_path, [run for cell in cells(loaded, "table2") for run in cell.runs], True))
+    questions = [(Question(asked[0], "literal", "pooled"), name) for name in ("FedAvg", "FedProx")]
+    levels = contrasts_module._levels(source, questions, asked[0].asks[0], asked[0].rows)
+    assert levels == pytest.approx([70, 65])
+
+
+def test_what_is_interim_says_so_in_the_corrected_column_too_and_in_the_count(tmp_path: Path) -> None:
+    """The first claim has all of its runs; the correction waits for those of the second."""
+    loaded = study()
+    verdict(tmp_path, {"0.05": AHEAD, "0.1": None}, loaded)
+    first = CLAIM | {"rows": [{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05"]}]}
+    made = document(loaded, "x.yaml", judge(tmp_path, loaded, parse({"claims": [first, CLAIM | {"id": "other"}]})))
+    one, two = (claim["verdicts"][0] for claim in made["claims"])
+    assert (one["said"], one["corrected_said"]) == ("reproduced", "interim: reproduced so far")
+    assert two["corrected_said"] == "interim: open so far"
+    assert "corrected for all claims together, interim: 1 reproduced" in summary_lines(made)[0]
+    write(made, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "claims.csv").open()))
+    assert [row["corrected"] for row in rows if row["level"] == "claim"] == [
+        one["corrected_said"],
+        two["corrected_said"],
+    ]
+    assert two["reason"] == "incomplete: 3 of 12 runs missing; of 2: 1 on the claimed side"
+
+
+def test_an_interim_verdict_that_the_study_could_not_confirm_says_both_and_no_percentage(tmp_path: Path) -> None:
+    loaded = study()
+    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    verdict(tmp_path, {"0.05": AHEAD, "0.1": None}, loaded)
+    (found,) = judge(tmp_path, loaded, claim(rows=rows))
+    made = document(loaded, "x.yaml", [found])
+    (one,) = made["claims"][0]["verdicts"]
+    assert one["said"] == "interim: open so far, this study could not have confirmed it"
+    assert power_lines(made) == ["ahead, literal: the study lacks rows of the claim, so that it cannot be reproduced"]
+
+
+def test_a_study_of_stand_ins_alone_has_no_row_and_is_not_blamed_for_its_seeds(tmp_path: Path) -> None:
+    loaded = study(
+        data={"digits": {"source": "digits"}},
+        semantics={"clip": {"source": "packaged"}},
+        tables={"table2": {"datasets": ["digits"], "clients": [5], "alphas": ["0.1"]}},
+    )
+    for rows in ("any", CLAIM["rows"]):
+        (found,) = judge(tmp_path, loaded, claim(rows=rows))
+        made = document(loaded, "x.yaml", [found])
+        assert power_lines(made) == [
+            "ahead, literal: the study has no row of the claim, so that it cannot be reproduced"
+        ]
+        assert summary_lines(made) == ["literal: not in this study: 1"]
+
+
+def test_equal_counts_of_few_images_do_not_pass_for_certainty() -> None:
+    equal = np.full(3, 10.0)
+    assert interval([Cellwise(equal, resolution=10.0)])[0] < 0 < interval([Cellwise(equal, resolution=0.1)])[0]
+
+
+def test_the_interval_is_scipys_over_the_means_of_the_seeds() -> None:
+    from scipy import stats
+
+    values = np.array([[1.0, 2.5, 2.0], [0.0, 4.0, 1.0]])
+    expected = stats.ttest_1samp(values.mean(axis=0), 0).confidence_interval()
+    assert interval([Cellwise(one) for one in values]) == pytest.approx(tuple(expected))
+    found = stats.ttest_1samp(values.mean(axis=0), 0.5, alternative="greater").pvalue
+    assert mean([Cellwise(one) for one in values]).above(0.5) == pytest.approx(found)
+
+
+@pytest.mark.parametrize("family", [1, 7, 138])
+def test_a_p_value_is_the_error_at_which_the_interval_just_reaches_the_bound(family: int) -> None:
+    found = mean([Cellwise(np.array([1.0, 2.0, 4.0, 3.0]))])
+    low, high = found.interval(family)
+    assert found.above(low) == pytest.approx(ERROR / family) and found.below(high) == pytest.approx(ERROR / family)
+
+
+@pytest.mark.parametrize(("kind", "cells"), [("alike", 1), ("unlike", 6), ("shared", 6)])
+def test_with_three_seeds_the_interval_of_a_verdict_holds_the_truth(kind: str, cells: int) -> None:
+    found = coverage(kind, 3, cells, trials=300, resamples=199)
+    assert found["verdict"] > 0.92 > found["bootstrap"]
+
+
+def test_cells_taken_for_independent_miss_what_a_seed_does_to_all() -> None:
+    found = coverage("shared", 3, 18, trials=300, resamples=199)
+    assert found["verdict"] > 0.92 and found["stratified"] < 0.7
+
+
+def test_the_rows_and_margins_of_the_claims_are_the_papers() -> None:
+    known = {one.id: one for one in claims()}
+    rows: dict = {}
+    for item in published.accuracies("table2"):
+        rows.setdefault((item.dataset, *item.row), {})[item.column] = item
+    best = {place: max(row, key=lambda name: row[name].mean) for place, row in rows.items()}
+    asked = {(row["dataset"], row["clients"], row["alpha"]) for row in known["above-every-baseline"].rows}
+    assert asked == {place for place, name in best.items() if name == "AP-FL"} and len(asked) == 18
+    stds = {place: row["AP-FL"].std for place, row in rows.items()}
+    assert known["summary-robust-at-60-percent-dropout"].asks[0].above == -max(stds.values())
+    figure5 = [std for (data, _, alpha), std in stds.items() if data in ("cifar10", "emnist") and alpha == "0.1"]
+    assert known["flat-after-600-samples"].asks[0].below == max(figure5)
+    table3 = [one.std for one in published.accuracies("table3") if one.dataset == "cifar100" and one.column != "Local"]
+    assert known["cifar100-slightly-behind"].asks[0].above == -max(table3)
+    table4: dict = {}
+    for item in published.accuracies("table4"):
+        table4.setdefault((item.dataset, item.row), []).append(item.mean)
+    widest = max(max(values) - min(values) for values in table4.values())
+    assert known["semantics-comparable"].asks[0].below == pytest.approx(widest)
+
+
+def test_the_page_is_made_from_the_claims() -> None:
+    assert (ROOT / "docs" / "claims.md").read_text() == page(), "run: apfl claims --page > docs/claims.md"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"asks": [{"first": "AP-FL"}]}, "asks"),
+        ({"output": "table9"}, "output"),
+        ({"asks": [{"first": "AP-FL", "above": 0, "axis": "alpha"}]}, "asks"),
+        ({"verdict": "reproduced"}, "verdict"),
+    ],
+)
+def test_a_claim_that_says_too_little_or_too_much_is_refused(change, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        claim(**change)
+
+
+def test_two_claims_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="two claims"):
+        parse({"claims": [CLAIM, CLAIM]})
+
+
+def test_every_claim_of_the_file_is_judged_on_every_committed_study_without_a_run(tmp_path: Path) -> None:
+    known = {one.id for one in claims()}
+    loaded = load_study(ROOT / "config" / "paper.yaml")
+    made = document(loaded, "config/paper.yaml", judge(tmp_path, loaded, None))
+    assert {entry["id"] for entry in made["claims"]} == known and FILE.is_file()
+    statuses = {one["status"] for entry in made["claims"] for one in entry["verdicts"]}
+    assert statuses == {"not run"}
+    literal = [one for entry in made["claims"] for one in entry["verdicts"] if one["reading"] == "literal"]
+    assert all(one["commands"] and one["missing"] for one in literal)
+
+
+def test_the_same_metrics_give_the_same_bytes_and_no_claim_depends_on_another(tmp_path: Path) -> None:
+    loaded, numbers = study(seeds=list(range(8))), np.random.default_rng(0)
+    fill(tmp_path, loaded, lambda cell: numbers.normal(0.5, 0.05, 8).tolist())
+    asked = parse({"claims": [CLAIM, CLAIM | {"id": "other"}]})
+    for name, chosen in (("one", asked), ("two", asked[::-1])):
+        made = document(loaded, "x.yaml", sorted(judge(tmp_path, loaded, chosen), key=lambda one: one.verdict.claim.id))
+        write(made, tmp_path / name)
+    for suffix in ("json", "csv", "md"):
+        assert (tmp_path / f"one/claims.{suffix}").read_bytes() == (tmp_path / f"two/claims.{suffix}").read_bytes()
+    rows = list(csv.DictReader((tmp_path / "one/claims.csv").open()))
+    assert [one["level"] for one in rows if one["claim"] == "ahead"] == ["claim", "comparison", "comparison"]
+    assert {one["status"] for one in rows if one["level"] == "claim"} == {"open"}
+
+
+def run_apfl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "apfl", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(STUDY))
+    loaded = study()
+    fill(tmp_path / "results", loaded, lambda cell: (0.5, 0.51, 0.49) if cell.axis["alpha"] == "0.1" else None)
+    first = run_apfl("claims", "small.json", "--power", cwd=tmp_path)
+    folder = tmp_path / "results" / "small" / "verdict"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md", *beside.FILES}
+    assert "so far" in first.stdout and "above-every-baseline, literal: the study lacks rows" in first.stdout
+    assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_section_counts_says_each_verdict_in_words_and_escapes(tmp_path: Path) -> None:
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)
+    made = document(loaded, "a<b.yaml", judge(tmp_path, loaded, claim(sentence="x < y & z")))
+    shown = section(made)
+    assert shown.identifier == "verdicts"
+    assert "literal: 0 reproduced, 1 contradicted, 0 open, 0 nothing to judge, 0 not run" in shown.body
+    assert "x &lt; y &amp; z" in shown.body and "x < y" not in shown.body
+    assert "<td>contradicted</td>" in shown.body
+
+
+def test_a_test_of_unseen_classes_has_no_rows_of_participants(tmp_path: Path) -> None:
+    tables = {"table4": {"datasets": ["cifar10"], "semantics": ["clip", "onehot"]}}
+    loaded = study(tables=tables)
+    for cell in cells(loaded, "table4"):
+        good = cell.semantics == "clip"
+        for seed, run in zip(cell.seeds, cell.runs, strict=True):
+            rows = [row((0.6 if good else 0.2) + seed / 100, model="friend", role="dropout", test=test, samples=500)
+                    for test in ("own", "monopoly")]  # fmt: skip
+            write_run(tmp_path, run, rows, module="apfl")
+    known = {one.id: one for one in claims()}
+    found = judge(tmp_path, loaded, [known["unseen-classes-recognised"], known["clip-is-best"]])
+    unseen = next(one for one in found if one.verdict.claim.id == "unseen-classes-recognised")
+    part = next(one for one in unseen.datasets if one.dataset == "cifar10")
+    sides = {one.contrasts[0].label: side(one) for one in part.outcome.judged}
+    assert sides["embedding − one-hot (control)"] == sides["embedding − chance"] == "inside"
+    assert unseen.verdict.status == "open" and part.status == "open", "two controls are not run"
+    best = next(one for one in found if one.verdict.test == "monopoly" and one.verdict.claim.id == "clip-is-best")
+    assert all(row["role"] == "dropout" for one in best.verdict.outcome.judged for row in one.contrasts[0].rows)

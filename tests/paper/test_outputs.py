@@ -1,0 +1,30 @@
+"""What stands beside the verdicts is written and shown, whatever has been run."""
+
+from __future__ import annotations
+
+import re
+
+from apfl.paper import outputs as beside
+from apfl.paper.numbers import choice as choice_module
+from apfl.paper.numbers import teachers as teachers_module
+from apfl.paper.verdict.claims import claims
+from apfl.paper.verdict.verdicts import findings
+from apfl.registry.trees import ROOT
+from apfl.study.load import load_study
+from apfl.study.outputs import JUDGED
+from tests.helpers.studies import tiny
+
+
+def test_every_file_is_written_before_anything_is_run(tmp_path):
+    study = load_study(tiny())
+    metrics = beside.gather(study, tmp_path / "results")
+    paths = beside.write(study, metrics, findings(study, metrics), tmp_path)
+    assert sorted(path.name for path in paths) == sorted(beside.FILES)
+    assert all(path.stat().st_size for path in paths)
+
+
+def test_the_rule_names_every_file_and_the_catalogue_every_output_that_is_read():
+    rule = (ROOT / "workflow" / "rules" / "verdict.smk").read_text(encoding="utf-8")
+    named = set(re.findall(r'"([a-z_]+\.[a-z]+)"', rule))
+    assert set(beside.FILES) <= named
+    assert set(JUDGED) == {claim.output for claim in claims()} | {*teachers_module.OUTPUTS, choice_module.OUTPUT}

@@ -1,0 +1,32 @@
+"""Differences of two cells, paired by seed, and their interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from apfl.paper.numbers.metrics import SeedValue
+from apfl.paper.numbers.paired import differences, interval
+
+
+def seeds(**accuracies):
+    return [SeedValue(int(seed[1:]), "ok", accuracy) for seed, accuracy in accuracies.items()]
+
+
+def test_only_seeds_that_both_have_finished_are_paired():
+    ours = [*seeds(s0=0.5, s1=0.7), SeedValue(2, "diverged"), *seeds(s3=0.9)]
+    theirs = [*seeds(s1=0.4, s0=0.4, s2=0.1), SeedValue(3, "not run")]
+    assert differences(ours, theirs) == pytest.approx([10.0, 30.0])
+    assert differences(ours, []).shape == (0,)
+
+
+def test_the_interval_is_students():
+    low, high = interval(np.array([1.0, 2.0, 3.0]))
+    assert (low + high) / 2 == pytest.approx(2.0)
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 2) * 1.0 / 3**0.5)
+
+
+def test_one_seed_has_none():
+    assert interval(np.array([1.0])) is None
+    assert interval(np.array([])) is None

@@ -1,0 +1,79 @@
+"""results/reference: its tables, figures and verdicts are what its metrics give, and documents say nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from apfl.cli import _register, app
+from apfl.jobs.archive import unpack
+from apfl.registry.trees import ROOT
+from tests.documents import PARTS, REFERENCE, documents, parts
+
+STUDY = "config/cpu.yaml"
+"""Where the study as the archive has it is put, so that commands name the file that one would run it by."""
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_the_numbers_of_documents_are_those_of_committed_files(path) -> None:
+    for name, body in parts(path.read_text(encoding="utf-8")).items():
+        assert body == PARTS[name]() + "\n", f"{path.name}: {name}; run: python -m tests.documents"
+
+
+def test_every_made_part_stands_in_a_document() -> None:
+    assert {name for path in documents() for name in parts(path.read_text(encoding="utf-8"))} == set(PARTS)
+
+
+def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
+    table = pd.read_csv(REFERENCE / "tables" / "table2.csv")
+    own = table[(table["seeds"] > 0) & (table["test"] == "own")].pivot_table(
+        index=["dataset", "clients", "alpha"], columns="column", values="reproduced_mean"
+    )
+    assert (own["AP-FL"] < own["Local"]).all()
+    assert list(own.index[own["AP-FL"] < own["FedAvg"]].get_level_values("dataset")) == ["emnist_letters_a_to_l"]
+    curve = pd.read_csv(REFERENCE / "figures" / "figure_multiverse.csv")
+    assert (curve.loc[curve["test"] == "pooled", "mean"] < 0).all()
+    teachers = pd.read_csv(REFERENCE / "verdict" / "teachers.csv")
+    literal = teachers[
+        (teachers["dataset"] == "cifar10") & (teachers["reading"] == "literal") & (teachers["seeds"] > 0)
+    ]
+    in_table2 = literal[literal["setting"].str.startswith("dirichlet")]
+    assert len(in_table2) and (in_table2["teachers_mean"] < in_table2["global_mean"]).all()
+    controls = pd.read_csv(REFERENCE / "verdict" / "controls.csv", keep_default_na=False)
+    controls = controls[controls["seeds"].astype(int) > 0]
+    each = controls[controls["kind"] != "difference"].set_index(["reading", "semantics"])["monopoly_mean"].astype(float)
+    assert each["literal", "shuffled"] > each["literal", "w2v"]
+    assert (each["uniform-soft-labels"] == 0).all()
+
+
+def made_anew(command: list[str]) -> None:
+    _register()
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture
+def roots(monkeypatch) -> None:
+    """Where the data lie does not matter to what is made from results."""
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "unpacked")
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.slow
+def test_tables_points_and_verdicts_are_made_from_the_metrics_again(roots, monkeypatch, tmp_path: Path) -> None:
+    study = unpack(REFERENCE, tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / STUDY).parent.mkdir()
+    study.rename(tmp_path / STUDY)
+    options = [STUDY, "--results", "results", "--partial", "--out"]
+    for command, folder in (("tables", "tables"), ("figures", "figures"), ("claims", "verdict")):
+        made_anew([command, *options, str(tmp_path / folder)])
+    kept = [path for path in REFERENCE.rglob("*") if path.suffix in (".csv", ".md")]
+    committed = [path for path in kept if path.name != "README.md"]
+    assert len(committed) > 10
+    for path in committed:
+        assert path.read_text() == (tmp_path / path.relative_to(REFERENCE)).read_text(), path.relative_to(REFERENCE)

@@ -1,0 +1,83 @@
+"""A job for all seeds of a cell: the same files as a job for each, fewer starts, and nothing trained twice."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from apfl.storage.run_folder import KEPT
+from tests.helpers.project import RUNS, TABLE, Project
+from tests.helpers.studies import tiny
+
+STUDY = tiny(seeds=[0, 1], one_job_per="cell")
+FEDAVG = RUNS / "fedavg"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("cells"), STUDY)
+    made.succeed("snakemake")
+    return made
+
+
+def files(project: Project) -> dict[str, bytes]:
+    """What the runs of the study decided."""
+    names = ("metrics.parquet", "state.safetensors", "generator.safetensors")
+    found = (path for path in (project.root / "results/tiny").rglob("*") if path.name in names)
+    return {str(path.relative_to(project.root)): path.read_bytes() for path in found if path.parent.name != KEPT}
+
+
+def test_a_job_for_a_cell_makes_what_jobs_for_each_seed_make(project: Project, tmp_path: Path) -> None:
+    fresh = Project(tmp_path, STUDY)
+    runs = {"federate": 2, "memorize": 1, "personalize": 2}
+    assert {name: number for name, number in fresh.plan().items() if name in runs} == runs
+    fresh.configure(STUDY | {"one_job_per": "seed"})
+    assert {name: number for name, number in fresh.plan().items() if name in runs} == {
+        name: 2 * number for name, number in runs.items()
+    }
+    fresh.succeed("snakemake", "tables")
+    assert files(fresh) == files(project) and len(files(project)) == 2 * (2 * 2 + 1 + 2)
+    assert (fresh.root / TABLE).read_bytes() == (project.root / TABLE).read_bytes()
+    assert project.plan() == {}
+
+
+def test_the_state_of_a_study_with_such_jobs_is_known(project: Project) -> None:
+    done = project.run(sys.executable, "-m", "apfl", "status", "config/demo.yaml")
+    assert "study tiny: 17 of 17 jobs finished" in done.stdout, done.stdout + done.stderr
+
+
+def test_snakemake_s_report_has_the_pictures_of_every_seed(project: Project) -> None:
+    project.succeed("snakemake", "--report", "report.html")
+    text = (project.root / "report.html").read_text()
+    assert all(f"seed{seed}/samples.png" in text for seed in (0, 1))
+    assert "Synthetic images" in text, "the category in which the report shows them"
+
+
+def test_a_seed_that_was_finished_is_not_trained_again_after_the_job_failed(project: Project) -> None:
+    partition = project.root / "results/tiny/partitions/digits/dirichlet-alpha0.1-clients3/seed1.npz"
+    log = project.root / "results/tiny/logs/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seeds.log"
+    whole = partition.read_bytes()
+    shutil.rmtree(project.root / FEDAVG)
+    partition.write_bytes(b"torn")  # which the run of seed 1 finds, after that of seed 0
+    try:
+        failed = project.run("snakemake", "--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
+        assert failed.returncode == 1 and "seed1.npz: cannot be read" in log.read_text()
+        assert not (project.root / FEDAVG / "seed0/run.json").exists(), "Snakemake removes what a failed job made"
+    finally:
+        partition.write_bytes(whole)
+    project.succeed("snakemake", "--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
+    said = log.read_text()
+    assert "seed0: finished already" in said and "seed 1: round 1/1" in said and "seed 0: round 1/1" not in said
+
+
+def test_of_a_cell_to_which_a_seed_is_added_that_seed_alone_is_trained(project: Project) -> None:
+    log = project.root / "results/tiny/logs/runs/digits/dirichlet-alpha0.1-clients3/fedavg/seeds.log"
+    before = (project.root / FEDAVG / "seed0/run.json").read_bytes()
+    project.configure(STUDY | {"seeds": [0, 1, 2]})
+    project.succeed("snakemake", "--", f"{FEDAVG}/seed2/metrics.parquet")
+    said = log.read_text()
+    assert "seed0: finished already" in said and "seed1: finished already" in said and "seed 2: round 1/1" in said
+    assert "seed 0: round" not in said and (project.root / FEDAVG / "seed0/run.json").read_bytes() == before
