@@ -80,7 +80,7 @@ def test_make_help_lists_every_command(checkout: Path) -> None:
 
 @pytest.mark.parametrize("module", ["apfl.cli", "apfl.study.cells", "apfl.study.study", "apfl.registry.cards"])
 def test_planning_and_help_load_nothing_heavy(module: str) -> None:
-    program = f"import sys, {module}; {module}._register() if '{module}' == 'apfl.cli' else None; print(*sys.modules)"
+    program = f"import sys, {module}; {module}.register() if '{module}' == 'apfl.cli' else None; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "pandas", "matplotlib", "sklearn", "pyarrow", "snakemake"}
 

@@ -35,13 +35,15 @@ JOBS = (
 """The commands that rules call: their output is a log."""
 
 
-def _register() -> None:
+def register() -> typer.Typer:
+    """The command line with all its commands, however often it is asked for."""
     from apfl.cli import archive, claims, data, paper, stages, study
 
     if not app.registered_commands:
         for module in (data, stages, paper, study, archive, claims):
             module.register(app)
         app.callback()(_begin)
+    return app
 
 
 def _begin(context: typer.Context) -> None:
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     stays; its status is 143, as if nobody had caught it.
     """
     tune_start()
-    _register()
+    register()
     ended: list[int] = []
 
     def end(number: int, frame: object) -> None:

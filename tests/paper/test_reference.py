@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from apfl.cli import _register, app
+from apfl.cli import register
 from apfl.jobs.archive import unpack
 from apfl.registry.trees import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
@@ -50,8 +50,7 @@ def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
 
 
 def made_anew(command: list[str]) -> None:
-    _register()
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    done = CliRunner().invoke(register(), command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from apfl.cli import app, paper
+from apfl.cli import register
 from apfl.durations import duration
 from apfl.errors import UserError
 from apfl.paper import published
@@ -45,12 +45,6 @@ figures:
 """
 
 
-@pytest.fixture(scope="module")
-def register():
-    if "tables" not in {command.name or command.callback.__name__ for command in app.registered_commands}:
-        paper.register(app)
-
-
 def finished(folder: Path) -> Path:
     """The study's file, with all its runs finished beside it."""
     path = folder / "tiny.yaml"
@@ -75,12 +69,12 @@ def finished(folder: Path) -> Path:
 
 
 @pytest.fixture
-def study(tmp_path, register):
+def study(tmp_path):
     return finished(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, register):
+def whole(tmp_path_factory):
     """A finished study that nobody changes, and its page."""
     study = finished(tmp_path_factory.mktemp("whole"))
     return study, report(study)
@@ -88,7 +82,7 @@ def whole(tmp_path_factory, register):
 
 def call(study: Path, command: str, *options: str):
     arguments = [command, str(study), "--results", str(study.parent / "results"), *options]
-    return CliRunner().invoke(app, arguments, catch_exceptions=True)
+    return CliRunner().invoke(register(), arguments, catch_exceptions=True)
 
 
 def test_tables_are_written_under_the_study_and_have_no_holes(study):
@@ -219,7 +213,7 @@ def test_a_study_with_holes_gives_a_page_that_names_them_and_fills_none(study, w
 
 def test_a_study_of_which_nothing_has_been_run_has_a_page_too(study):
     results = study.parent / "empty"
-    assert CliRunner().invoke(app, ["report", str(study), "--results", str(results)]).exit_code == 0
+    assert CliRunner().invoke(register(), ["report", str(study), "--results", str(results)]).exit_code == 0
     page = (results / "tiny" / "report.html").read_text()
     assert "4 runs are missing" in page
     assert {text for _, text in buttons(page)} == {"not run"}

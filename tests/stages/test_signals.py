@@ -30,7 +30,7 @@ def test_a_reader_that_catches_the_exit_does_not_make_it_a_damaged_file(monkeypa
         return 0
 
     monkeypatch.setattr(cli, "app", read)
-    monkeypatch.setattr(cli, "_register", lambda: None)
+    monkeypatch.setattr(cli, "register", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main([])
     assert ended.value.code == 128 + signal.SIGTERM
@@ -42,7 +42,7 @@ def test_without_a_signal_a_damaged_file_is_one(monkeypatch, capsys) -> None:
         raise UserError("generator x: cannot be read")
 
     monkeypatch.setattr(cli, "app", read)
-    monkeypatch.setattr(cli, "_register", lambda: None)
+    monkeypatch.setattr(cli, "register", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main([])
     assert ended.value.code == 2

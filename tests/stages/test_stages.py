@@ -14,7 +14,7 @@ import pytest
 import torch
 import typer
 
-from apfl.cli import app, main
+from apfl.cli import main, register
 from apfl.data.dataset import Dataset, load_dataset, save_dataset
 from apfl.data.partition import load_partition, make_partition, save_partition
 from apfl.errors import UserError
@@ -383,10 +383,6 @@ def test_a_round_that_was_not_kept_is_named(files, fedavg, tmp_path) -> None:
 
 
 def test_every_command_has_a_line_of_help() -> None:
-    import apfl.cli
-
-    if not app.registered_commands:
-        apfl.cli._register()
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(register()).commands
     assert {"data", "partition", "semantics", "federate", "memorize", "personalize"} <= commands.keys()
     assert all(command.help for command in commands.values())
