@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data_parquet import write
 
 from apfl.cli import main
 from apfl.data.catalogue import CLASSES, SIZES
@@ -23,6 +22,7 @@ from apfl.paper import published
 from apfl.paper.labels import dataset_label
 from apfl.study.cells import artefacts
 from apfl.study.load import load_study
+from tests.helpers.parquet_files import write
 from tests.helpers.studies import tiny
 
 KERNEL = np.exp(-(np.arange(-4, 5) ** 2) / 2) / np.exp(-(np.arange(-4, 5) ** 2) / 2).sum()
