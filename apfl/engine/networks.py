@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.streams import stream_key
 
 Params = dict[str, Tensor]
@@ -99,6 +99,7 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     """
     options = dict(specification)
     name = options.pop("name", "cnn")
+    require(isinstance(name, str), f"network.name {name!r:.80}: is not a text; name a network")
     kind = NETWORKS.get(name) or _imported(name)
     try:
         network = kind(channels, classes, **options)

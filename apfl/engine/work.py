@@ -126,6 +126,8 @@ class Diverged(Exception):
     """A loss is not finite: the run cannot go on, and its cells say so. ``who`` is a client's model, or the
     generator."""
 
+    REMEDY = "lower training.learning_rate or change the method's hyper-parameters"
+
     def __init__(self, round: int, who: str) -> None:
         super().__init__(f"round {round}: {who}: the loss is not finite")
 

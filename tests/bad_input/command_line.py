@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from apfl.storage.files import write_json
 from apfl.storage.tables import write_parquet
-from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
+from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, spec, study, text
 
 TABLES = ("tables", "study.yaml")
 RUN = "tiny/runs/digits/dirichlet-alpha0.1-clients3"
@@ -73,7 +74,7 @@ CASES = [
     Case("run out below a file", text("out", "x"), federate(out="out/run"), r"out is no folder; choose another output"),
     Case("generator out a file", text("out", "x"), memorize(), r"--out out: .* is no folder"),
     Case("personalized out a file", text("out", "x"), personalize(), r"--out out: .* is no folder"),
-    Case("initial out", nothing, ("initial", "--spec", "{}", "--data", "data.npz", "--out", "x.npz"),
+    Case("initial out", nothing, ("initial", "--spec", json.dumps(spec()), "--data", "data.npz", "--out", "x.npz"),
          r"end it with \.safet"),
     # Tables from runs.
     Case("table without runs", nothing, TABLES,

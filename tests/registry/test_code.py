@@ -63,10 +63,15 @@ INCIDENTAL = {
     "locks": ("apfl/storage/locks.py", 'suffix=".part"', 'suffix=".half"'),
     "how files are written": ("apfl/storage/files.py", "compresslevel=1", "compresslevel=6"),
     "what is kept": ("apfl/storage/run_folder.py", 'KEPT = ".kept"', 'KEPT = ".finished"'),
-    "what is recorded": ("apfl/stages/stopwatch.py", '"peak_memory": peak_memory()', '"memory": peak_memory()'),
+    "what is recorded": ("apfl/stages/job.py", '"peak_memory": peak_memory()', '"memory": peak_memory()'),
     "memory of the process": ("apfl/engine/process.py", "32 << 20", "16 << 20"),
     "when a run is finished": ("apfl/storage/run_folder.py", "if fault:\n", "if fault and restored:\n"),
-    "keys that are known": ("apfl/stages/specification.py", '"reading": TEXT,', '"reading": TEXT, "note": TEXT,'),
+    "how long a run takes": ("apfl/stages/stopwatch.py", "lap / self.shared.running", "lap"),
+    "keys that are known": (
+        "apfl/stages/specification.py",
+        "    base: str | None",
+        "    note: str | None\n    base: str | None",
+    ),
     "a line of progress": ("apfl/stages/federate.py", "max(seconds, 1e-9)", "max(seconds, 1e-6)"),
     "a line of the generator": ("apfl/stages/memorize.py", "['diversity']:.4f", "['diversity']:.6f"),
     "the text of a mistake": ("apfl/stages/federate.py", "needs --{need}; give its path", "needs --{need}"),
@@ -127,10 +132,14 @@ DECISIVE = {
     "personalization": ("apfl/memorization/friends.py", "torch.ones_like(own)", "torch.zeros_like(own)"),
     "AP-FL": ("baselines/apfl.py", "beta: float = ", "beta: float = 0.1 + "),
     "accuracies": ("apfl/federation/evaluation.py", "logits.argmax(1)", "logits.argmin(1)"),
-    "when a run has diverged": ("apfl/stages/federate.py", 'not math.isfinite(row["loss"])', 'math.isnan(row["loss"])'),
+    "when a run has diverged": (
+        "apfl/federation/evaluation.py",
+        'not math.isfinite(row["loss"])',
+        'math.isnan(row["loss"])',
+    ),
     "what a checkpoint gives back": ("apfl/stages/checkpoint.py", 'tree.get("state", {})', 'tree.get("saved", {})'),
     "the teachers' accuracy": ("apfl/stages/memorize.py", 'teacher="clients"', 'teacher="global"'),
-    "rounds that are personalized": ("apfl/stages/personalize.py", 'tuple(specification["rounds"])', "(1,)"),
+    "rounds that are personalized": ("apfl/stages/personalize.py", 'tuple(record.specification["rounds"])', "(1,)"),
 }
 
 
