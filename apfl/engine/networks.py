@@ -94,7 +94,7 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     """The classifier that a study names: ``{"name": "cnn"}``, or any class as ``{"name": "package.module:Class",
     ...}``.
 
-    The other keys go to the constructor after ``channels`` and ``classes``. A class of one's own needs ``body`` and
+    The other keys go to the constructor after ``channels`` and ``classes``. Your own class needs ``body`` and
     ``head`` submodules and must not keep batch statistics, which averaging of parameters would leave behind.
     """
     options = dict(specification)

@@ -51,22 +51,23 @@ def memorize_run(specification: Specification, inputs: Inputs, out: Path, device
     def prepare() -> tuple[Problem, Work]:
         config = configure(GeneratorConfig, specification.parameters or {}, "generator")
         problem = load_problem(specification, inputs, device)
-        if problem.semantics is None:
+        if (semantics := problem.semantics) is None:
             raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
-        return problem, lambda record, watch: _train(config, problem, inputs, record)
+        return problem, lambda record, watch: _train(config, problem, semantics, inputs, record)
 
     run_once("memorize", specification, inputs, out, prepare)
 
 
-def _train(config: GeneratorConfig, problem: Problem, inputs: Inputs, record: Record) -> Made:
+def _train(config: GeneratorConfig, problem: Problem, semantics: Tensor, inputs: Inputs, record: Record) -> Made:
     """A generator for each round."""
-    if base_diverged(inputs.run):
-        return _diverged(config, record, f"{inputs.run}: diverged, so there is nothing to learn from")
-    tensors, found = {}, {"history": {}, "teachers": {}, "cycles": {}}
-    rounds = tuple(record.specification["rounds"])
+    base, rounds = inputs.required("run"), tuple(record.specification["rounds"])
+    if base_diverged(base):
+        return _diverged(config, record, f"{base}: diverged, so there is nothing to learn from")
+    tensors = {"embeddings": semantics}
+    found: dict[str, dict[str, Any]] = {"history": {}, "teachers": {}, "cycles": {}}
     try:
-        for number, models in load_base(inputs.run, rounds, problem.engine.device, problem.start).items():
-            memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+        for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
+            memory = build_memory(config, semantics, problem.images.pixels.shape[-1], problem.seed)
             teachers, weights = teachers_of(problem, models, config)
             done = memorize(memory, problem.model, teachers, weights, problem.engine, problem.seed, number,
                             on_epoch=_printer(number, config))  # fmt: skip
@@ -76,7 +77,6 @@ def _train(config: GeneratorConfig, problem: Problem, inputs: Inputs, record: Re
             tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     except Diverged as error:
         return _diverged(config, record, f"{error}; lower generator.learning_rate")
-    tensors["embeddings"] = problem.semantics
     return Made(_files(config, record, tensors, lambda path: sample_grid(path, problem, memory, inputs.data)), found)
 
 
@@ -94,7 +94,7 @@ def _files(
     return {"generator.safetensors": lambda path: write_tensors(path, tensors, header), "samples.png": picture}
 
 
-def _printer(number: int, config: GeneratorConfig):
+def _printer(number: int, config: GeneratorConfig) -> Callable[[dict[str, Any]], None]:
     def show(entry: dict[str, Any]) -> None:
         print(
             f"generator of round {number}: epoch {entry['epoch']}/{config.passes}"

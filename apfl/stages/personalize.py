@@ -40,13 +40,15 @@ def personalize_run(specification: Specification, inputs: Inputs, out: Path, dev
 
 def _personalize(method: Derived, problem: Problem, inputs: Inputs, record: Record) -> Made:
     """Personalize and evaluate."""
-    rows, diverged, rounds = [], False, tuple(record.specification["rounds"])
+    base, rounds = inputs.required("run"), tuple(record.specification["rounds"])
+    rows: list[dict[str, Any]] = []
+    diverged = False
     found: dict[str, Any] = {"cycles": {}}
     made = {} if inputs.generator is None else load_measured(inputs.generator, "cycles")
     try:
-        if any(base_diverged(folder) for folder in (inputs.run, inputs.generator) if folder is not None):
+        if any(base_diverged(folder) for folder in (base, inputs.generator) if folder is not None):
             raise Diverged(rounds[-1], "what it starts from")
-        for number, models in load_base(inputs.run, rounds, problem.engine.device, problem.start).items():
+        for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
             memory = None if inputs.generator is None else load_memory(inputs.generator, number, problem)
             here = finite(evaluate(problem, method.personalize(problem, models, number, memory), number))
             rows += here

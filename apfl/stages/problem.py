@@ -13,7 +13,7 @@ from apfl.data.partition import check_match, load_partition
 from apfl.engine.device import Engine
 from apfl.engine.images import Images
 from apfl.engine.networks import Model, build_network, initial_parameters
-from apfl.errors import require
+from apfl.errors import UserError, require
 from apfl.federation.problem import Problem
 from apfl.semantics.table import load_semantics, standardize
 from apfl.stages.specification import Specification, training_of
@@ -30,6 +30,13 @@ class Inputs:
     proxy: Path | None = None
     run: Path | None = None
     generator: Path | None = None
+
+    def required(self, name: str) -> Path:
+        """A path that a stage cannot do without; a `UserError` if it is not given."""
+        path: Path | None = getattr(self, name)
+        if path is None:
+            raise UserError(f"--{name}: missing; give its path")
+        return path
 
 
 def images_of(dataset: Dataset, statistics_of: torch.Tensor, device: torch.device) -> Images:

@@ -42,7 +42,7 @@ class Record:
     @classmethod
     def read(cls, path: Path) -> Record:
         """The run.json at ``path``, of any version of the suite; what it lacks, or has of another kind, is empty. A
-        `UserError` if it is no JSON object."""
+        `UserError` if it is not a JSON object."""
         found = read_record(path)
         parts = {name: found.pop(name, {}) for name in ("specification", "inputs", "outputs")}
         parts = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}

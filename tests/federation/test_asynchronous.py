@@ -302,5 +302,5 @@ def test_the_payload_is_what_the_server_shares() -> None:
 
 def test_a_method_whose_update_is_no_sum_is_refused() -> None:
     problem = dataclasses.replace(tiny_problem(), semantics=torch.eye(3))
-    with pytest.raises(UserError, match="no sum over clients"):
+    with pytest.raises(UserError, match="is not a sum over clients"):
         carry_out("apfl_feedback", problem, Schedule())

@@ -90,7 +90,7 @@ INCIDENTAL = {
         "models: Mapping[str, Models], round: int",
         "models: dict, round: float",
     ),
-    "the type of a variable": ("apfl/federation/asynchronous.py", "trained: list[Result] = []", "trained = []"),
+    "the type of a variable": ("apfl/federation/asynchronous.py", "uploads: list[Upload] = []", "uploads = []"),
     "an import for annotations": (
         "apfl/stages/federate.py",
         "from __future__ import annotations\n",
@@ -107,12 +107,12 @@ def test_what_decides_no_result_retrains_nothing(project: Path, what: str) -> No
 
 
 DECISIVE = {
-    "the engine": ("apfl/engine/training.py", "math.isfinite(mean_loss)", "math.isnan(mean_loss)"),
-    "stacks of models": ("apfl/engine/stack.py", "-_steps(jobs[place])", "_steps(jobs[place])"),
+    "the engine": ("apfl/engine/training.py", "math.isfinite(loss)", "math.isnan(loss)"),
+    "stacks of models": ("apfl/engine/stack.py", "-_steps(tasks[place])", "_steps(tasks[place])"),
     "an optimizer": ("apfl/engine/optimizers.py", "dampening=0.0", "dampening=0.5"),
     "the network": ("apfl/engine/networks.py", "nn.Linear(1600, 512)", "nn.Linear(1600, 256)"),
     "averaging": ("apfl/federation/aggregation.py", "(total / self.weight)", "total"),
-    "runs side by side": ("apfl/federation/side_by_side.py", "for own in jobs:", "for own in jobs[:1]:"),
+    "runs side by side": ("apfl/federation/side_by_side.py", "for own in tasks:", "for own in tasks[:1]:"),
     "a method": ("baselines/ditto.py", 'state["global"], self.lam)', "problem.start, self.lam)"),
     "a base method": ("baselines/fedavg.py", "RunningMean()", "RunningMean(0)"),
     "the default of a hyper-parameter": ("baselines/ditto.py", "lam: float = 1.0", "lam: float = 2.0"),
@@ -125,7 +125,7 @@ DECISIVE = {
     "a kind of partition": ("apfl/data/partitioners/dirichlet.py", "ends[-1] = size", "ends[0] = size"),
     "embeddings": ("apfl/semantics/table.py", "rows.mean(axis=0)", "rows.mean(axis=1)"),
     "the random streams": ("apfl/streams.py", 'f"apfl/{int(seed)}/', 'f"{int(seed)}/'),
-    "the name of a stream": ("apfl/engine/training.py", 'f"batches/', 'f"batch/'),
+    "the name of a stream": ("apfl/engine/work.py", 'f"batches/', 'f"batch/'),
     "the clock": ("apfl/clock/timeline.py", "-(sigma**2) / 2", "0"),
     "merging of late uploads": ("apfl/federation/asynchronous.py", "/ total if total else", "* total if total else"),
     "memorization": ("apfl/memorization/generator.py", "(1 - config.ce_weight)", "config.ce_weight"),

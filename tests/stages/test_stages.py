@@ -327,7 +327,7 @@ def test_a_run_on_other_inputs_is_not_taken_for_finished(files, tmp_path) -> Non
 def test_a_device_that_is_not_there_is_refused(files, tmp_path, device) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match=f"device '{device}': not to be had here"):
+    with pytest.raises(UserError, match=f"device '{device}': not available here"):
         federate(specification(), files.inputs, tmp_path, device)
 
 
