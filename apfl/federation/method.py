@@ -135,9 +135,7 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
         problem = f"{type(error).__name__}: {error}"
         raise UserError(f"baselines/{module}.py: cannot be imported ({place}: {problem}); correct the file") from None
     if not (isinstance(kind, type) and issubclass(kind, Method | Derived)):
-        raise UserError(
-            f"baselines/{module}.py: METHOD {kind!r} is not a class derived from Method or Derived; name one"
-        )
+        raise UserError(f"baselines/{module}.py: METHOD {kind!r} is not derived from Method or Derived; name one")
     try:
         return kind(**(parameters or {}))
     except TypeError as error:
