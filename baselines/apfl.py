@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from apfl.federation import BaseModels, Derived, Models, Params, Problem, UserError, Work, run_all
+from apfl.federation import BaseModels, Derived, Models, Params, Problem, UserError, Work, check_fields, run_all
 from apfl.memorization.friends import (
     friend_work,
     interpolate,
@@ -80,16 +80,10 @@ class APFL(Derived):
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise UserError(f"apfl.beta {self.beta}: must be from 0 to 1")
-        for name, choices in (
-            ("beta_weighs", ("local", "friend")),
-            ("friend_labels", ("hard", "soft")),
-            ("friend_distribution", ("own", "uniform", "global")),
-            ("friend_start", tuple(STARTS)),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(f"apfl.{name} {getattr(self, name)!r}: unknown; choose one of {', '.join(choices)}")
-        if self.samples_per_class < 1 or self.friend_epochs < 0 or self.steps_as_with < 0:
-            raise UserError("apfl.samples_per_class must be at least 1, friend_epochs and steps_as_with at least 0")
+        least = {"samples_per_class": 1, "friend_epochs": 0, "steps_as_with": 0}
+        known = {"beta_weighs": ("local", "friend"), "friend_labels": ("hard", "soft"), "friend_start": STARTS}
+        known |= {"friend_distribution": ("own", "uniform", "global")}
+        check_fields(self, "apfl", at_least=least, one_of=known)
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Memory) -> dict[str, Models]:
         heard = [client for client in problem.participants if client in base.local_models]

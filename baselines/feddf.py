@@ -48,7 +48,7 @@ from apfl.federation import (
     State,
     batches,
     channels_last,
-    require,
+    check_fields,
     torch_stream,
     weighted_mean,
 )
@@ -88,13 +88,9 @@ class FedDF(FedAvg):
     needs: ClassVar[tuple[str, ...]] = ("proxy", "validation")
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("patience", 1)):
-            require(getattr(self, name) >= least, f"feddf.{name} {getattr(self, name)}: must be at least {least}")
-        for name in ("learning_rate", "temperature"):
-            require(getattr(self, name) > 0, f"feddf.{name} {getattr(self, name)}: must be positive")
-        for name, choices in (("weights", ("uniform", "samples")), ("ensemble", ("logits", "probabilities"))):
-            value = getattr(self, name)
-            require(value in choices, f"feddf.{name} {value!r}: unknown; choose {' or '.join(choices)}")
+        least = {"steps": 0, "batch_size": 1, "evaluate_every": 1, "patience": 1}
+        known = {"weights": ("uniform", "samples"), "ensemble": ("logits", "probabilities")}
+        check_fields(self, "feddf", at_least=least, positive=("learning_rate", "temperature"), one_of=known)
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
         trained = [result for result in results if problem.size(result.client)]

@@ -53,7 +53,7 @@ from apfl.federation import (
     State,
     Step,
     Work,
-    require,
+    check_fields,
     seeded,
     torch_stream,
 )
@@ -151,12 +151,10 @@ class FedGen(FedAvg):
     server_only: ClassVar[tuple[str, ...]] = ("optimizer",)
 
     def __post_init__(self) -> None:
-        for name in ("noise_dimension", "hidden", "generator_steps"):
-            require(getattr(self, name) >= 1, f"fedgen.{name} {getattr(self, name)}: must be at least 1")
-        for name in ("label_weight", "latent_weight", "weight_decay", "ensemble_weight", "diversity_weight"):
-            require(getattr(self, name) >= 0, f"fedgen.{name} {getattr(self, name)}: must not be negative")
-        for name in ("learning_rate", "decay"):
-            require(getattr(self, name) > 0, f"fedgen.{name} {getattr(self, name)}: must be positive")
+        whole = ("noise_dimension", "hidden", "generator_steps")
+        weights = ("label_weight", "latent_weight", "weight_decay", "ensemble_weight", "diversity_weight")
+        least = dict.fromkeys(whole, 1) | dict.fromkeys(weights, 0)
+        check_fields(self, "fedgen", at_least=least, positive=("learning_rate", "decay"))
 
     def init(self, problem: Problem) -> State:
         generator = self.build_generator(problem)

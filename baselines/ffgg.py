@@ -56,6 +56,7 @@ from apfl.federation import (
     Work,
     attackers,
     bucketed,
+    check_fields,
     difference,
     flatten,
     join,
@@ -116,16 +117,12 @@ class FFGG(Method):
     shares_global: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        choices = {"private_start": ("drawn", "initial", "kept"), "shared_update": ("gradient", "local")}
-        choices |= {"aggregator": RULES, "attack": ATTACKS}
-        for name, known in choices.items():
-            given = getattr(self, name)
-            require(given in known, f"ffgg.{name} {given!r}: unknown; choose one of {', '.join(known)}")
-        for name in ("tuning_steps", "bucket_size", "clipping_iterations"):
-            require(getattr(self, name) > 0, f"ffgg.{name} {getattr(self, name)}: must be at least 1")
-        for name in ("tuning_epochs", "byzantine", "attack_strength", "clipping_radius"):
-            require(getattr(self, name) >= 0, f"ffgg.{name} {getattr(self, name)}: must not be negative")
-        require(self.gamma > 0, f"ffgg.gamma {self.gamma}: must be positive")
+        known = {"private_start": ("drawn", "initial", "kept"), "shared_update": ("gradient", "local")}
+        whole = ("tuning_steps", "bucket_size", "clipping_iterations")
+        others = ("tuning_epochs", "byzantine", "attack_strength", "clipping_radius")
+        least = dict.fromkeys(whole, 1) | dict.fromkeys(others, 0)
+        known |= {"aggregator": RULES, "attack": ATTACKS}
+        check_fields(self, "ffgg", at_least=least, positive=("gamma",), one_of=known)
 
     @property
     def split(self) -> Split:

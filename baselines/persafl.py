@@ -33,7 +33,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apfl.federation import Method, Models, Params, Phase, Problem, Result, State, Work, descend, difference, require
+from apfl.federation import (
+    Method,
+    Models,
+    Params,
+    Phase,
+    Problem,
+    Result,
+    State,
+    Work,
+    check_fields,
+    descend,
+    difference,
+    require,
+)
 from baselines.perfedavg import MetaGradient, adapted_model, shifted
 from baselines.pfedme import EnvelopeGradient, GradientOf, proximal_point
 
@@ -95,13 +108,10 @@ class PersAFL(Method):
     additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(self.form in ("maml", "me"), f"persafl.form {self.form!r}: unknown; choose maml or me")
         require(self.order in (1, 2), f"persafl.order {self.order}: must be 1 or 2")
-        for name in ("beta", "alpha", "lam", "inner_learning_rate"):
-            require(getattr(self, name) > 0, f"persafl.{name} {getattr(self, name)}: must be positive")
-        require(self.nu >= 0, f"persafl.nu {self.nu}: must not be negative")
-        for name in ("personal_steps", "inner_steps"):
-            require(getattr(self, name) > 0, f"persafl.{name} {getattr(self, name)}: must be at least 1")
+        least = {"nu": 0, "personal_steps": 1, "inner_steps": 1}
+        positive = ("beta", "alpha", "lam", "inner_learning_rate")
+        check_fields(self, "persafl", at_least=least, positive=positive, one_of={"form": ("maml", "me")})
 
     def weight(self, problem: Problem, client: int) -> float:
         """The server's mean is plain: clients with samples count alike."""

@@ -45,9 +45,9 @@ from apfl.federation import (
     State,
     Step,
     Work,
+    check_fields,
     descend,
     difference,
-    require,
     run_work,
     weighted_mean,
 )
@@ -138,12 +138,8 @@ class PFedMe(Method):
     additive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("lam", "inner_learning_rate", "beta"):
-            require(getattr(self, name) > 0, f"pfedme.{name} {getattr(self, name)}: must be positive")
-        require(self.inner_steps > 0, f"pfedme.inner_steps {self.inner_steps}: must be at least 1")
-        require(self.mu >= 0, f"pfedme.mu {self.mu}: must not be negative")
-        known = ("samples", "uniform")
-        require(self.weights in known, f"pfedme.weights {self.weights!r}: unknown; choose samples or uniform")
+        least, known = {"inner_steps": 1, "mu": 0}, {"weights": ("samples", "uniform")}
+        check_fields(self, "pfedme", at_least=least, positive=("lam", "inner_learning_rate", "beta"), one_of=known)
 
     def weight(self, problem: Problem, client: int) -> float:
         return float(problem.size(client) if self.weights == "samples" else problem.size(client) > 0)

@@ -47,7 +47,7 @@ from apfl.federation import (
     Step,
     Work,
     channels_last,
-    require,
+    check_fields,
     weighted_mean,
 )
 
@@ -105,12 +105,8 @@ class Scaffold(Method):
     exact_sums: ClassVar[tuple[str, ...]] = ("control",)
 
     def __post_init__(self) -> None:
-        choices = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            require(value in allowed, f"scaffold.{name} {value!r}: unknown; choose {' or '.join(allowed)}")
-        for name in ("sgd_learning_rate", "server_learning_rate"):
-            require(getattr(self, name) > 0, f"scaffold.{name} {getattr(self, name)}: must be positive")
+        known = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}
+        check_fields(self, "scaffold", positive=("sgd_learning_rate", "server_learning_rate"), one_of=known)
 
     def init(self, problem: Problem) -> State:
         zero = {name: torch.zeros_like(value) for name, value in problem.start.items()}

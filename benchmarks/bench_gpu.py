@@ -20,7 +20,8 @@ import torch
 from torch.autograd import DeviceType
 
 from apfl.engine.device import Engine
-from apfl.engine.stack import Job, train_stack
+from apfl.engine.stack import train_stack
+from apfl.engine.work import Task
 from apfl.federation.method import Method, State
 from apfl.federation.problem import Problem
 from apfl.federation.synchronous import run
@@ -69,7 +70,7 @@ def lockstep(method: Method, seeds: Sequence[Problem], rounds: int) -> list[Stat
             for state, problem in zip(states, seeds, strict=True)
         ]
         jobs = [
-            Job(piece, problem.images, problem.train[piece.client], problem.seed, round)
+            Task(piece, problem.images, problem.train[piece.client], problem.seed, round)
             for problem, pieces in zip(seeds, work, strict=True)
             for piece in pieces
         ]

@@ -26,7 +26,7 @@ from apfl.engine.networks import CNN, Model, initial_parameters
 from apfl.engine.optimizers import Optimizer
 from apfl.engine.process import tune_process
 from apfl.engine.training import train
-from apfl.engine.work import Gradient, Phase, Work
+from apfl.engine.work import Gradient, Phase, Task, Work
 from benchmarks.federations import images
 from benchmarks.measuring import cores, in_turn, ratio
 
@@ -40,7 +40,7 @@ def library(count: int, bf16: bool, optimizer: str) -> float:
     work = Work(0, start, (Phase(Gradient(), Optimizer(optimizer, 2e-4), epochs=1, batch_size=BATCH),))
     data = _images(count)
     began = time.perf_counter()
-    train(Model(CNN(3, 10)), work, data, torch.arange(count), Engine(bf16=bf16), seed=0, round=1)
+    train(Model(CNN(3, 10)), Task(work, data, torch.arange(count), seed=0, round=1), Engine(bf16=bf16))
     return count / (time.perf_counter() - began)
 
 

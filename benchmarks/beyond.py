@@ -38,6 +38,7 @@ from apfl.memorization.generator import Memory
 from apfl.semantics.sources import embed
 from apfl.semantics.table import save_semantics
 from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.specification import Specification
 from apfl.storage.tensors import flatten, read_tensors, unflatten, write_tensors
 from apfl.streams import torch_stream
 from apfl.study.readings import reading
@@ -110,7 +111,7 @@ class Cell:
             save_semantics(semantics, embed("packaged", dataset.class_names, {"dataset": "cifar10", "seed": 0}, {}))
         if not partition.exists():
             save_partition(partition, make_partition(dataset, setting, self.seed))
-        specification = {"dataset": "cifar10", "setting": setting, "seed": self.seed, "training": TRAINING}
+        specification = Specification("cifar10", setting, self.seed, TRAINING)
         problem = load_problem(specification, Inputs(data, partition, semantics), "cpu")
         return problem if self.part == "test" else hold_out(problem)
 

@@ -29,6 +29,7 @@ from apfl.federation.evaluation import evaluate, headline
 from apfl.federation.method import load_method
 from apfl.federation.problem import Problem
 from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.specification import Specification
 from apfl.storage.files import write_text
 
 FILE = Path(__file__).parents[1] / "docs" / "measurements" / "fedbuff.csv"
@@ -65,7 +66,7 @@ def federation(root: Path, seed: int) -> Problem:
         data, partition = Path(folder, "data.npz"), Path(folder, "partition.npz")
         save_dataset(data, dataset)
         save_partition(partition, make_partition(dataset, SETTING, seed))
-        specification = {"dataset": "cifar10", "setting": SETTING, "seed": seed, "training": TRAINING}
+        specification = Specification("cifar10", SETTING, seed, TRAINING)
         return load_problem(specification, Inputs(data, partition), "cpu")
 
 

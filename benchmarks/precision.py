@@ -19,6 +19,7 @@ from apfl.data.partition import make_partition, save_partition
 from apfl.engine.process import tune_process
 from apfl.stages.federate import federate
 from apfl.stages.problem import Inputs
+from apfl.stages.specification import Specification
 from apfl.storage.files import write_text
 
 FILE = Path(__file__).parents[1] / "docs" / "measurements" / "precision.csv"
@@ -33,10 +34,8 @@ def accuracy(seed: int, precision: str, root: Path, out: Path) -> float:
         save_dataset(data, make_dataset("cifar10", parquet("cifar10", root / "cifar10"), IMAGES, 0))
     if not partition.exists():
         save_partition(partition, make_partition(load_dataset(data), SETTING, seed))
-    specification = {
-        "dataset": "cifar10", "setting": SETTING, "seed": seed, "network": {"name": "cnn"}, "method": "fedavg",
-        "module": "fedavg", "parameters": {}, "training": TRAINING | {"precision": precision},
-    }  # fmt: skip
+    training = TRAINING | {"precision": precision}
+    specification = Specification("cifar10", SETTING, seed, training, {"name": "cnn"}, "fedavg", "fedavg", {})
     folder = out / precision / f"seed{seed}"
     federate(specification, Inputs(data, partition), folder, "cpu")
     rows = pd.read_parquet(folder / "metrics.parquet").query("model == 'global' and test == 'pooled'")

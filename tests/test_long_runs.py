@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,30 +32,23 @@ from apfl.stages.federate import federate
 from apfl.stages.memorize import memorize_run
 from apfl.stages.personalize import personalize_run
 from apfl.stages.problem import Inputs
+from apfl.stages.specification import Specification
 from tests.helpers.project import BIN, Project
 from tests.helpers.studies import tiny
 
 pytestmark = pytest.mark.slow
 
 SETTING = "dirichlet-alpha0.5-clients3"
-SPEC = {
-    "dataset": "digits",
-    "setting": SETTING,
-    "seed": 0,
-    "training": {
-        "rounds": 2,
-        "local_epochs": 1,
-        "checkpoint_every": 1,
-        "evaluate_rounds": [2],
-        "save_rounds": [2],
-        "precision": "fp32",
-    },
-}
-FEDERATE = SPEC | {"method": "fedavg", "module": "fedavg"}
-CLOCK = FEDERATE | {"schedule": {"latency": "exponential", "heterogeneity": 0.5}}
+TRAINING = {
+    "rounds": 2, "local_epochs": 1, "checkpoint_every": 1, "evaluate_rounds": [2], "save_rounds": [2],
+    "precision": "fp32",
+}  # fmt: skip
+SPEC = Specification("digits", SETTING, 0, TRAINING)
+FEDERATE = replace(SPEC, method="fedavg", module="fedavg")
+CLOCK = replace(FEDERATE, schedule={"latency": "exponential", "heterogeneity": 0.5})
 MEMORY = {"samples_per_class": 2, "epochs": 1, "width": 4, "noise_dimension": 5}
-MEMORIZE = SPEC | {"base": "fedavg", "semantics": "minilm", "rounds": [2], "parameters": MEMORY}
-PERSONALIZE = SPEC | {"method": "apfl", "module": "apfl", "rounds": [2], "parameters": {"samples_per_class": 2}}
+MEMORIZE = replace(SPEC, base="fedavg", semantics="minilm", rounds=(2,), parameters=MEMORY)
+PERSONALIZE = replace(SPEC, method="apfl", module="apfl", rounds=(2,), parameters={"samples_per_class": 2})
 CYCLES, WARM = 56, 14
 """Cycles of four runs, and those after which nothing may grow any more."""
 
@@ -72,11 +66,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def cycle(inputs: Inputs, folder: Path) -> None:
     """A federated run, one on the asynchronous server, a generator and a personalization."""
-    with_semantics = Inputs(inputs.data, inputs.partition, inputs.data.with_name("minilm.npz"))
+    after = replace(inputs, run=folder / "federate")
     federate(FEDERATE, inputs, folder / "federate", "cpu")
     federate(CLOCK, inputs, folder / "clock", "cpu")
-    memorize_run(MEMORIZE, with_semantics, folder / "federate", folder / "memorize", "cpu")
-    personalize_run(PERSONALIZE, inputs, folder / "federate", folder / "memorize", folder / "personalize", "cpu")
+    memorize_run(MEMORIZE, replace(after, semantics=inputs.data.with_name("minilm.npz")), folder / "memorize", "cpu")
+    personalize_run(PERSONALIZE, replace(after, generator=folder / "memorize"), folder / "personalize", "cpu")
 
 
 class Mallinfo2(ctypes.Structure):

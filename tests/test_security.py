@@ -167,7 +167,8 @@ def data_set_of_a_partition(ready: Path, folder: Path, bomb: Callable) -> list[o
 @place
 def data_set_of_initial_parameters(ready: Path, folder: Path, bomb: Callable) -> list[object]:
     bomb(folder / "data.npz")
-    return ["initial", "--spec", '{"seed": 0}', "--data", folder / "data.npz", "--out", folder / "x.safetensors"]
+    spec = '{"dataset": "noise", "setting": "iid-clients3", "seed": 0, "training": {"rounds": 1}}'
+    return ["initial", "--spec", spec, "--data", folder / "data.npz", "--out", folder / "x.safetensors"]
 
 
 @place

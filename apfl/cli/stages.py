@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from apfl.stages.several import Call
+    from apfl.stages.specification import Specification
 
 Spec = Annotated[
     str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
@@ -52,16 +56,14 @@ def initial(
     """Write the initial model that all methods of a seed share, for foreign methods."""
     from apfl.data.dataset import load_dataset
     from apfl.engine.networks import initial_parameters
-    from apfl.stages.specification import check_values
     from apfl.storage.files import require_output
     from apfl.storage.tensors import write_tensors
 
     given = _specification(spec)
-    check_values(given)
     require_output(out, ".safetensors")
     dataset = load_dataset(data)
-    network = given.get("network", {"name": "cnn"})
-    write_tensors(out, initial_parameters(network, dataset.channels, dataset.classes, given.get("seed", 0)), given)
+    params = initial_parameters(given.network or {}, dataset.channels, dataset.classes, given.seed)
+    write_tensors(out, params, given.json())
 
 
 def federate(
@@ -86,10 +88,8 @@ def memorize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    one_after_another(
-        _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run),
-        lambda call: memorize_run(call.specification, call.inputs, call.base, call.out, device),
-    )
+    calls = _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run)
+    one_after_another(memorize_run, calls, device)
 
 
 def personalize(
@@ -102,13 +102,11 @@ def personalize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    one_after_another(
-        _calls(spec, out, data=data, partition=partition, run=run, generator=generator),
-        lambda call: personalize_run(call.specification, call.inputs, call.base, call.generator, call.out, device),
-    )
+    calls = _calls(spec, out, data=data, partition=partition, run=run, generator=generator)
+    one_after_another(personalize_run, calls, device)
 
 
-def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Any]:
+def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Call]:
     """The runs that a command line asks for: of each option the value that stands at the run's place."""
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
@@ -123,17 +121,13 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
         raise UserError("--out: two runs have the same folder; give each run its own")
     for out in outs:
         require_output(out)
-    files = {name: values or [None] * len(specs) for name, values in paths.items()}
-
-    def call(place: int, spec: str) -> Call:
-        own = {name: values[place] for name, values in files.items()}
-        base, generator = own.pop("run", None), own.pop("generator", None)
-        return Call(_specification(spec), Inputs(**own), outs[place], base, generator)
-
-    return [call(place, spec) for place, spec in enumerate(specs)]
+    given = {name: values for name, values in paths.items() if values}
+    inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
+    return [Call(_specification(spec), *others) for spec, *others in zip(specs, inputs, outs, strict=True)]
 
 
-def _specification(text: str) -> dict[str, Any]:
+def _specification(text: str) -> Specification:
+    from apfl.stages.specification import Specification
     from apfl.storage.files import require_file
 
     try:
@@ -145,4 +139,4 @@ def _specification(text: str) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict):
         raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
-    return value
+    return Specification.parse(value)

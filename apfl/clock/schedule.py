@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apfl.errors import UserError
+from apfl.errors import UserError, check_fields
 
 Latency = Callable[["Schedule", np.random.Generator], float]
 """The duration of local training in one cycle, with mean `Schedule.mean`."""
@@ -64,7 +64,7 @@ class Schedule:
     :param latency: training time of a cycle: ``constant``, ``uniform``, ``exponential``, ``lognormal`` or ``trace``.
     :param mean: its mean, in units of virtual time, for a client of speed one.
     :param spread: half-width of ``uniform`` relative to the mean; sigma of ``lognormal``.
-    :param heterogeneity: sigma of the log-normal factor by which a client is slower or faster than another, for good.
+    :param heterogeneity: sigma of the log-normal factor by which a client is slower or faster than another, throughout.
     :param download: time of a download; ``upload``: of an upload.
     :param merge: ``mix`` (FedAsync, Xie et al. 2019: the global model moves towards the client's) or ``delta``
         (FedBuff, Nguyen et al. 2022: the change against the version that the client started from is added).
@@ -107,16 +107,10 @@ class Schedule:
             if any(not isinstance(row, list | tuple) or len(row) != 3 for row in rows):
                 raise UserError(f"schedule.{name}: each row must have three entries: a client and two times")
             if wrong := [row for row in rows if not (_is_client(row[0]) and all(map(_is_time, row[1:])))]:
-                raise UserError(f"schedule.{name} {list(wrong[0])}: is no client with two times; correct the row")
+                raise UserError(f"schedule.{name} {list(wrong[0])}: is not a client and two times; correct the row")
             object.__setattr__(self, name, tuple(tuple(row) for row in rows))
-        for name, choices in (
-            ("mode", ("sync", "async")),
-            ("latency", tuple(LATENCIES)),
-            ("merge", ("mix", "delta")),
-            ("staleness", tuple(STALENESS)),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(f"schedule.{name} {getattr(self, name)!r}: unknown; choose one of {', '.join(choices)}")
+        known = {"mode": ("sync", "async"), "merge": ("mix", "delta"), "latency": LATENCIES, "staleness": STALENESS}
+        check_fields(self, "schedule", at_least={"buffer": 1}, one_of=known)
         for name in ("mean", "download", "upload", "spread", "heterogeneity", "staleness_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "mean" and value == 0):
@@ -127,14 +121,14 @@ class Schedule:
             raise UserError(f"schedule.dropout {self.dropout}: must be a probability from 0 to below 1")
         if self.mixing is not None and not 0 < self.mixing <= 1:
             raise UserError(f"schedule.mixing {self.mixing}: must be above 0 and at most 1")
-        if self.mode == "sync" and (given := [name for name in ASYNC_ONLY if getattr(self, name) != ASYNC_ONLY[name]]):
-            raise UserError(f"schedule.mode sync: has no {given[0]}; leave it out or choose async")
+        without = [name for name in ASYNC_ONLY if getattr(self, name) != ASYNC_ONLY[name]]
+        if self.mode == "sync" and without:
+            raise UserError(f"schedule.mode sync: has no {without[0]}; leave it out or choose async")
         if self.trace and self.concurrency is not None:
             raise UserError("schedule.concurrency: a trace says itself who trains when; leave it out")
-        if self.buffer < 1 or (self.concurrency is not None and self.concurrency < 1):
-            raise UserError(f"schedule.buffer {self.buffer}, concurrency {self.concurrency}: must be at least 1")
-        if self.max_staleness is not None and self.max_staleness < 0:
-            raise UserError(f"schedule.max_staleness {self.max_staleness}: must be from 0 up")
+        limits = {"concurrency": 1, "max_staleness": 0}
+        given = {name: least for name, least in limits.items() if getattr(self, name) is not None}
+        check_fields(self, "schedule", at_least=given)
         if (self.latency == "trace") != bool(self.trace):
             raise UserError("schedule.trace: give it together with latency trace, and only then")
 

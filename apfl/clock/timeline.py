@@ -10,10 +10,12 @@ timeline out by hand.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from apfl.clock.schedule import LATENCIES, Schedule
 from apfl.streams import numpy_stream
@@ -125,71 +127,111 @@ def _synchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, seed
 
 def _asynchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, seed: int) -> Timeline:
     """Uploads of one moment are taken in before anybody downloads again, in the order of the clients."""
-    total = rounds * len(clients)
-    cycles = {client: iter(rows) for client, rows in _trace_cycles(schedule).items()}
-    order = numpy_stream(seed, "order").permutation(len(clients)) if schedule.concurrency else range(len(clients))
-    waiting = deque(clients[index] for index in order)
-    count = dict.fromkeys(clients, 0)
-    heap: list[tuple[float, int, float]] = []
-    away: list[tuple[float, int]] = []
-    merge_times: list[float] = []
-    arrivals: list[Arrival] = []
-    merges: list[Merge] = []
-    buffer: list[Arrival] = []
-    version, now, taken = 0, 0.0, 0
-
-    def launch() -> None:
-        while waiting and (schedule.concurrency is None or len(heap) < schedule.concurrency):
-            client = waiting.popleft()
-            if schedule.trace:
-                row = next(cycles.get(client, iter(())), None)
-                if row is None:
-                    continue
-                start, end = row
-            else:
-                start = _back_at(schedule, client, now)
-                if start is None:
-                    continue
-                if start > now:  # away: it takes nobody's place until it is back
-                    heapq.heappush(away, (start, client))
-                    continue
-                end = start + cycle_time(schedule, seed, client, count[client] + 1)
-            count[client] += 1
-            heapq.heappush(heap, (end, client, start))
-
-    launch()
-    while (heap or away) and taken < total:
-        now = min(queue[0][0] for queue in (heap, away) if queue)
+    fleet, server, total = _Fleet(schedule, clients, seed), _Server(schedule, seed), rounds * len(clients)
+    fleet.start(0.0)
+    while server.taken < total and (now := fleet.next_event()) is not None:
         returned = []
-        while heap and heap[0][0] == now and taken < total:
-            time, client, start = heapq.heappop(heap)
-            taken += 1
-            started = bisect_right(merge_times, start)
-            cycle = count[client]
-            arrival = Arrival(client, cycle, start, time, started, version, "merged")
-            if not reports(schedule, seed, client, cycle, start, time):
-                arrival = _with_fate(arrival, "lost", version)
-            elif schedule.max_staleness is not None and arrival.staleness > schedule.max_staleness:
-                arrival = _with_fate(arrival, "discarded", version)
-            if arrival.fate == "merged":
-                buffer.append(arrival)
-            else:
-                arrivals.append(arrival)
-            if len(buffer) == schedule.buffer:
-                merged = [_with_fate(one, "merged", version) for one in buffer]
-                version += 1
-                arrivals += merged
-                members = tuple(sorted(merged, key=lambda one: (one.client, one.cycle)))
-                merges.append(Merge(now, version, members, taken))
-                merge_times.append(now)
-                buffer = []
-            returned.append(client)
-        while away and away[0][0] == now:
-            waiting.append(heapq.heappop(away)[1])
-        waiting.extend(returned)
-        launch()
-    arrivals += [_with_fate(one, "waiting", version) for one in buffer]
-    return Timeline(tuple(sorted(arrivals, key=lambda one: (one.time, one.client))), tuple(merges))
+        while server.taken < total and fleet.training and fleet.training[0].time == now:
+            cycle = heapq.heappop(fleet.training)
+            server.take(cycle)
+            returned.append(cycle.client)
+        fleet.welcome(now, returned)
+        fleet.start(now)
+    return server.timeline()
+
+
+class _Cycle(NamedTuple):
+    """A client's cycle under way: when its upload will arrive, whose it is, when it began, and its number from 1."""
+
+    time: float
+    client: int
+    start: float
+    number: int
+
+
+class _Fleet:
+    """The clients of an asynchronous federation: who trains, who waits for a place, and who is away."""
+
+    def __init__(self, schedule: Schedule, clients: tuple[int, ...], seed: int) -> None:
+        self.schedule, self.seed = schedule, seed
+        self.trace = {client: iter(rows) for client, rows in _trace_cycles(schedule).items()}
+        places = numpy_stream(seed, "order").permutation(len(clients)) if schedule.concurrency else range(len(clients))
+        self.waiting = deque(clients[place] for place in places)
+        self.count = dict.fromkeys(clients, 0)
+        self.training: list[_Cycle] = []
+        """A heap: the next arrival comes first."""
+        self.away: list[tuple[float, int]] = []
+        """A heap of returns."""
+
+    def next_event(self) -> float | None:
+        """When the next upload arrives or the next client is back; None if nobody is under way."""
+        return min((queue[0][0] for queue in (self.training, self.away) if queue), default=None)
+
+    def welcome(self, now: float, returned: Sequence[int]) -> None:
+        """Let clients wait for a place again: those that are back at ``now``, and those that have uploaded."""
+        while self.away and self.away[0][0] == now:
+            self.waiting.append(heapq.heappop(self.away)[1])
+        self.waiting.extend(returned)
+
+    def start(self, now: float) -> None:
+        """Begin a cycle of each waiting client for which there is a place; one that is away takes none until it is
+        back."""
+        places = self.schedule.concurrency or math.inf
+        while self.waiting and len(self.training) < places:
+            client = self.waiting.popleft()
+            number = self.count[client] + 1
+            times = self._times(client, number, now)
+            if times is None:
+                continue
+            start, end = times
+            if start > now and not self.schedule.trace:
+                heapq.heappush(self.away, (start, client))
+                continue
+            self.count[client] = number
+            heapq.heappush(self.training, _Cycle(end, client, start, number))
+
+    def _times(self, client: int, number: int, now: float) -> tuple[float, float] | None:
+        """Start and end of a client's next cycle; None if there is none."""
+        if self.schedule.trace:
+            return next(self.trace.get(client, iter(())), None)
+        start = _back_at(self.schedule, client, now)
+        return None if start is None else (start, start + cycle_time(self.schedule, self.seed, client, number))
+
+
+class _Server:
+    """The asynchronous server, as far as it can be known before anything is trained: what it takes in, and merges."""
+
+    def __init__(self, schedule: Schedule, seed: int) -> None:
+        self.schedule, self.seed, self.taken = schedule, seed, 0
+        self.arrivals: list[Arrival] = []
+        self.merges: list[Merge] = []
+        self.buffer: list[Arrival] = []
+
+    def take(self, cycle: _Cycle) -> None:
+        """Take in an upload; merge the buffer if it is full."""
+        self.taken += 1
+        time, client, start, number = cycle
+        started, version = bisect_right(self.merges, start, key=lambda merge: merge.time), len(self.merges)
+        most = self.schedule.max_staleness
+        fate = "merged"
+        if not reports(self.schedule, self.seed, client, number, start, time):
+            fate = "lost"
+        elif most is not None and version - started > most:
+            fate = "discarded"
+        kept = self.buffer if fate == "merged" else self.arrivals
+        kept.append(Arrival(client, number, start, time, started, version, fate))
+        if len(self.buffer) == self.schedule.buffer:
+            merged = [replace(one, version=version) for one in self.buffer]
+            self.arrivals += merged
+            members = tuple(sorted(merged, key=lambda one: (one.client, one.cycle)))
+            self.merges.append(Merge(time, version + 1, members, self.taken))
+            self.buffer = []
+
+    def timeline(self) -> Timeline:
+        """All that has happened, with what is left in the buffer."""
+        left = [replace(one, fate="waiting", version=len(self.merges)) for one in self.buffer]
+        ordered = sorted(self.arrivals + left, key=lambda one: (one.time, one.client))
+        return Timeline(tuple(ordered), tuple(self.merges))
 
 
 def _trace_cycles(schedule: Schedule) -> dict[int, list[tuple[float, float]]]:
@@ -207,10 +249,6 @@ def _back_at(schedule: Schedule, client: int, now: float) -> float | None:
                 return None
             now = returns
     return now
-
-
-def _with_fate(arrival: Arrival, fate: str, version: int) -> Arrival:
-    return replace(arrival, fate=fate, version=version)
 
 
 def rounds_of(timeline: Timeline, clients: int, rounds: int) -> Iterator[tuple[int, Merge]]:

@@ -30,7 +30,7 @@ class Engine:
         if precision not in ("auto", "fp32", "bf16"):
             raise UserError(f"training.precision {precision!r}: unknown; choose auto, fp32 or bf16")
         if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-            raise UserError(f"device {device!r}: not to be had here; choose auto or cpu, or cuda where there is a GPU")
+            raise UserError(f"device {device!r}: not available here; choose auto or cpu, or cuda where there is a GPU")
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         has_bf16 = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
         bf16 = precision == "bf16" or (precision == "auto" and has_bf16)

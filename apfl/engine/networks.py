@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.streams import stream_key
 
 Params = dict[str, Tensor]
@@ -94,11 +94,12 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     """The classifier that a study names: ``{"name": "cnn"}``, or any class as ``{"name": "package.module:Class",
     ...}``.
 
-    The other keys go to the constructor after ``channels`` and ``classes``. A class of one's own needs ``body`` and
+    The other keys go to the constructor after ``channels`` and ``classes``. Your own class needs ``body`` and
     ``head`` submodules and must not keep batch statistics, which averaging of parameters would leave behind.
     """
     options = dict(specification)
     name = options.pop("name", "cnn")
+    require(isinstance(name, str), f"network.name {name!r:.80}: is not a text; name a network")
     kind = NETWORKS.get(name) or _imported(name)
     try:
         network = kind(channels, classes, **options)

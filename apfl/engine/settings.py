@@ -7,7 +7,7 @@ from typing import Any
 
 from apfl.engine.optimizers import Optimizer
 from apfl.engine.work import Gradient, Objective, Phase
-from apfl.errors import UserError
+from apfl.errors import UserError, check_fields
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,8 @@ class TrainingConfig:
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "local_epochs", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name} {getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"training.learning_rate {self.learning_rate}: must be positive")
+        whole = ("rounds", "local_epochs", "batch_size", "checkpoint_every")
+        check_fields(self, "training", at_least=dict.fromkeys(whole, 1), positive=("learning_rate",))
         for name in ("evaluate_rounds", "save_rounds"):
             rounds = tuple(sorted(set(getattr(self, name)))) or (self.rounds,)
             if rounds[0] < 0 or rounds[-1] > self.rounds:

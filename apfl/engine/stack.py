@@ -8,15 +8,14 @@ the tolerance of floating point, not bit for bit, as sums are taken in another o
 
 What can be stacked is work of one kind: phases alike in all but their length and their tensors, that follow the plain
 gradient of a loss that says ``stackable = True``: it must not depend on random numbers, nor see the number of images
-but through the mean of a cross-entropy. All else is trained one after another, as ever.
+but through the mean of a cross-entropy. All else is trained one after another.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,45 +27,32 @@ from apfl.engine.images import Batch, Samples
 from apfl.engine.networks import Model, Params
 from apfl.engine.optimizers import SGD, Adam
 from apfl.engine.training import train
-from apfl.engine.work import Diverged, Gradient, Phase, Result, Step, Work, batches
-from apfl.streams import torch_stream
+from apfl.engine.work import Diverged, Gradient, Phase, Result, Step, Task
 
 PADDING = -100
 """The label that cross-entropy leaves out of its mean."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A piece of work with what `apfl.engine.training.train` takes besides: samples, indices, and seed and round of its
-    streams."""
+def train_stack(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result]:
+    """The result of every task, in their order; those that can be are trained together, ``engine.stack`` at a time.
 
-    work: Work
-    samples: Samples
-    indices: Tensor
-    seed: int
-    round: int
-
-
-def train_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result]:
-    """The result of every job, in their order; those that can be are trained together, ``engine.stack`` at a time.
-
-    Raises `Diverged` for the first job whose loss is not finite.
+    Raises `Diverged` for the first task whose loss is not finite.
     """
-    return [_fine(outcome) for outcome in attempt_stack(model, jobs, engine)]
+    return [_fine(outcome) for outcome in attempt_stack(model, tasks, engine)]
 
 
-def attempt_stack(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
-    """As `train_stack`, but what has diverged stands in the place of its result: the other models are none the worse
-    for it, and may be of other runs."""
+def attempt_stack(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result | Diverged]:
+    """As `train_stack`, but what has diverged stands in the place of its result: the other models, which may be of
+    other runs, are unaffected."""
     kinds: dict[tuple, list[int]] = {}
-    for place, job in enumerate(jobs):
-        kinds.setdefault(_kind(job) if _stackable(job) else (place,), []).append(place)
+    for place, task in enumerate(tasks):
+        kinds.setdefault(_kind(task) if _stackable(task) else (place,), []).append(place)
     results: dict[int, Result | Diverged] = {}
     for places in kinds.values():
-        longest_first = sorted(places, key=lambda place: -_steps(jobs[place]))
-        done = _in_chunks(model, [jobs[place] for place in longest_first], engine, max(1, engine.stack))
+        longest_first = sorted(places, key=lambda place: -_steps(tasks[place]))
+        done = _in_chunks(model, [tasks[place] for place in longest_first], engine, max(1, engine.stack))
         results |= zip(longest_first, done, strict=True)
-    return [results[place] for place in range(len(jobs))]
+    return [results[place] for place in range(len(tasks))]
 
 
 def _fine(outcome: Result | Diverged) -> Result:
@@ -75,11 +61,11 @@ def _fine(outcome: Result | Diverged) -> Result:
     return outcome
 
 
-def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> list[Result | Diverged]:
-    """Jobs of one kind, ``size`` at a time, or half as many where the device has no room for that."""
+def _in_chunks(model: Model, tasks: Sequence[Task], engine: Engine, size: int) -> list[Result | Diverged]:
+    """Tasks of one kind, ``size`` at a time, or half as many where the device has no room for that."""
     results: list[Result | Diverged] = []
-    while len(results) < len(jobs):
-        chunk = jobs[len(results) : len(results) + size]
+    while len(results) < len(tasks):
+        chunk = tasks[len(results) : len(results) + size]
         try:
             results += _together(model, chunk, engine) if len(chunk) > 1 else [_alone(model, chunk[0], engine)]
         except torch.cuda.OutOfMemoryError:
@@ -91,59 +77,59 @@ def _in_chunks(model: Model, jobs: Sequence[Job], engine: Engine, size: int) -> 
     return results
 
 
-def _alone(model: Model, job: Job, engine: Engine) -> Result | Diverged:
+def _alone(model: Model, task: Task, engine: Engine) -> Result | Diverged:
     try:
-        return train(model, job.work, job.samples, job.indices, engine, job.seed, job.round)
+        return train(model, task, engine)
     except Diverged as error:
         return error
 
 
-def _stackable(job: Job) -> bool:
-    losses = [phase.objective.loss for phase in job.work.phases if isinstance(phase.objective, Gradient)]
-    plain = all(phase.batch_size > 0 and phase.batches == 1 for phase in job.work.phases)
-    hard = job.samples.batch(job.indices[:1]).labels.ndim == 1
-    known = len(losses) == len(job.work.phases) and all(getattr(loss, "stackable", False) for loss in losses)
-    return plain and hard and known and len(job.indices) > 0
+def _stackable(task: Task) -> bool:
+    losses = [phase.objective.loss for phase in task.work.phases if isinstance(phase.objective, Gradient)]
+    plain = all(phase.batch_size > 0 and phase.batches == 1 for phase in task.work.phases)
+    hard = task.samples.batch(task.indices[:1]).labels.ndim == 1
+    known = len(losses) == len(task.work.phases) and all(getattr(loss, "stackable", False) for loss in losses)
+    return plain and hard and known and len(task.indices) > 0
 
 
-def _kind(job: Job) -> tuple:
-    """What jobs must have in common to be one stack.
+def _kind(task: Task) -> tuple:
+    """What tasks must have in common to be one stack.
 
-    Of two such jobs the one with more images has no fewer steps in any phase.
+    Of two such tasks the one with more images has no fewer steps in any phase.
     """
     phases = (
         (phase.optimizer, phase.batch_size, phase.epochs, phase.steps, phase.shuffle, phase.drift is None,
          phase.trainable, _skeleton(phase.objective.loss))
-        for phase in job.work.phases
+        for phase in task.work.phases
     )  # fmt: skip
-    shapes = tuple((name, tuple(value.shape)) for name, value in job.work.start.items())
-    image = job.samples.batch(job.indices[:1]).images
+    shapes = tuple((name, tuple(value.shape)) for name, value in task.work.start.items())
+    image = task.samples.batch(task.indices[:1]).images
     return image.shape, image.dtype, shapes, tuple(phases)
 
 
-def _steps(job: Job) -> int:
-    """How many steps the job takes in all its phases."""
-    return sum(_phase_steps(phase, job) for phase in job.work.phases)
+def _steps(task: Task) -> int:
+    """How many steps the task takes in all its phases."""
+    return sum(_phase_steps(phase, task) for phase in task.work.phases)
 
 
-def _phase_steps(phase: Phase, job: Job) -> int:
-    return phase.epochs * math.ceil(len(job.indices) / phase.batch_size) if phase.steps is None else phase.steps
+def _phase_steps(phase: Phase, task: Task) -> int:
+    return phase.epochs * math.ceil(len(task.indices) / phase.batch_size) if phase.steps is None else phase.steps
 
 
-def _together(model: Model, jobs: Sequence[Job], engine: Engine) -> list[Result | Diverged]:
-    """Jobs of one kind, those with most steps first."""
-    stack = {name: _stacked([job.work.start[name].detach() for job in jobs]) for name in jobs[0].work.start}
-    counts, seen, losses = [0] * len(jobs), [0] * len(jobs), [math.nan] * len(jobs)
+def _together(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result | Diverged]:
+    """Tasks of one kind, those with most steps first."""
+    stack = {name: _stacked([task.work.start[name].detach() for task in tasks]) for name in tasks[0].work.start}
+    counts, seen, losses = [0] * len(tasks), [0] * len(tasks), [math.nan] * len(tasks)
     diverged: dict[int, Diverged] = {}
-    for number in range(len(jobs[0].work.phases)):
-        for place, (mean, steps, images) in enumerate(_phase(model, stack, jobs, number, engine)):
+    for number in range(len(tasks[0].work.phases)):
+        for place, (mean, steps, images) in enumerate(_phase(model, stack, tasks, number, engine)):
             counts[place], seen[place], losses[place] = counts[place] + steps, seen[place] + images, mean
             if steps and not math.isfinite(mean):
-                job = jobs[place]
-                diverged.setdefault(place, Diverged.of_client(job.round, job.work.client, job.work.role))
+                task = tasks[place]
+                diverged.setdefault(place, Diverged.of_client(task.round, task.work.client, task.work.role))
     results = (
-        Result(job.work, {name: value[place].clone() for name, value in stack.items()}, *facts)
-        for place, (job, *facts) in enumerate(zip(jobs, counts, seen, losses, strict=True))
+        Result(task.work, {name: value[place].clone() for name, value in stack.items()}, *facts)
+        for place, (task, *facts) in enumerate(zip(tasks, counts, seen, losses, strict=True))
     )
     return [diverged.get(place, result) for place, result in enumerate(results)]
 
@@ -153,19 +139,19 @@ def _stacked(values: Sequence[Tensor]) -> Tensor:
 
 
 def _phase(
-    model: Model, stack: Params, jobs: Sequence[Job], number: int, engine: Engine
+    model: Model, stack: Params, tasks: Sequence[Task], number: int, engine: Engine
 ) -> list[tuple[float, int, int]]:
-    """One phase, in place on ``stack``; for each job its mean loss, its steps and the images it has seen."""
-    phases = [job.work.phases[number] for job in jobs]
+    """One phase, in place on ``stack``; for each task its mean loss, its steps and the images it has seen."""
+    phases = [task.work.phases[number] for task in tasks]
     first = phases[0]
-    rows, steps = _orders([list(_order(job, phase, number)) for job, phase in zip(jobs, phases, strict=True)])
+    rows, steps = _orders([list(task.batches(number)) for task in tasks])
     seen = (rows >= 0).sum((0, 2)).tolist()
-    samples = [job.samples for job in jobs]
+    samples = [task.samples for task in tasks]
     trained = {name: value for name, value in stack.items() if first.trainable(name)}
     optimizer = _Prefix(first, list(trained.values()))
     tensors = _tensors([phase.objective.loss for phase in phases])
     drift = {name: _stacked([phase.drift[name] for phase in phases]) for name in trained} if first.drift else {}
-    total = torch.zeros(len(jobs), device=engine.device)
+    total = torch.zeros(len(tasks), device=engine.device)
     for step in range(max(steps, default=0)):
         active = sum(count > step for count in steps)
         batch = _gathered(samples[:active], rows[step, :active])
@@ -181,13 +167,6 @@ def _phase(
         total[:active] += loss.detach()
     means = (total / torch.tensor(steps, device=engine.device).clamp_min(1)).tolist()
     return list(zip(means, steps, seen, strict=True))
-
-
-def _order(job: Job, phase: Phase, number: int) -> Iterator[Tensor]:
-    """The batches that the job has when it is trained alone."""
-    work = job.work
-    stream = torch_stream(job.seed, f"batches/{work.role}/{number}/0", round=job.round, client=work.client)
-    return batches(phase, job.indices, stream)
 
 
 def _orders(each: Sequence[Sequence[Tensor]]) -> tuple[Tensor, list[int]]:

@@ -9,15 +9,15 @@ linear term, MAML and the Moreau envelope other gradients.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from apfl.engine.device import Engine, channels_last
-from apfl.engine.images import Batch, Samples
+from apfl.engine.images import Batch
 from apfl.engine.networks import Model, Params
-from apfl.engine.work import Diverged, Objective, Phase, Result, Step, Work, batches
-from apfl.streams import torch_stream
+from apfl.engine.work import Diverged, Objective, Result, Step, Task
 
 FULL_GRADIENT_CHUNK = 500
 
@@ -37,56 +37,34 @@ def _exact(objective: Objective, model: Model, params: Params, trainable: Params
     return loss, total
 
 
-def train(model: Model, work: Work, samples: Samples, indices: Tensor, engine: Engine, seed: int, round: int) -> Result:
-    """Carry out one piece of work on the samples at ``indices``; a client without samples returns what it started from.
-
-    The order of the data depends on (seed, role, phase, round, client) alone.
-    """
-    params = channels_last(work.start)
-    steps, count, mean_loss = 0, 0, math.nan
-    for number, phase in enumerate(work.phases if len(indices) else ()):
-        losses, done, seen = _run_phase(model, params, phase, work, number, samples, indices, engine, seed, round)
-        steps, count, mean_loss = steps + done, count + seen, losses
-        if done and not math.isfinite(mean_loss):
-            raise Diverged.of_client(round, work.client, work.role)
-    return Result(work, {name: value.detach() for name, value in params.items()}, steps, count, mean_loss)
+def train(model: Model, task: Task, engine: Engine) -> Result:
+    """Carry out a task; a client without samples returns what it started from. Raises `Diverged` if a loss is not
+    finite."""
+    work, params = task.work, channels_last(task.work.start)
+    steps, seen, loss = 0, 0, math.nan
+    for number in range(len(work.phases) if len(task.indices) else 0):
+        loss, more_steps, more_seen = _run_phase(model, params, task, number, engine)
+        steps, seen = steps + more_steps, seen + more_seen
+        if more_steps and not math.isfinite(loss):
+            raise Diverged.of_client(task.round, work.client, work.role)
+    return Result(work, {name: value.detach() for name, value in params.items()}, steps, seen, loss)
 
 
-def _run_phase(
-    model: Model,
-    params: Params,
-    phase: Phase,
-    work: Work,
-    number: int,
-    samples: Samples,
-    indices: Tensor,
-    engine: Engine,
-    seed: int,
-    round: int,
-) -> tuple[float, int, int]:
+def _run_phase(model: Model, params: Params, task: Task, number: int, engine: Engine) -> tuple[float, int, int]:
     """One phase, in place on ``params``; returns the mean loss, the steps and the images seen."""
+    phase = task.work.phases[number]
     trainable = {name: value for name, value in params.items() if phase.trainable(name)}
     for name, value in params.items():
         value.requires_grad_(name in trainable)
     optimizer = phase.optimizer.build(list(trainable.values()))
-    stream = torch_stream(
-        seed, f"objective/{work.role}/{number}", round=round, client=work.client, device=engine.device
-    )
-    orders = [
-        batches(
-            phase, indices, torch_stream(seed, f"batches/{work.role}/{number}/{slot}", round=round, client=work.client)
-        )
-        for slot in range(phase.batches)
-    ]
-    objective = phase.objective
+    stream = task.stream(f"objective/{task.work.role}/{number}", engine.device)
+    objective = partial(_exact, phase.objective) if phase.batch_size == 0 and phase.batches == 1 else phase.objective
     total, steps, seen = torch.zeros((), device=engine.device), 0, 0
+    orders = [task.batches(number, slot) for slot in range(phase.batches)]
     for steps, rows in enumerate(zip(*orders, strict=True), start=1):
-        step = Step(tuple(samples.batch(row) for row in rows), stream, steps - 1)
+        step = Step(tuple(task.samples.batch(row) for row in rows), stream, steps - 1)
         with engine.autocast():
-            if phase.batch_size == 0 and phase.batches == 1:
-                loss, direction = _exact(objective, model, params, trainable, step)
-            else:
-                loss, direction = objective(model, params, trainable, step)
+            loss, direction = objective(model, params, trainable, step)
         optimizer.step([direction[name] for name in trainable])
         if phase.drift is not None:
             with torch.no_grad():

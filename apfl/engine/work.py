@@ -1,4 +1,4 @@
-"""What is to be trained: steps, objectives, phases, and a client's work with its result."""
+"""What is to be trained: steps, objectives, phases, and a client's work with its data and its result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from apfl.engine.images import Batch, Samples
 from apfl.engine.networks import Model, Params
 from apfl.engine.optimizers import Optimizer
+from apfl.streams import torch_stream
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,28 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A piece of work with what it is trained on, the ``samples`` at ``indices`` (int64 [n]), and seed and round of its
+    random streams."""
+
+    work: Work
+    samples: Samples
+    indices: Tensor
+    seed: int
+    round: int
+
+    def batches(self, phase: int, slot: int = 0) -> Iterator[Tensor]:
+        """Indices of one batch after another of a phase; their order depends on (seed, role, phase, slot, round,
+        client) alone."""
+        stream = self.stream(f"batches/{self.work.role}/{phase}/{slot}")
+        return batches(self.work.phases[phase], self.indices, stream)
+
+    def stream(self, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
+        """The client's random stream for a purpose in this round."""
+        return torch_stream(self.seed, purpose, round=self.round, client=self.work.client, device=device)
+
+
+@dataclass(frozen=True)
 class Result:
     """What came of a piece of work. ``steps`` counts optimiser steps, ``loss`` is the mean over those of the last
     phase."""
@@ -125,6 +148,8 @@ class Result:
 class Diverged(Exception):
     """A loss is not finite: the run cannot go on, and its cells say so. ``who`` is a client's model, or the
     generator."""
+
+    REMEDY = "lower training.learning_rate or change the method's hyper-parameters"
 
     def __init__(self, round: int, who: str) -> None:
         super().__init__(f"round {round}: {who}: the loss is not finite")

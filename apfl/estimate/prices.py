@@ -16,7 +16,7 @@ from apfl.engine.device import Engine
 from apfl.engine.networks import Model, build_network, initial_parameters
 from apfl.engine.settings import TrainingConfig
 from apfl.engine.training import train
-from apfl.engine.work import Work
+from apfl.engine.work import Task, Work
 from apfl.estimate.amounts import SEMANTIC_DIMENSION, Counting, narrow, random_images
 from apfl.memorization.generator import GeneratorConfig, build_memory, memorize
 from apfl.registry.trees import ROOT
@@ -35,7 +35,7 @@ def network_prices(
         with torch.inference_mode(), engine.autocast():
             model(start, images.batch(everything).images)
 
-    trained = _shortest(lambda: train(model, work, images, everything, engine, 0, 1)) / (steps * min(batch, 500))
+    trained = _shortest(lambda: train(model, Task(work, images, everything, 0, 1), engine)) / (steps * min(batch, 500))
     forward = _shortest(classify) / 500
     return forward, max(0.0, trained - forward)
 

@@ -21,7 +21,7 @@ from apfl.engine.images import Images
 from apfl.engine.networks import Model, Params, seeded
 from apfl.engine.optimizers import Adam, Optimizer
 from apfl.engine.work import Diverged, Gradient, Loss, Objective, Phase, Result, Step, Work, batches, cross_entropy
-from apfl.errors import UserError, require
+from apfl.errors import UserError, check_fields, require
 from apfl.federation.aggregation import (
     CentredClipping,
     Krum,
@@ -79,6 +79,7 @@ __all__ = [
     "batches",
     "bucketed",
     "channels_last",
+    "check_fields",
     "cross_entropy",
     "descend",
     "difference",

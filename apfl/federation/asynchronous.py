@@ -9,6 +9,7 @@ weighted is the synchronous update itself, bit for bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,7 +48,7 @@ def check_schedule(method: Method, schedule: Schedule, state: State | None = Non
     """A `UserError` for a method that cannot run asynchronously, or has no global model (in ``state``) to mix."""
     if schedule.mode == "async" and not is_additive(method):
         raise UserError(
-            f"method {method.title}: its server update is no sum over clients, so it cannot run with "
+            f"method {method.title}: its server update is not a sum over clients, so it cannot run with "
             "schedule.mode async; choose sync, or another method"
         )
 
@@ -83,24 +84,32 @@ def combine(first: State, second: State, function: Callable[[torch.Tensor, torch
     return result
 
 
+@dataclass(frozen=True)
+class Upload:
+    """What a client sends: when, the state that it started from, and what it trained."""
+
+    arrival: Arrival
+    start: State
+    results: Sequence[Result]
+
+    @property
+    def own(self) -> State:
+        """The client's own part of the state that it started from."""
+        return _only(self.start[PRIVATE], self.arrival.client)
+
+
 def merge_uploads(
-    method: Method,
-    problem: Problem,
-    schedule: Schedule,
-    state: State,
-    merge: Merge,
-    groups: Sequence[tuple[State, Sequence[tuple[Arrival, list[Result]]]]],
+    method: Method, problem: Problem, schedule: Schedule, state: State, merge: Merge, uploads: Sequence[Upload]
 ) -> State:
-    """The newest shared state after a merge; ``groups`` holds, for each version that clients started from, that state
-    and its uploads."""
+    """The newest shared state after a merge of uploads."""
     total = sum(method.weight(problem, arrival.client) for arrival in merge.arrivals)
     now = shared(state)
     newest, full = now, schedule.rate(len(method.clients(problem)))
-    for start, members in groups:
-        arrival = members[0][0]
-        results = [result for _, results in members for result in results]
+    for members in _groups(uploads):
+        arrival, start = members[0].arrival, _common_start(members)
+        results = [result for one in members for result in one.results]
         updated = shared(method.server_update(start, problem, arrival.cycle, results))
-        share = sum(method.weight(problem, one.client) for one, _ in members) / total if total else 0.0
+        share = sum(method.weight(problem, one.arrival.client) for one in members) / total if total else 0.0
         rate = full * schedule.discount(arrival.staleness) * share
         if rate == 1 and arrival.started == merge.version - 1:
             return updated
@@ -111,6 +120,26 @@ def merge_uploads(
             added = 1.0 if name in method.exact_sums else rate
             newest = newest | combine(newest, {name: change}, partial(_add, added))
     return newest
+
+
+def _groups(uploads: Sequence[Upload]) -> list[list[Upload]]:
+    """Uploads that started from one version, together. A client may be in one buffer twice; its uploads then change
+    two different private states, and are in two groups."""
+    groups: dict[tuple[int, int], list[Upload]] = {}
+    occurrences: Counter[int] = Counter()
+    for upload in uploads:
+        client = upload.arrival.client
+        groups.setdefault((upload.arrival.started, occurrences[client]), []).append(upload)
+        occurrences[client] += 1
+    return [groups[key] for key in sorted(groups)]
+
+
+def _common_start(members: Sequence[Upload]) -> State:
+    """The state that uploads of one version started from, each with its client's own part."""
+    start = members[0].start
+    if PRIVATE not in start:
+        return start
+    return start | {PRIVATE: start[PRIVATE] | {name: own for one in members for name, own in one.own.items()}}
 
 
 def _difference(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -168,74 +197,52 @@ def _carry_out(
     """Train what a merge takes in, and merge it."""
     if schedule.mode == "sync":
         return _synchronous_round(method, problem, now, merge, carry_out)
-    state, latest, sent_version = now.state, dict(now.latest), dict(now.sent_version)
-    starts: dict[tuple[int, int], State] = {}
-    members: dict[tuple[int, int], list[tuple[Arrival, list[Result]]]] = {}
-    occurrences: dict[int, int] = {}
-    trained: list[Result] = []
-    ready: dict[int, list[Result]] = {}
-    for place, arrival in enumerate(merge.arrivals):
-        client = str(arrival.client)
-        # A client may be in one buffer twice; its uploads are then changes of two different private states.
-        occurrence = occurrences.get(arrival.client, 0)
-        occurrences[arrival.client] = occurrence + 1
-        key = (arrival.started, occurrence)
-        start = now.versions[arrival.started]
-        if PRIVATE in state:
-            start = start | {PRIVATE: state[PRIVATE]}
-        if place not in ready:
-            # Without private states the uploads of a merge do not wait for each other.
-            waiting = [(place, arrival)] if PRIVATE in state else list(enumerate(merge.arrivals))
-            ready = _trained(method, problem, now, state, waiting, carry_out)
-        results = ready[place]
-        if PRIVATE in state:
-            group = starts.get(key, start)
-            starts[key] = group | {PRIVATE: group[PRIVATE] | _only(state[PRIVATE], client)}
-            own = method.server_update(start, problem, arrival.cycle, results)[PRIVATE]
-            state = state | {PRIVATE: state[PRIVATE] | _only(own, client)}
-        else:
-            starts.setdefault(key, start)
-        members.setdefault(key, []).append((arrival, results))
-        trained += results
-        latest = last_sent(problem, latest, results)
-        sent_version[arrival.client] = arrival.started
-    groups = [(starts[key], members[key]) for key in sorted(members)]
-    newest = merge_uploads(method, problem, schedule, state, merge, groups)
-    private = {PRIVATE: state[PRIVATE]} if PRIVATE in state else {}
+    train = _one_after_another if PRIVATE in now.state else _all_at_once
+    uploads, private = train(method, problem, now, merge, carry_out)
+    newest = merge_uploads(method, problem, schedule, now.state, merge, uploads)
+    results = tuple(result for upload in uploads for result in upload.results)
+    sent = now.sent_version | {arrival.client: arrival.started for arrival in merge.arrivals}
     return AsyncRound(
-        now.round,
-        newest | private,
-        latest,
-        tuple(trained),
-        merge.time,
-        merge.version,
-        now.versions | {merge.version: newest},
-        sent_version,
-    )
+        now.round, newest | private, last_sent(problem, now.latest, results), results, merge.time, merge.version,
+        now.versions | {merge.version: newest}, sent,
+    )  # fmt: skip
+
+
+def _all_at_once(
+    method: Method, problem: Problem, now: AsyncRound, merge: Merge, carry_out: CarryOut
+) -> tuple[list[Upload], State]:
+    """The uploads of a merge, which without private states do not wait for each other; and no private states."""
+    return _trained(method, problem, [(one, now.versions[one.started]) for one in merge.arrivals], carry_out), {}
+
+
+def _one_after_another(
+    method: Method, problem: Problem, now: AsyncRound, merge: Merge, carry_out: CarryOut
+) -> tuple[list[Upload], State]:
+    """The uploads of a merge, and the private states after them: a client that is there twice goes on from its own."""
+    private = now.state[PRIVATE]
+    uploads: list[Upload] = []
+    for arrival in merge.arrivals:
+        start = now.versions[arrival.started] | {PRIVATE: private}
+        uploads += _trained(method, problem, [(arrival, start)], carry_out)
+        after = method.server_update(start, problem, arrival.cycle, uploads[-1].results)[PRIVATE]
+        private = private | _only(after, arrival.client)
+    return uploads, {PRIVATE: private}
 
 
 def _trained(
-    method: Method,
-    problem: Problem,
-    now: AsyncRound,
-    state: State,
-    arrivals: Sequence[tuple[int, Arrival]],
-    carry_out: CarryOut,
-) -> dict[int, list[Result]]:
-    """By place in the merge, what the clients made of the versions that they started from."""
-    private = {PRIVATE: state[PRIVATE]} if PRIVATE in state else {}
+    method: Method, problem: Problem, starts: Sequence[tuple[Arrival, State]], carry_out: CarryOut
+) -> list[Upload]:
+    """What the clients make of the states that they start from."""
     work = [
         (place, piece, arrival.cycle)
-        for place, arrival in arrivals
-        for piece in method.client_work(
-            now.versions[arrival.started] | private, problem, arrival.cycle, [arrival.client]
-        )
+        for place, (arrival, start) in enumerate(starts)
+        for piece in method.client_work(start, problem, arrival.cycle, [arrival.client])
     ]
+    made: list[list[Result]] = [[] for _ in starts]
     results = carry_out(problem, [(piece, cycle) for _, piece, cycle in work])
-    made: dict[int, list[Result]] = {place: [] for place, _ in arrivals}
     for (place, _, _), result in zip(work, results, strict=True):
         made[place].append(result)
-    return made
+    return [Upload(*start, own) for start, own in zip(starts, made, strict=True)]
 
 
 def _synchronous_round(
@@ -243,15 +250,16 @@ def _synchronous_round(
 ) -> AsyncRound:
     """A round of `apfl.federation.synchronous.run` with the clients that report; if nobody does, nothing changes."""
     reporting = [arrival.client for arrival in merge.arrivals]
-    state, latest, results = now.state, now.latest, ()
+    state, latest, results = now.state, now.latest, tuple[Result, ...]()
     if reporting:
         state, latest, results = one_round(method, problem, now, merge.version, reporting, carry_out)
     sent = now.sent_version | dict.fromkeys(reporting, merge.version - 1)
     return AsyncRound(now.round, state, latest, results, merge.time, merge.version, {}, sent)
 
 
-def _only(states: State, client: str) -> State:
-    return {client: states[client]} if client in states else {}
+def _only(states: State, client: int) -> State:
+    name = str(client)
+    return {name: states[name]} if name in states else {}
 
 
 def staleness_of(now: AsyncRound) -> dict[int, int]:

@@ -9,6 +9,7 @@ are made by them, and no table shows them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apfl.engine.networks import Params
+from apfl.engine.work import Diverged
 from apfl.federation.method import Models
 from apfl.federation.problem import Problem
 from apfl.storage.metrics_table import NUMBERS
@@ -112,6 +114,15 @@ def evaluate(
                         "train_samples": problem.size(client),
                     }
                 )
+    return rows
+
+
+def finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows; raises `Diverged` if a loss is not finite, as a server's own training may diverge after the clients'
+    did not."""
+    for row in rows:
+        if not math.isfinite(row["loss"]):
+            raise Diverged.of_client(row["round"], row["client"], row["model"])
     return rows
 
 

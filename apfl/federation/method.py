@@ -9,7 +9,7 @@ A method is four pure functions over an explicit state, on a frozen dataclass of
 
 A state is a nested dictionary with string keys and tensors as leaves, so that saving, resuming and moving it between
 devices need no help from the method. `run` is the synchronous server; it yields after each round and does nothing
-else: whoever drives it evaluates, saves and prints. Methods that start from another method's models, such as
+else: its caller evaluates, saves and prints. Methods that start from another method's models, such as
 fine-tuning and AP-FL, derive from `Derived` instead.
 """
 
@@ -126,7 +126,7 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
     except ModuleNotFoundError as error:
         if error.name == f"baselines.{module}":
             raise UserError(
-                f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those there are"
+                f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those that exist"
             ) from None
         raise UserError(f"baselines/{module}.py: needs {error.name}, which is not installed; install it") from None
     except Exception as error:  # whatever the code of a method does when it is imported
@@ -135,7 +135,7 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
         problem = f"{type(error).__name__}: {error}"
         raise UserError(f"baselines/{module}.py: cannot be imported ({place}: {problem}); correct the file") from None
     if not (isinstance(kind, type) and issubclass(kind, Method | Derived)):
-        raise UserError(f"baselines/{module}.py: METHOD {kind!r} is no class derived from Method or Derived; name one")
+        raise UserError(f"baselines/{module}.py: METHOD {kind!r} is not derived from Method or Derived; name one")
     try:
         return kind(**(parameters or {}))
     except TypeError as error:

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from apfl.engine.device import Engine
-from apfl.engine.images import Images, Samples
+from apfl.engine.images import Images
 from apfl.engine.networks import Model, Params
 from apfl.engine.settings import TrainingConfig
-from apfl.engine.stack import Job, train_stack
+from apfl.engine.stack import train_stack
 from apfl.engine.training import train
-from apfl.engine.work import Gradient, Loss, Objective, Phase, Result, Work, cross_entropy
+from apfl.engine.work import Gradient, Loss, Objective, Phase, Result, Task, Work, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,14 @@ class Problem:
 
 def run_work(problem: Problem, work: Work, round: int) -> Result:
     """Carry out one piece of work on the client's own training data, or on the samples that the work brings along."""
-    samples, indices = _samples(problem, work)
-    return train(problem.model, work, samples, indices, problem.engine, problem.seed, round)
+    return train(problem.model, task_of(problem, work, round), problem.engine)
+
+
+def task_of(problem: Problem, work: Work, round: int) -> Task:
+    """A piece of work with what it is trained on: the samples that it brings along, or else the client's own training
+    data."""
+    own = (problem.images, problem.train[work.client])
+    return Task(work, *(own if work.samples is None else (work.samples, work.indices)), problem.seed, round)
 
 
 def run_all(problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterable[Result]:
@@ -89,19 +95,9 @@ STACKS = 8
 
 
 def _run_stacks(problem: Problem, work: Iterator[tuple[Work, int]]) -> Iterator[Result]:
-    while some := jobs_of(problem, islice(work, STACKS * problem.engine.stack)):
+    while some := [task_of(problem, *piece) for piece in islice(work, STACKS * problem.engine.stack)]:
         yield from train_stack(problem.model, some, problem.engine)
-
-
-def jobs_of(problem: Problem, work: Iterable[tuple[Work, int]]) -> list[Job]:
-    """Pieces of work, each with its round, with all that it takes to train them."""
-    return [Job(piece, *_samples(problem, piece), problem.seed, round) for piece, round in work]
 
 
 CarryOut = Callable[[Problem, Sequence[tuple[Work, int]]], Iterable[Result]]
 """What trains, as `run_all` does."""
-
-
-def _samples(problem: Problem, work: Work) -> tuple[Samples, Tensor]:
-    """What a piece of work trains on: its own samples, or else the client's training data."""
-    return (problem.images, problem.train[work.client]) if work.samples is None else (work.samples, work.indices)

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from apfl.engine.stack import attempt_stack
 from apfl.engine.work import Diverged, Result, Work
-from apfl.federation.problem import STACKS, CarryOut, Problem, jobs_of
+from apfl.federation.problem import STACKS, CarryOut, Problem, task_of
 
 T = TypeVar("T")
 
@@ -39,13 +39,13 @@ class Asked:
     work: Sequence[tuple[Work, int]]
 
 
-def side_by_side(tasks: Sequence[Callable[[CarryOut], T]]) -> list[T]:
-    """What the tasks return, in their order; each is called with a `CarryOut` to train by.
+def side_by_side(federations: Sequence[Callable[[CarryOut], T]]) -> list[T]:
+    """What the federations return, in their order; each is called with a `CarryOut` to train by.
 
-    Their problems are of one network. If a task fails the others go on, and the first failure is raised when they have
+    Their problems are of one network. If one fails the others go on, and the first failure is raised when they have
     ended.
     """
-    lanes = [_Lane(task, len(tasks)) for task in tasks]
+    lanes = [_Lane(federation, len(federations)) for federation in federations]
     try:
         asking = [lane for lane in lanes if lane.turn(None)]
         while asking:
@@ -65,11 +65,11 @@ def _answered(asking: Sequence[_Lane]) -> list[_Lane]:
 
 def _trained(requests: Sequence[Asked]) -> list[tuple[Result, ...] | Diverged]:
     """For each federation its results, or the first of its models that diverged."""
-    jobs = [jobs_of(asked.problem, asked.work) for asked in requests]
+    tasks = [[task_of(asked.problem, *piece) for piece in asked.work] for asked in requests]
     first = requests[0].problem
-    outcomes = iter(attempt_stack(first.model, [job for own in jobs for job in own], first.engine))
+    outcomes = iter(attempt_stack(first.model, [task for own in tasks for task in own], first.engine))
     answers: list[tuple[Result, ...] | Diverged] = []
-    for own in jobs:
+    for own in tasks:
         results = tuple(next(outcomes) for _ in own)
         answers.append(next((one for one in results if isinstance(one, Diverged)), results))
     return answers
@@ -78,8 +78,8 @@ def _trained(requests: Sequence[Asked]) -> list[tuple[Result, ...] | Diverged]:
 class _Lane(Generic[T]):
     """A federation in a thread that waits whenever it is not its turn; one of ``lanes``."""
 
-    def __init__(self, task: Callable[[CarryOut], T], lanes: int) -> None:
-        self.task, self.lanes = task, lanes
+    def __init__(self, federation: Callable[[CarryOut], T], lanes: int) -> None:
+        self.federation, self.lanes = federation, lanes
         self.asked: Asked | None = None
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -107,7 +107,7 @@ class _Lane(Generic[T]):
     def _run(self) -> None:
         try:
             self._answer()
-            self._value = self.task(self._carry_out)
+            self._value = self.federation(self._carry_out)
         except BaseException as error:  # for whoever asks for the result
             self._error = error
         self._outbox.put(None)

@@ -21,7 +21,7 @@ from apfl.engine.images import laid_out
 from apfl.engine.networks import Model, Params, seeded
 from apfl.engine.optimizers import Adam
 from apfl.engine.work import Diverged
-from apfl.errors import UserError
+from apfl.errors import check_fields, require
 from apfl.federation.method import BaseModels
 from apfl.federation.problem import Problem
 from apfl.memorization.network import SemanticGenerator
@@ -71,24 +71,13 @@ class GeneratorConfig:
         return passes(self.epochs, self.samples_per_class, self.steps_as_with)
 
     def __post_init__(self) -> None:
-        for name in ("noise_dimension", "samples_per_class", "epochs", "width", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"generator.{name} {getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"generator.learning_rate {self.learning_rate}: must be positive")
-        for name in ("staleness_rate", "steps_as_with"):
-            if getattr(self, name) < 0:
-                raise UserError(f"generator.{name} {getattr(self, name)}: must be from 0 up")
-        if not 0 <= self.ce_weight <= 1:
-            raise UserError(f"generator.ce_weight {self.ce_weight}: must be from 0 to 1 (lambda of Eq. 9)")
-        if self.diversity not in DIVERSITIES:
-            raise UserError(f"generator.diversity {self.diversity!r}: unknown; choose one of {', '.join(DIVERSITIES)}")
-        for name, choices in (("teacher", ("clients", "global")), ("class_weight", ("class", "all"))):
-            if getattr(self, name) not in choices:
-                known = " or ".join(choices)
-                raise UserError(f"generator.{name} {getattr(self, name)!r}: unknown; choose {known}")
-        if self.group < 2 or self.batch_size % self.group:
-            raise UserError(f"generator.group {self.group}: must be at least 2 and divide batch_size {self.batch_size}")
+        whole = ("noise_dimension", "samples_per_class", "epochs", "width", "batch_size")
+        least = dict.fromkeys(whole, 1) | {"group": 2, "staleness_rate": 0, "steps_as_with": 0}
+        known = {"diversity": DIVERSITIES, "teacher": ("clients", "global"), "class_weight": ("class", "all")}
+        check_fields(self, "generator", at_least=least, positive=("learning_rate",), one_of=known)
+        require(0 <= self.ce_weight <= 1, f"generator.ce_weight {self.ce_weight}: must be from 0 to 1 (Eq. 9)")
+        divides = self.batch_size % self.group == 0
+        require(divides, f"generator.group {self.group}: must divide batch_size {self.batch_size}")
 
 
 def passes(epochs: int, samples: int, as_with: int) -> int:

@@ -23,13 +23,14 @@ NO_RESULTS = frozenset({
     "apfl.errors", "apfl.registry",
     # Files and locks: what is read is what was written, to the bit, or it is refused.
     "apfl.storage", "apfl.stages.record", "apfl.stages.stopwatch",
+    # Whether a run is to be carried out, and what is written down of it.
+    "apfl.stages.job",
     # The process: what it does with memory, and what it took.
     "apfl.engine.process",
     # Drawings of what a run has made.
     "apfl.stages.samples",
     # Whether what is asked for can be understood.
-    "apfl.stages.specification.SPECIFICATION", "apfl.stages.specification.check_specification",
-    "apfl.stages.specification.check_values",
+    "apfl.stages.specification.Specification",
     # Lines that tell how far a run is.
     "apfl.stages.federate._print_round", "apfl.stages.memorize._printer",
     # Names for annotations.

@@ -12,6 +12,7 @@ from apfl.errors import UserError
 from apfl.federation.asynchronous import AsyncRound
 from apfl.federation.synchronous import Round
 from apfl.storage.files import digest
+from apfl.storage.run_folder import Record
 from apfl.storage.tensors import _number_keys, _text_keys, flatten, read_tensors, unflatten, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -28,14 +29,12 @@ def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: M
     write_tensors(path, flatten(tree), {**header, **fields})
 
 
-def asked(record: Mapping[str, Any]) -> str:
+def asked(record: Record) -> str:
     """A digest of what a run is asked for: its specification and the contents of its inputs."""
-    return digest([record["specification"], record["inputs"]])
+    return digest([record.specification, record.inputs])
 
 
-def read_checkpoint(
-    path: Path, record: Mapping[str, Any], device: str
-) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
+def read_checkpoint(path: Path, record: Record, device: str) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
     """The round to go on from, the states kept so far and the header; None if there is none, if other code made it, or
     if it is damaged."""
     if not path.exists():
@@ -47,7 +46,7 @@ def read_checkpoint(
         return None
     if header.get("asked") != asked(record):
         raise UserError(f"checkpoint {path}: of another configuration; remove it to start again, or restore that one")
-    if header.get("code") != record["code"]:
+    if header.get("code") != record.code:
         print(f"{path}: made by other code; starting again")
         return None
     try:

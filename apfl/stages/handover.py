@@ -16,7 +16,7 @@ from apfl.federation.problem import Problem
 from apfl.federation.synchronous import Round
 from apfl.memorization.generator import GeneratorConfig, Memory, build_memory
 from apfl.stages.specification import configure
-from apfl.storage.files import read_record
+from apfl.storage.run_folder import RECORD, Record
 from apfl.storage.tensors import _number_keys, flatten, read_tensors, unflatten
 
 
@@ -33,7 +33,7 @@ def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tens
 
 def base_diverged(folder: Path) -> bool:
     """Whether the run in ``folder``, or what it started from, diverged: nothing can be made of it then."""
-    return read_record(folder / "run.json").get("status") == "diverged"
+    return Record.read(folder / RECORD).found.get("status") == "diverged"
 
 
 def load_base(
@@ -102,4 +102,4 @@ def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
 
 def load_measured(folder: Path, what: str) -> dict[str, Any]:
     """The accuracies of the ``teachers`` or the ``cycles`` that a `memorize_run` recorded, by round."""
-    return read_record(folder / "run.json").get(what, {})
+    return Record.read(folder / RECORD).found.get(what, {})

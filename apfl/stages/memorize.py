@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,13 @@ from apfl.memorization.generator import (
 )
 from apfl.stages.cycles import generator_cycles
 from apfl.stages.handover import base_diverged, load_base
+from apfl.stages.job import Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem
-from apfl.stages.record import run_record
 from apfl.stages.samples import no_samples, sample_grid
-from apfl.stages.specification import check_specification, configure
-from apfl.stages.stopwatch import Stopwatch
+from apfl.stages.specification import Specification, configure
 from apfl.storage.files import digest
-from apfl.storage.locks import alone_in
-from apfl.storage.provenance import provenance
-from apfl.storage.run_folder import finished, recorded
+from apfl.storage.run_folder import Record
 from apfl.storage.tensors import write_tensors
-
-FILES = ("generator.safetensors", "samples.png")
 
 
 def accuracies(problem: Problem, base: BaseModels, config: GeneratorConfig) -> dict[str, float]:
@@ -48,81 +43,58 @@ def accuracies(problem: Problem, base: BaseModels, config: GeneratorConfig) -> d
     return {name: one.correct.double().mean().item() for name, one in (("teachers", weighted), ("global", average))}
 
 
-def memorize_run(
-    specification: Mapping[str, Any], inputs: Inputs, base: Path, out: Path, device: str = "auto"
-) -> dict[str, Any]:
+def memorize_run(specification: Specification, inputs: Inputs, out: Path, device: str = "auto") -> None:
     """Train a generator for each of the named rounds and write ``generator.safetensors``, ``samples.png``,
     ``run.json``."""
-    check_specification(specification, "semantics", "rounds")
-    record = run_record("memorize", specification, inputs, run=base / "state.safetensors")
-    if finished(out, record):
-        return record
-    config = configure(GeneratorConfig, specification.get("parameters", {}), "generator")
-    problem = load_problem(specification, inputs, device)
-    if problem.semantics is None:
-        raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
-    with alone_in(out):
-        if not finished(out, record):  # by the process that was waited for
-            _carry_out(config, problem, base, inputs.data, record, out)
-    return record
+    specification.require("semantics", "rounds")
+
+    def prepare() -> tuple[Problem, Work]:
+        config = configure(GeneratorConfig, specification.parameters or {}, "generator")
+        problem = load_problem(specification, inputs, device)
+        if (semantics := problem.semantics) is None:
+            raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
+        return problem, lambda record, watch: _train(config, problem, semantics, inputs, record)
+
+    run_once("memorize", specification, inputs, out, prepare)
 
 
-def _carry_out(
-    config: GeneratorConfig, problem: Problem, base: Path, data: Path, record: dict[str, Any], out: Path
-) -> None:
-    """Train and write the generators; ``record`` is completed."""
-    watch, rounds = Stopwatch(), tuple(record["specification"]["rounds"])
+def _train(config: GeneratorConfig, problem: Problem, semantics: Tensor, inputs: Inputs, record: Record) -> Made:
+    """A generator for each round."""
+    base, rounds = inputs.required("run"), tuple(record.specification["rounds"])
     if base_diverged(base):
-        _diverged(record, out, problem, watch, config, f"{base}: diverged, so there is nothing to learn from")
-        return
-    tensors, histories, measured, cycles = {}, {}, {}, {}
+        return _diverged(config, record, f"{base}: diverged, so there is nothing to learn from")
+    tensors = {"embeddings": semantics}
+    found: dict[str, dict[str, Any]] = {"history": {}, "teachers": {}, "cycles": {}}
     try:
         for number, models in load_base(base, rounds, problem.engine.device, problem.start).items():
-            memory = build_memory(config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+            memory = build_memory(config, semantics, problem.images.pixels.shape[-1], problem.seed)
             teachers, weights = teachers_of(problem, models, config)
-            done = memorize(
-                memory,
-                problem.model,
-                teachers,
-                weights,
-                problem.engine,
-                problem.seed,
-                number,
-                on_epoch=_printer(number, config),
-            )
-            histories[str(number)] = done.history
-            measured[str(number)] = accuracies(problem, models, config)
-            cycles[str(number)] = generator_cycles(problem, memory, weights)
+            done = memorize(memory, problem.model, teachers, weights, problem.engine, problem.seed, number,
+                            on_epoch=_printer(number, config))  # fmt: skip
+            found["history"][str(number)] = done.history
+            found["teachers"][str(number)] = accuracies(problem, models, config)
+            found["cycles"][str(number)] = generator_cycles(problem, memory, weights)
             tensors |= {f"round{number}/{name}": value for name, value in memory.generator.state_dict().items()}
     except Diverged as error:
-        _diverged(record, out, problem, watch, config, f"{error}; lower generator.learning_rate")
-        return
-    tensors["embeddings"] = problem.semantics
-    with recorded(out, record, *FILES):
-        _write_generator(out, record, config, tensors)
-        sample_grid(out / "samples.png", problem, memory, data)
-        record |= {"status": "finished", "history": histories, "teachers": measured, "cycles": cycles}
-        record |= {"seconds": round(watch.seconds, 3), **watch.usage(problem), **provenance()}
+        return _diverged(config, record, f"{error}; lower generator.learning_rate")
+    return Made(_files(config, record, tensors, lambda path: sample_grid(path, problem, memory, inputs.data)), found)
 
 
-def _write_generator(out: Path, record: Mapping[str, Any], config: GeneratorConfig, tensors: dict[str, Tensor]) -> None:
-    header = {"config": config.__dict__, "specification": digest(record["specification"])}
-    write_tensors(out / "generator.safetensors", tensors, header)
-
-
-def _diverged(
-    record: dict[str, Any], out: Path, problem: Problem, watch: Stopwatch, config: GeneratorConfig, why: str
-) -> None:
-    """Say that there is no generator, in files that the next stage reads."""
+def _diverged(config: GeneratorConfig, record: Record, why: str) -> Made:
+    """Says that there is no generator, in files that the next stage reads."""
     print(why)
-    with recorded(out, record, *FILES):
-        _write_generator(out, record, config, {})
-        no_samples(out / "samples.png", why)
-        record |= {"status": "diverged", "history": {}, "teachers": {}, "seconds": round(watch.seconds, 3)}
-        record |= {**watch.usage(problem), **provenance()}
+    files = _files(config, record, {}, lambda path: no_samples(path, why))
+    return Made(files, {"history": {}, "teachers": {}}, diverged=True)
 
 
-def _printer(number: int, config: GeneratorConfig):
+def _files(
+    config: GeneratorConfig, record: Record, tensors: dict[str, Tensor], picture: Callable[[Path], None]
+) -> dict[str, Callable[[Path], None]]:
+    header = {"config": vars(config), "specification": digest(record.specification)}
+    return {"generator.safetensors": lambda path: write_tensors(path, tensors, header), "samples.png": picture}
+
+
+def _printer(number: int, config: GeneratorConfig) -> Callable[[dict[str, Any]], None]:
     def show(entry: dict[str, Any]) -> None:
         print(
             f"generator of round {number}: epoch {entry['epoch']}/{config.passes}"

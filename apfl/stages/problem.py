@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,21 +13,30 @@ from apfl.data.partition import check_match, load_partition
 from apfl.engine.device import Engine
 from apfl.engine.images import Images
 from apfl.engine.networks import Model, build_network, initial_parameters
-from apfl.engine.settings import TrainingConfig
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.federation.problem import Problem
 from apfl.semantics.table import load_semantics, standardize
-from apfl.stages.specification import configure, engine_of
+from apfl.stages.specification import Specification, training_of
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Paths of the artefacts that a stage reads; those it has no use for are None."""
+    """Paths of the artefacts that a stage reads; those it has no use for are None. ``run`` and ``generator`` are the
+    folders of the federated run that it starts from, and of the generator that was trained on that."""
 
     data: Path
     partition: Path
     semantics: Path | None = None
     proxy: Path | None = None
+    run: Path | None = None
+    generator: Path | None = None
+
+    def required(self, name: str) -> Path:
+        """A path that a stage cannot do without; a `UserError` if it is not given."""
+        path: Path | None = getattr(self, name)
+        if path is None:
+            raise UserError(f"--{name}: missing; give its path")
+        return path
 
 
 def images_of(dataset: Dataset, statistics_of: torch.Tensor, device: torch.device) -> Images:
@@ -53,21 +60,18 @@ def _sum_of_squares(column: torch.Tensor) -> torch.Tensor:
     return (histogram * torch.arange(256, dtype=torch.float64) ** 2).sum()
 
 
-def load_problem(
-    specification: Mapping[str, Any], inputs: Inputs, device: str = "auto", precision: str | None = None
-) -> Problem:
+def load_problem(specification: Specification, inputs: Inputs, device: str = "auto") -> Problem:
     """The problem that a specification states, on the artefacts that a stage is given."""
-    training = configure(TrainingConfig, specification["training"], "training")
-    engine = engine_of(specification, device, precision)
-    seed, network = specification["seed"], specification.get("network", {"name": "cnn"})
+    training = training_of(specification)
+    engine = Engine.choose(training.precision, device)
+    seed, network = specification.seed, specification.network or {}
     dataset, partition = load_dataset(inputs.data), load_partition(inputs.partition)
     check_match(dataset, partition)
-    for key, path, there in (
-        ("dataset", inputs.data, dataset.name),
-        ("setting", inputs.partition, partition.specification["setting"]),
+    for key, asked, path, there in (
+        ("dataset", specification.dataset, inputs.data, dataset.name),
+        ("setting", specification.setting, inputs.partition, partition.specification["setting"]),
     ):
-        if specification[key] != there:
-            raise UserError(f"spec.{key} {specification[key]!r}: {path} is of {there!r}; give the files of one of them")
+        require(asked == there, f"spec.{key} {asked!r}: {path} is of {there!r}; give the files of one of them")
     clients = range(partition.clients)
     train, validation, test = (
         tuple(torch.from_numpy(part(client)) for client in clients)

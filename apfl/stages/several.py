@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from apfl.engine.device import Engine
 from apfl.federation.problem import CarryOut
 from apfl.federation.side_by_side import side_by_side
 from apfl.stages.federate import federate
 from apfl.stages.problem import Inputs
-from apfl.stages.specification import check_specification, engine_of
-from apfl.stages.stopwatch import Company
+from apfl.stages.specification import Specification, training_of
+from apfl.stages.stopwatch import SharedTime
 
 
 @dataclass(frozen=True)
 class Call:
-    """A run that is asked for: its specification, the files that it reads, and the folder that it goes to."""
+    """A run that is asked for: its specification, what it reads, and the folder that it goes to."""
 
-    specification: Mapping[str, Any]
+    specification: Specification
     inputs: Inputs
     out: Path
-    base: Path | None = None
-    generator: Path | None = None
+
+
+Stage = Callable[[Specification, Inputs, Path, str], None]
+"""`federate`, `memorize_run` or `personalize_run`: specification, inputs, output folder, device."""
 
 
 def federate_all(calls: Sequence[Call], device: str = "auto") -> None:
     """Federated runs; on a device that trains stacks of models, those of one network and length side by side."""
-    for call in calls:
-        check_specification(call.specification)
-    if len(calls) > 1 and engine_of(calls[0].specification, device).stack > 1 and _alike(calls):
+    if len(calls) > 1 and _alike(calls) and _stacks(calls[0], device):
         _side_by_side(calls, device)
     else:
-        one_after_another(calls, lambda call: federate(call.specification, call.inputs, call.out, device))
+        one_after_another(federate, calls, device)
 
 
-def one_after_another(calls: Sequence[Call], stage: Callable[[Call], Any]) -> None:
-    """Carry out runs in their order."""
+def one_after_another(stage: Stage, calls: Sequence[Call], device: str = "auto") -> None:
+    """Carry out runs of a stage in their order."""
     for call in calls:
-        stage(call)
+        stage(call.specification, call.inputs, call.out, device)
 
 
 def _side_by_side(calls: Sequence[Call], device: str) -> None:
-    company = Company()
+    shared = SharedTime()
 
-    def task(call: Call) -> Callable[[CarryOut], Any]:
-        return lambda carry_out: federate(call.specification, call.inputs, call.out, device, carry_out, company)
+    def federation(call: Call) -> Callable[[CarryOut], None]:
+        return lambda carry_out: federate(call.specification, call.inputs, call.out, device, carry_out, shared)
 
-    side_by_side([task(call) for call in calls])
+    side_by_side([federation(call) for call in calls])
+
+
+def _stacks(call: Call, device: str) -> bool:
+    return Engine.choose(training_of(call.specification).precision, device).stack > 1
 
 
 def _alike(calls: Sequence[Call]) -> bool:
     """Are these runs of one network, data set and precision?"""
-    kinds = [(one.get("dataset"), one.get("network"), one["training"]) for one in (c.specification for c in calls)]
+    kinds = [(one.dataset, one.network, one.training) for one in (call.specification for call in calls)]
     return all(kind == kinds[0] for kind in kinds)

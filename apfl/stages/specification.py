@@ -5,102 +5,108 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import MISSING, dataclass
+from typing import Any, TypeVar
 
-from apfl.engine.device import Engine
 from apfl.engine.settings import TrainingConfig
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.federation.method import load_method
-from apfl.registry.cards import card
-from apfl.registry.cards import check_values as check_parameters
+from apfl.registry.cards import card, check_values
 from apfl.storage.files import canonical_json
 
-WHOLE, TEXT, OBJECT, ROUNDS = "a whole number from 0", "a text", "an object", "a list of whole numbers from 0"
-
-
-SPECIFICATION: Mapping[str, str] = {
-    "dataset": TEXT, "setting": TEXT, "seed": WHOLE, "network": OBJECT, "training": OBJECT, "method": TEXT,
-    "module": TEXT, "parameters": OBJECT, "schedule": OBJECT, "semantics": TEXT, "reading": TEXT, "rounds": ROUNDS,
-    "base": TEXT, "generator": TEXT,
-}  # fmt: skip
-"""The keys of a run's specification, and what their values are."""
+T = TypeVar("T")
+EXAMPLES = "`apfl plan --json` prints the specifications of a study"
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-IS: Mapping[str, Callable[[Any], bool]] = {
-    WHOLE: _is_whole,
-    TEXT: lambda value: isinstance(value, str),
-    OBJECT: lambda value: isinstance(value, Mapping),
-    ROUNDS: lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_whole, value)),
+def _is_rounds(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_is_whole(one) and 0 <= one < 2**63 for one in value)
+
+
+TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", _is_whole),
+    "float": (
+        "a finite number",
+        lambda value: (_is_whole(value) or isinstance(value, float)) and abs(value) < math.inf,
+    ),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "str": ("a text", lambda value: isinstance(value, str)),
+    "tuple[int, ...]": ("a list of whole numbers from 0", _is_rounds),
+    "Mapping[str, Any]": ("an object", lambda value: isinstance(value, Mapping)),
 }
+"""What a field of a configuration takes, by its annotation, in words and as a condition."""
 
 
-TYPES: Mapping[str, Callable[[Any], bool]] = {
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "float": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf,
-    "bool": lambda value: isinstance(value, bool),
-    "str": IS[TEXT],
-    "tuple[int, ...]": lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
-}
-"""What a field of a configuration takes, by its annotation."""
-
-
-def configure(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    """A configuration dataclass from a section of the specification; unknown or missing keys, and values of another
-    type, are a `UserError`."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if not isinstance(values, Mapping):
-        raise UserError(f"{section} {values!r:.80}: is no object; {section} has {', '.join(fields)}")
-    if unknown := sorted(set(values) - set(fields)):
-        raise UserError(f"{section}.{unknown[0]}: unknown; {section} has {', '.join(fields)}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def configure(kind: type[T], values: Mapping[str, Any], section: str) -> T:
+    """A configuration dataclass from a section of JSON; unknown or missing keys, and values of another type, are a
+    `UserError`."""
+    require(isinstance(values, Mapping), f"{section} {values!r:.80}: is not an object; {EXAMPLES}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"{section}.{name}: unknown; {section} has {', '.join(fields)}")
         wanted, *others = str(fields[name].type).split(" | ")
-        if not (TYPES.get(wanted, lambda value: True)(value) or (value is None and "None" in others)):
-            raise UserError(f"{section}.{name} {value!r:.80}: is not of type {fields[name].type}; correct it")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{section}: {error}; it has {', '.join(fields)}") from None
+        words, is_one = TYPES.get(wanted, ("", lambda value: True))
+        if not (is_one(value) or (value is None and others)):
+            raise UserError(f"{section}.{name} {value!r:.80}: is not {words}; {EXAMPLES}")
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is MISSING:
+            raise UserError(f"{section}.{name}: missing; {EXAMPLES}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def check_specification(specification: Mapping[str, Any], *more: str) -> None:
-    """A `UserError` if the specification lacks one of the keys that every stage reads, or one of ``more``, or has
-    keys or values that mean nothing."""
-    check_values(specification)
-    for key in ("dataset", "setting", "seed", "training", *more):
-        if key not in specification:
-            raise UserError(f"spec.{key}: missing; `apfl plan --json` prints the specifications of a study")
+@dataclass(frozen=True)
+class Specification:
+    """What a run is asked for. What is None is not said; ``training``, ``network``, ``parameters`` and ``schedule`` are
+    checked where they are used."""
+
+    dataset: str
+    setting: str
+    seed: int
+    training: Mapping[str, Any]
+    network: Mapping[str, Any] | None = None
+    method: str | None = None
+    module: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    schedule: Mapping[str, Any] | None = None
+    semantics: str | None = None
+    reading: str | None = None
+    rounds: tuple[int, ...] | None = None
+    base: str | None = None
+    generator: str | None = None
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, f"spec.seed {self.seed}: is not a whole number from 0; {EXAMPLES}")
+        require(self.rounds != (), f"spec.rounds []: is not a list of whole numbers from 0; {EXAMPLES}")
+        try:
+            canonical_json(self.json())
+        except ValueError:
+            raise UserError("spec: holds a number that is not finite; give a finite one") from None
+
+    @classmethod
+    def parse(cls, json: Mapping[str, Any]) -> Specification:
+        """The specification that JSON states; a `UserError` if it states none."""
+        return configure(cls, json, "spec")
+
+    def json(self) -> dict[str, Any]:
+        """What is said, as it was given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def require(self, *names: str) -> None:
+        """A `UserError` if something that a stage needs is not said."""
+        for name in names:
+            require(getattr(self, name) is not None, f"spec.{name}: missing; {EXAMPLES}")
 
 
-def check_values(specification: Mapping[str, Any]) -> None:
-    """A `UserError` for a key that no specification has, or a value of another kind than it has there."""
-    for key, value in specification.items():
-        if key not in SPECIFICATION:
-            raise UserError(f"spec.{key}: unknown; a specification has {', '.join(SPECIFICATION)}")
-        if not IS[SPECIFICATION[key]](value):
-            raise UserError(
-                f"spec.{key} {value!r:.80}: is not {SPECIFICATION[key]}; `apfl plan --json` prints examples"
-            )
-    if not isinstance(specification.get("network", {}).get("name", ""), str):
-        raise UserError(f"spec.network.name {specification['network']['name']!r:.80}: is no text; name a network")
-    try:
-        canonical_json(specification)
-    except ValueError:
-        raise UserError("spec: holds a number that is not finite; give a finite one") from None
+def training_of(specification: Specification) -> TrainingConfig:
+    """The training section, checked."""
+    return configure(TrainingConfig, specification.training, "training")
 
 
-def method_of(specification: Mapping[str, Any]) -> Any:
+def method_of(specification: Specification) -> Any:
     """The method that a specification names, with its hyper-parameters."""
-    module, parameters = specification["module"], specification.get("parameters", {})
-    parameters = check_parameters(card(module).fields, parameters, "spec.parameters")
-    return load_method(module, parameters)
-
-
-def engine_of(specification: Mapping[str, Any], device: str = "auto", precision: str | None = None) -> Engine:
-    """What a run is computed with."""
-    training = configure(TrainingConfig, specification["training"], "training")
-    return Engine.choose(precision or training.precision, device)
+    module, parameters = specification.module or "", specification.parameters or {}
+    return load_method(module, check_values(card(module).fields, parameters, "spec.parameters"))

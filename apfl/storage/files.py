@@ -108,11 +108,11 @@ def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
     path = Path(path)
     try:
         if suffix is not None and (path.suffix != suffix or path.is_dir()):
-            raise UserError(f"--out {path}: is no name of a file; end it with {suffix}")
+            raise UserError(f"--out {path}: is not a file name; end it with {suffix}")
         folder = path if suffix is None else path.parent
         there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         if not there.is_dir():
-            raise UserError(f"--out {path}: {there} is no folder; choose another output folder")
+            raise UserError(f"--out {path}: {there} is not a folder; choose another output folder")
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"--out {path}: nothing can be written to {there}; choose another output folder")
     except OSError as error:

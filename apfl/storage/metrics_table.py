@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from apfl.storage.tables import write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +33,11 @@ def metrics_frame(rows: list[dict[str, Any]], **identity: Any) -> pa.Table:
 
     whole = [identity | row for row in rows]
     return pa.table({name: _column([row[name] for row in whole], NUMBERS.get(name)) for name in COLUMNS})
+
+
+def write_metrics(path: str | os.PathLike, rows: list[dict[str, Any]], **identity: Any) -> None:
+    """Write a run's metrics table, as `metrics_frame` makes it."""
+    write_parquet(path, metrics_frame(rows, **identity))
 
 
 def _column(values: list[Any], kind: type[np.number] | None) -> pa.Array:

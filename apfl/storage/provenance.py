@@ -22,7 +22,7 @@ def provenance() -> dict[str, Any]:
             continue
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+        "clean": _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no") == "",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,

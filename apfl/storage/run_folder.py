@@ -10,18 +10,48 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
-from apfl.storage.files import canonical_json, read_json, read_record, sha256_file, write_json
+from apfl.storage.files import canonical_json, read_record, sha256_file, write_json
 from apfl.storage.locks import remove_abandoned
 
 KEPT = ".kept"
 RECORD = "run.json"
+ASKED = ("specification", "inputs", "code")
+"""What two runs have in common if they are the same."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run.json says: what a stage was asked for, the SHA-256 of its inputs and the digest of its code; once the
+    run is made, what was ``found``, by key, and the SHA-256 of its outputs."""
+
+    stage: str
+    specification: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code: str
+    found: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """The run.json at ``path``, of any version of the suite; what it lacks, or has of another kind, is empty. A
+        `UserError` if it is not a JSON object."""
+        found = read_record(path)
+        parts = {name: found.pop(name, {}) for name in ("specification", "inputs", "outputs")}
+        parts = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
+        return cls(found.pop("stage", ""), code=found.pop("code", ""), found=found, **parts)
+
+    def json(self) -> dict[str, Any]:
+        """The object that run.json holds."""
+        parts = {name: value for name, value in vars(self).items() if name != "found"}
+        return {**parts, **self.found}
 
 
 def keep(out: Path, record: Mapping[str, Any]) -> None:
@@ -67,7 +97,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def finished(folder: Path, record: Mapping[str, Any]) -> bool:
+def finished(folder: Path, record: Record) -> bool:
     """Whether ``folder`` holds this very run, whole, made by this very code from these very inputs; says so. A run that
     was, and is still kept, is put back."""
     fault = _fault(folder, record)
@@ -84,37 +114,37 @@ def finished(folder: Path, record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _fault(folder: Path, record: Mapping[str, Any]) -> str | None:
+def _fault(folder: Path, record: Record) -> str | None:
     """What is wrong with this run in ``folder``; nothing to speak of ("") if it is another run or none; None if it is
     whole."""
     path = folder / RECORD
     if not path.is_file():
         return ""
     try:
-        there = read_json(path, "run record")
+        there = Record.read(path)
     except UserError as error:
         return str(error)
-    if not isinstance(there, dict) or any(
-        canonical_json(there.get(name)) != canonical_json(record[name]) for name in ("specification", "inputs", "code")
-    ):
+    if any(canonical_json(getattr(there, name)) != canonical_json(getattr(record, name)) for name in ASKED):
         return ""
-    outputs = there.get("outputs")
-    for name, sha256 in outputs.items() if isinstance(outputs, dict) else [("outputs", "")]:
+    for name, sha256 in (there.outputs or {"outputs": ""}).items():
         if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
             return f"{folder / name}: missing, or not as {path.name} says"
     return None
 
 
-@contextmanager
-def recorded(out: Path, record: dict[str, Any], *names: str) -> Iterator[None]:
-    """Write the files ``names`` of a run within this context; afterwards ``run.json``, with their SHA-256, is written.
+def write_run(
+    out: Path, record: Record, files: Mapping[str, Callable[[Path], None]], found: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Write the files of a run, each by its own function, and then ``run.json`` with their SHA-256 and what is
+    ``found``.
 
     Until then there is no ``run.json``, not even that of an earlier run, so new files and old ones are never taken for
     one run.
     """
-    path = out / "run.json"
-    path.unlink(missing_ok=True)
-    yield
-    record["outputs"] = {name: sha256_file(out / name) for name in names}
-    keep(out, record)
-    write_json(path, record)
+    (out / RECORD).unlink(missing_ok=True)
+    for name, write in files.items():
+        write(out / name)
+    outputs = {name: sha256_file(out / name) for name in files}
+    done = replace(record, found=found(), outputs=outputs).json()
+    keep(out, done)
+    write_json(out / RECORD, done)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from apfl.storage.files import write_json
 from apfl.storage.tables import write_parquet
-from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
+from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, spec, study, text
 
 TABLES = ("tables", "study.yaml")
 RUN = "tiny/runs/digits/dirichlet-alpha0.1-clients3"
@@ -58,22 +59,22 @@ CASES = [
     Case("no folder given", nothing, ("data", "x", "--source", "parquet", "--out", "x.npz"),
          r"no folder given; add --path"),
     Case("no images wanted", nothing, (*DIGITS, "x.npz", "--max-samples", "0"), r"max_samples: is 0; use at least 1"),
-    Case("device", nothing, federate(device="tpu"), r"device 'tpu': not to be had here; choose auto or cpu"),
+    Case("device", nothing, federate(device="tpu"), r"device 'tpu': not available here; choose auto or cpu"),
     Case("semantics not given", nothing, ("memorize", *memorize()[1:7], "--run", "base", "--out", "out"),
          r"Missing option '--semantics'|needs --semantics"),
     # Outputs.
     Case("data out a folder", folder_instead("x.npz"), (*DIGITS, "x.npz"),
-         r"--out x\.npz: is no name of a file; end it"),
-    Case("data out a picture", nothing, (*DIGITS, "x.png"), r"--out x\.png: is no name of a file; end it with \.npz"),
-    Case("data out below a file", nothing, (*DIGITS, "study.yaml/x.npz"), r"study\.yaml is no folder; choose another"),
-    Case("data out nameless", nothing, (*DIGITS, "."), r"--out \.: is no name of a file"),
+         r"--out x\.npz: is not a file name; end it"),
+    Case("data out a picture", nothing, (*DIGITS, "x.png"), r"--out x\.png: is not a file name; end it with \.npz"),
+    Case("data out below a file", nothing, (*DIGITS, "study.yaml/x.npz"), r"study\.yaml is not a folder; choose"),
+    Case("data out nameless", nothing, (*DIGITS, "."), r"--out \.: is not a file name"),
     Case("data out of a long name", nothing, (*DIGITS, "a" * 300 + ".npz"), r"--out a+\.npz: .*; choose another"),
     Case("data out on no disk", nothing, (*DIGITS, "/proc/x.npz"), r"/proc/x\.\S+: .*; choose another output folder"),
-    Case("run out a file", text("out", "x"), federate(), r"--out out: .* is no folder; choose another output folder"),
-    Case("run out below a file", text("out", "x"), federate(out="out/run"), r"out is no folder; choose another output"),
-    Case("generator out a file", text("out", "x"), memorize(), r"--out out: .* is no folder"),
-    Case("personalized out a file", text("out", "x"), personalize(), r"--out out: .* is no folder"),
-    Case("initial out", nothing, ("initial", "--spec", "{}", "--data", "data.npz", "--out", "x.npz"),
+    Case("run out a file", text("out", "x"), federate(), r"--out out: .* is not a folder; choose another"),
+    Case("run out below a file", text("out", "x"), federate(out="out/run"), r"out is not a folder; choose another"),
+    Case("generator out a file", text("out", "x"), memorize(), r"--out out: .* is not a folder"),
+    Case("personalized out a file", text("out", "x"), personalize(), r"--out out: .* is not a folder"),
+    Case("initial out", nothing, ("initial", "--spec", json.dumps(spec()), "--data", "data.npz", "--out", "x.npz"),
          r"end it with \.safet"),
     # Tables from runs.
     Case("table without runs", nothing, TABLES,

@@ -51,7 +51,7 @@ FILES: list[tuple[str, str, str, str]] = [
     ("name_error", "check", mine("mu: float = 1.0") + "\nprint(undefined)\n",
      r"baselines/name_error\.py: cannot be imported \(name_error\.py, line \d+: NameError: .*undefined.*\); correct"),
     ("method_replaced", "check", mine("mu: float = 1.0") + "\nglobals()['METHOD'] = 3\n",
-     r"baselines/method_replaced\.py: METHOD 3 is no class derived from Method or Derived; name one"),
+     r"baselines/method_replaced\.py: METHOD 3 is not derived from Method or Derived; name one"),
 ]  # fmt: skip
 """Name of the module, command, file, line. What `plan` refuses is read; what only `check` refuses is imported."""
 

@@ -11,8 +11,8 @@ from apfl.engine import stack as stacked
 from apfl.engine.device import Engine
 from apfl.engine.networks import CNN
 from apfl.engine.optimizers import Optimizer
-from apfl.engine.stack import Job, train_stack
-from apfl.engine.work import Diverged, Work
+from apfl.engine.stack import train_stack
+from apfl.engine.work import Diverged, Task, Work
 from apfl.federation import problem as problem_module
 from apfl.federation.method import load_method
 from apfl.federation.problem import run_all
@@ -76,8 +76,8 @@ def test_seeds_and_starts_of_their_own_stand_in_one_stack(momentum) -> None:
     for seed in (0, 1, 2):
         for client in (0, 1):
             start = parameters(problem.model.network, seed)
-            work = stacked.Work(client, start, (phase, dataclasses.replace(phase, epochs=1)))
-            jobs.append(Job(work, problem.images, problem.train[client], seed, round=1 + seed))
+            work = Work(client, start, (phase, dataclasses.replace(phase, epochs=1)))
+            jobs.append(Task(work, problem.images, problem.train[client], seed, round=1 + seed))
     one = train_stack(problem.model, jobs, ALONE)
     six = train_stack(problem.model, jobs, TOGETHER)
     assert all(close(other.params, result.params) for result, other in zip(one, six, strict=True))

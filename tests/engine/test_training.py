@@ -14,7 +14,7 @@ from apfl.engine.images import SyntheticImages, laid_out
 from apfl.engine.networks import CNN, Model, build_network, initial_parameters
 from apfl.engine.settings import TrainingConfig
 from apfl.engine.training import train
-from apfl.engine.work import Diverged, Gradient, Phase, Work, batches, cross_entropy
+from apfl.engine.work import Diverged, Gradient, Phase, Task, Work, batches, cross_entropy
 from apfl.errors import UserError
 from apfl.federation.aggregation import weighted_mean
 from apfl.federation.method import load_method
@@ -135,15 +135,8 @@ def test_one_clients_fedavg_is_central_training() -> None:
     problem = tiny_problem(sizes=(17,), rounds=3)
     params = problem.start
     for number in (1, 2, 3):
-        params = train(
-            problem.model,
-            Work(0, params, (problem.training.phase(),)),
-            problem.images,
-            problem.train[0],
-            problem.engine,
-            0,
-            number,
-        ).params
+        work = Work(0, params, (problem.training.phase(),))
+        params = train(problem.model, Task(work, problem.images, problem.train[0], 0, number), problem.engine).params
     assert equal(last(problem).state["global"], params)
 
 

@@ -188,6 +188,16 @@ def test_scaffolds_control_variates_sum_to_the_servers_whatever_the_schedule(cha
     assert max(value.abs().max() for value in state["control"].values()) > 1e-3
 
 
+def test_uploads_of_clients_that_are_twice_in_a_buffer_are_changes_of_their_own_states() -> None:
+    problem = tiny_problem(sizes=(10, 12, 8, 6), rounds=1)
+    trace = ((0, 0.0, 1.0), (0, 1.0, 2.0), (1, 0.0, 1.0), (1, 1.0, 2.0), (2, 0.0, 9.0), (3, 0.0, 9.0))
+    state = carry_out("scaffold", problem, Schedule(latency="trace", trace=trace, buffer=4, merge="delta"))[-1].state
+    sizes = [problem.size(client) for client in problem.clients]
+    mean = weighted_mean([state["clients"][str(client)] for client in problem.clients], sizes)
+    assert distance(mean, state["control"]) < 1e-5
+    assert distance(state["clients"]["1"], state["clients"]["2"]) > 1e-3
+
+
 def test_a_method_without_a_global_model_cannot_be_mixed() -> None:
     with pytest.raises(UserError, match="FedRep has no global model to mix; choose delta"):
         carry_out("fedrep", tiny_problem(), Schedule())
@@ -302,5 +312,5 @@ def test_the_payload_is_what_the_server_shares() -> None:
 
 def test_a_method_whose_update_is_no_sum_is_refused() -> None:
     problem = dataclasses.replace(tiny_problem(), semantics=torch.eye(3))
-    with pytest.raises(UserError, match="no sum over clients"):
+    with pytest.raises(UserError, match="is not a sum over clients"):
         carry_out("apfl_feedback", problem, Schedule())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from apfl.errors import UserError
+from apfl.storage.run_folder import Record
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SETTING = "dirichlet-alpha0.5-clients3-min2"
@@ -78,7 +79,7 @@ def _models(base: Any) -> str:
     return _digest(*(value.numpy() for one in every.values() for _, value in sorted(one.items())), sorted(every))
 
 
-RECORD = {"specification": {"method": "fedavg"}, "inputs": {}, "code": "abc"}
+RECORD = Record("federate", {"method": "fedavg"}, {}, "abc")
 
 
 def checkpoint(path: Path) -> str | None:
@@ -201,7 +202,7 @@ def _tensors(reader: str, path: Path) -> None:
     if reader == "state.safetensors":
         write_tensors(path, flatten({"round1": {"global": params, "local": {"0": params, "2": params}}}), {"a": 1})
     else:
-        fields = {"asked": asked(RECORD), "code": RECORD["code"], "rows": [{"accuracy": 0.5}], "seconds": 1.5}
+        fields = {"asked": asked(RECORD), "code": RECORD.code, "rows": [{"accuracy": 0.5}], "seconds": 1.5}
         write_checkpoint(
             path, Round(2, {"global": params}, {0: params}), {"round1/global/w": params["head.bias"]}, fields
         )

@@ -63,10 +63,15 @@ INCIDENTAL = {
     "locks": ("apfl/storage/locks.py", 'suffix=".part"', 'suffix=".half"'),
     "how files are written": ("apfl/storage/files.py", "compresslevel=1", "compresslevel=6"),
     "what is kept": ("apfl/storage/run_folder.py", 'KEPT = ".kept"', 'KEPT = ".finished"'),
-    "what is recorded": ("apfl/stages/stopwatch.py", '"peak_memory": peak_memory()', '"memory": peak_memory()'),
+    "what is recorded": ("apfl/stages/job.py", '"peak_memory": peak_memory()', '"memory": peak_memory()'),
     "memory of the process": ("apfl/engine/process.py", "32 << 20", "16 << 20"),
     "when a run is finished": ("apfl/storage/run_folder.py", "if fault:\n", "if fault and restored:\n"),
-    "keys that are known": ("apfl/stages/specification.py", '"reading": TEXT,', '"reading": TEXT, "note": TEXT,'),
+    "how long a run takes": ("apfl/stages/stopwatch.py", "lap / self.shared.running", "lap"),
+    "keys that are known": (
+        "apfl/stages/specification.py",
+        "    base: str | None",
+        "    note: str | None\n    base: str | None",
+    ),
     "a line of progress": ("apfl/stages/federate.py", "max(seconds, 1e-9)", "max(seconds, 1e-6)"),
     "a line of the generator": ("apfl/stages/memorize.py", "['diversity']:.4f", "['diversity']:.6f"),
     "the text of a mistake": ("apfl/stages/federate.py", "needs --{need}; give its path", "needs --{need}"),
@@ -85,7 +90,7 @@ INCIDENTAL = {
         "models: Mapping[str, Models], round: int",
         "models: dict, round: float",
     ),
-    "the type of a variable": ("apfl/federation/asynchronous.py", "trained: list[Result] = []", "trained = []"),
+    "the type of a variable": ("apfl/federation/asynchronous.py", "uploads: list[Upload] = []", "uploads = []"),
     "an import for annotations": (
         "apfl/stages/federate.py",
         "from __future__ import annotations\n",
@@ -102,12 +107,12 @@ def test_what_decides_no_result_retrains_nothing(project: Path, what: str) -> No
 
 
 DECISIVE = {
-    "the engine": ("apfl/engine/training.py", "math.isfinite(mean_loss)", "math.isnan(mean_loss)"),
-    "stacks of models": ("apfl/engine/stack.py", "-_steps(jobs[place])", "_steps(jobs[place])"),
+    "the engine": ("apfl/engine/training.py", "math.isfinite(loss)", "math.isnan(loss)"),
+    "stacks of models": ("apfl/engine/stack.py", "-_steps(tasks[place])", "_steps(tasks[place])"),
     "an optimizer": ("apfl/engine/optimizers.py", "dampening=0.0", "dampening=0.5"),
     "the network": ("apfl/engine/networks.py", "nn.Linear(1600, 512)", "nn.Linear(1600, 256)"),
     "averaging": ("apfl/federation/aggregation.py", "(total / self.weight)", "total"),
-    "runs side by side": ("apfl/federation/side_by_side.py", "for own in jobs:", "for own in jobs[:1]:"),
+    "runs side by side": ("apfl/federation/side_by_side.py", "for own in tasks:", "for own in tasks[:1]:"),
     "a method": ("baselines/ditto.py", 'state["global"], self.lam)', "problem.start, self.lam)"),
     "a base method": ("baselines/fedavg.py", "RunningMean()", "RunningMean(0)"),
     "the default of a hyper-parameter": ("baselines/ditto.py", "lam: float = 1.0", "lam: float = 2.0"),
@@ -120,17 +125,21 @@ DECISIVE = {
     "a kind of partition": ("apfl/data/partitioners/dirichlet.py", "ends[-1] = size", "ends[0] = size"),
     "embeddings": ("apfl/semantics/table.py", "rows.mean(axis=0)", "rows.mean(axis=1)"),
     "the random streams": ("apfl/streams.py", 'f"apfl/{int(seed)}/', 'f"{int(seed)}/'),
-    "the name of a stream": ("apfl/engine/training.py", 'f"batches/', 'f"batch/'),
+    "the name of a stream": ("apfl/engine/work.py", 'f"batches/', 'f"batch/'),
     "the clock": ("apfl/clock/timeline.py", "-(sigma**2) / 2", "0"),
     "merging of late uploads": ("apfl/federation/asynchronous.py", "/ total if total else", "* total if total else"),
     "memorization": ("apfl/memorization/generator.py", "(1 - config.ce_weight)", "config.ce_weight"),
     "personalization": ("apfl/memorization/friends.py", "torch.ones_like(own)", "torch.zeros_like(own)"),
     "AP-FL": ("baselines/apfl.py", "beta: float = ", "beta: float = 0.1 + "),
     "accuracies": ("apfl/federation/evaluation.py", "logits.argmax(1)", "logits.argmin(1)"),
-    "when a run has diverged": ("apfl/stages/federate.py", 'not math.isfinite(row["loss"])', 'math.isnan(row["loss"])'),
+    "when a run has diverged": (
+        "apfl/federation/evaluation.py",
+        'not math.isfinite(row["loss"])',
+        'math.isnan(row["loss"])',
+    ),
     "what a checkpoint gives back": ("apfl/stages/checkpoint.py", 'tree.get("state", {})', 'tree.get("saved", {})'),
     "the teachers' accuracy": ("apfl/stages/memorize.py", 'teacher="clients"', 'teacher="global"'),
-    "rounds that are personalized": ("apfl/stages/personalize.py", 'tuple(specification["rounds"])', "(1,)"),
+    "rounds that are personalized": ("apfl/stages/personalize.py", 'tuple(record.specification["rounds"])', "(1,)"),
 }
 
 

@@ -28,6 +28,7 @@ from apfl.stages import stopwatch
 from apfl.stages.federate import federate
 from apfl.stages.problem import Inputs
 from apfl.stages.several import Call, federate_all
+from apfl.stages.specification import Specification
 from apfl.storage.files import read_json
 from tests.helpers.problems import tiny_problem
 
@@ -49,12 +50,9 @@ def inputs(tmp_path_factory) -> dict[int, Inputs]:
     return {seed: Inputs(folder / "data.npz", folder / f"partition{seed}.npz") for seed in (0, 1)}
 
 
-def specification(seed: int, **training) -> dict:
+def specification(seed: int, **training) -> Specification:
     usual = {"rounds": 2, "local_epochs": 1, "learning_rate": 1e-3, "precision": "fp32", "batch_size": 8}
-    return {
-        "dataset": "noise", "setting": SETTING, "seed": seed, "network": {"name": "cnn"}, "training": usual | training,
-        "method": "fedavg", "module": "fedavg", "parameters": {},
-    }  # fmt: skip
+    return Specification("noise", SETTING, seed, usual | training, {"name": "cnn"}, "fedavg", "fedavg", {})
 
 
 def calls_of(inputs: dict[int, Inputs], out: Path, **training) -> list[Call]:
@@ -105,9 +103,7 @@ def test_seeds_are_one_stack_where_the_engine_stacks(inputs, tmp_path: Path, sta
 
 def test_a_seed_that_diverges_leaves_the_others_alone(inputs, tmp_path: Path, stacking: list[int]) -> None:
     calls = calls_of(inputs, tmp_path)
-    wild = dict(calls[1].specification)
-    wild["training"] = wild["training"] | {"learning_rate": 1e30}
-    calls[1] = dataclasses.replace(calls[1], specification=wild)
+    calls[1] = dataclasses.replace(calls[1], specification=specification(1, learning_rate=1e30))
     side_by_side(
         [
             lambda carry_out, call=call: federate(call.specification, call.inputs, call.out, "cpu", carry_out)
@@ -172,19 +168,18 @@ def test_federations_hold_as_many_models_together_as_one_alone(monkeypatch) -> N
     assert len(most) == 2 * 10 and max(most) <= 2 * 2 * 4, "two rounds of 2 x 40 models, eight at a time"
 
 
-def test_company_shares_the_seconds_and_not_the_time_that_is_left(monkeypatch) -> None:
+def test_runs_side_by_side_share_the_seconds_and_not_the_time_that_is_left(monkeypatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: clock[0])
-    company = stopwatch.Company()
-    first = stopwatch.Stopwatch(company)
-    second = stopwatch.Stopwatch(company)
-    clock[0] += 10
-    assert (first.lap(), second.lap()) == (10, 10)
-    assert (first.seconds, second.seconds, first.elapsed) == (5, 5, 10)
-    first.stop()
-    clock[0] += 4
-    second.lap()
-    assert (second.seconds, second.elapsed) == (9, 14), "alone, it has the time for itself"
+    shared = stopwatch.SharedTime()
+    with stopwatch.Stopwatch(shared) as second:
+        with stopwatch.Stopwatch(shared) as first:
+            clock[0] += 10
+            assert (first.lap(), second.lap()) == (10, 10)
+            assert (first.seconds, second.seconds, first.elapsed) == (5, 5, 10)
+        clock[0] += 4
+        second.lap()
+        assert (second.seconds, second.elapsed) == (9, 14), "alone, it has the time for itself"
 
 
 def test_a_federation_that_fails_is_raised_when_the_others_have_ended() -> None:

@@ -26,6 +26,7 @@ from apfl.stages.federate import federate
 from apfl.stages.memorize import memorize_run
 from apfl.stages.personalize import personalize_run
 from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.specification import Specification
 from apfl.storage.files import read_json
 from apfl.storage.metrics_table import COLUMNS
 from apfl.storage.tensors import read_tensors
@@ -38,6 +39,10 @@ SETTING = "pathological-classes2-clients10-missing20"
 class Files:
     folder: Path
     inputs: Inputs
+
+    def after(self, run: Path, generator: Path | None = None) -> Inputs:
+        """What a stage reads that starts from a run."""
+        return dataclasses.replace(self.inputs, run=run, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,8 @@ def files(tmp_path_factory) -> Files:
     return Files(folder, Inputs(folder / "data.npz", folder / "partition.npz", folder / "semantics.npz"))
 
 
-def specification(method: str = "fedavg", **changes) -> dict:
+def given(method: str = "fedavg", **changes) -> dict:
+    """A specification as JSON."""
     training = {"rounds": 4, "local_epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1, "precision": "fp32"}
     training |= {"evaluate_rounds": [0, 2, 4], "save_rounds": [2, 4]}
     spec = {
@@ -64,6 +70,10 @@ def specification(method: str = "fedavg", **changes) -> dict:
         "network": {"name": "tests.helpers.problems:Tiny"}, "training": training | changes.pop("training", {}),
     }  # fmt: skip
     return spec | changes
+
+
+def specification(method: str = "fedavg", **changes) -> Specification:
+    return Specification.parse(given(method, **changes))
 
 
 MEMORY = {"samples_per_class": 10, "epochs": 1, "width": 4, "noise_dimension": 5}
@@ -100,7 +110,7 @@ def test_a_run_writes_a_tidy_table_the_states_asked_for_and_how_to_run_it_again(
     tensors, _ = read_tensors(fedavg / "state.safetensors", "state")
     assert {name.split("/")[0] for name in tensors} == {"round2", "round4"}
     record = read_json(fedavg / "run.json")
-    assert record["specification"] == specification() and record["status"] == "finished"
+    assert record["specification"] == given() and record["status"] == "finished"
     assert {"code", "commit", "versions", "device", "precision", "seconds", "peak_memory"} <= record.keys()
 
 
@@ -190,20 +200,8 @@ def test_evaluating_more_often_changes_no_bit_of_the_models(files, fedavg, tmp_p
 
 
 def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
-    memorize_run(
-        {
-            **specification(),
-            "base": "fedavg",
-            "semantics": "minilm",
-            "rounds": [2, 4],
-            "parameters": MEMORY,
-            "method": "g",
-        }
-        | {"module": "apfl"},
-        files.inputs,
-        fedavg,
-        tmp_path / "generator",
-    )
+    spec = specification("apfl", base="fedavg", semantics="minilm", rounds=[2, 4], parameters=MEMORY)
+    memorize_run(spec, files.after(fedavg), tmp_path / "generator")
     record = read_json(tmp_path / "generator" / "run.json")
     assert record["teachers"].keys() == {"2", "4"} and 0 <= record["teachers"]["4"]["teachers"] <= 1
     assert (tmp_path / "generator" / "samples.png").stat().st_size > 5000
@@ -211,7 +209,8 @@ def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
     spec = specification(
         "apfl", parameters={"samples_per_class": 6}, semantics="minilm", reading="literal", rounds=[2, 4]
     )
-    personalize_run(spec, files.inputs, fedavg, tmp_path / "generator", tmp_path / "apfl")
+    inputs = files.after(fedavg, tmp_path / "generator")
+    personalize_run(spec, inputs, tmp_path / "apfl")
     frame = pd.read_parquet(tmp_path / "apfl" / "metrics.parquet")
     assert set(frame["model"]) == {"local", "localized", "friend", "personalized"} and set(frame["round"]) == {2, 4}
     assert set(frame.query("model == 'localized'")["client"]) == {8}
@@ -222,13 +221,13 @@ def test_ap_fl_end_to_end(files, fedavg, tmp_path) -> None:
     assert all(set(cost["clients"]) == set(map(str, range(10))) for cost in made["cycles"].values())
     tensors, _ = read_tensors(tmp_path / "generator" / "generator.safetensors", "generator")
     assert made["generator_bytes"] == sum(value.nbytes for name, value in tensors.items() if "round2" not in name)
-    personalize_run(spec | {"method": "again"}, files.inputs, fedavg, tmp_path / "generator", tmp_path / "again")
+    personalize_run(dataclasses.replace(spec, method="again"), inputs, tmp_path / "again")
     again = pd.read_parquet(tmp_path / "again" / "metrics.parquet")
     assert frame["accuracy"].equals(again["accuracy"])
 
 
 def test_fine_tuning_starts_from_the_base_run(files, fedavg, tmp_path) -> None:
-    personalize_run(specification("fedavg_ft", rounds=[4]), files.inputs, fedavg, None, tmp_path / "ft")
+    personalize_run(specification("fedavg_ft", rounds=[4]), files.after(fedavg), tmp_path / "ft")
     tuned = pd.read_parquet(tmp_path / "ft" / "metrics.parquet").query("client_role == 'dropout' and test == 'own'")
     base = pd.read_parquet(fedavg / "metrics.parquet").query(
         "client_role == 'dropout' and test == 'own' and model == 'global' and round == 4"
@@ -256,8 +255,8 @@ def test_changing_a_dropout_clients_images_changes_no_server_artefact(files, fed
     federate(specification(), inputs, tmp_path / "fedavg")
     assert (tmp_path / "fedavg" / "state.safetensors").read_bytes() == (fedavg / "state.safetensors").read_bytes()
     spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=MEMORY)
-    for name, given, base in (("one", files.inputs, fedavg), ("two", inputs, tmp_path / "fedavg")):
-        memorize_run(spec, given, base, tmp_path / name)
+    for name, read, base in (("one", files.inputs, fedavg), ("two", inputs, tmp_path / "fedavg")):
+        memorize_run(spec, dataclasses.replace(read, run=base), tmp_path / name)
     generators = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("one", "two")]
     assert generators[0] == generators[1]
     first, second = load_problem(specification(), files.inputs), load_problem(specification(), inputs)
@@ -296,24 +295,22 @@ def test_a_server_that_ends_in_numbers_that_are_not_finite_has_diverged(files, t
 def test_what_starts_from_a_diverged_run_is_diverged_too_and_says_so(files, tmp_path) -> None:
     federate(specification(training={"optimizer": "sgd", "learning_rate": 1e38}), files.inputs, tmp_path / "base")
     spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=MEMORY)
-    memorize_run(spec, files.inputs, tmp_path / "base", tmp_path / "generator")
+    memorize_run(spec, files.after(tmp_path / "base"), tmp_path / "generator")
     assert read_json(tmp_path / "generator" / "run.json")["status"] == "diverged"
     assert (tmp_path / "generator" / "samples.png").stat().st_size > 500
     for method, generator in (("fedavg_ft", None), ("apfl", tmp_path / "generator")):
-        personalize_run(
-            specification(method, rounds=[4]), files.inputs, tmp_path / "base", generator, tmp_path / method
-        )
+        personalize_run(specification(method, rounds=[4]), files.after(tmp_path / "base", generator), tmp_path / method)
         assert read_json(tmp_path / method / "run.json")["status"] == "diverged"
         assert pd.read_parquet(tmp_path / method / "metrics.parquet").empty
 
 
 def test_a_generator_that_diverges_is_recorded_and_so_is_what_is_made_of_it(files, fedavg, tmp_path) -> None:
-    spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=MEMORY | {"learning_rate": 1e30})
-    memorize_run(
-        spec | {"parameters": spec["parameters"] | {"epochs": 4}}, files.inputs, fedavg, tmp_path / "generator"
-    )
+    parameters = MEMORY | {"learning_rate": 1e30, "epochs": 4}
+    spec = specification(base="fedavg", semantics="minilm", rounds=[4], parameters=parameters)
+    memorize_run(spec, files.after(fedavg), tmp_path / "generator")
     assert read_json(tmp_path / "generator" / "run.json")["status"] == "diverged"
-    personalize_run(specification("apfl", rounds=[4]), files.inputs, fedavg, tmp_path / "generator", tmp_path / "apfl")
+    inputs = files.after(fedavg, tmp_path / "generator")
+    personalize_run(specification("apfl", rounds=[4]), inputs, tmp_path / "apfl")
     assert read_json(tmp_path / "apfl" / "run.json")["status"] == "diverged"
 
 
@@ -330,19 +327,19 @@ def test_a_run_on_other_inputs_is_not_taken_for_finished(files, tmp_path) -> Non
 def test_a_device_that_is_not_there_is_refused(files, tmp_path, device) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match=f"device '{device}': not to be had here"):
+    with pytest.raises(UserError, match=f"device '{device}': not available here"):
         federate(specification(), files.inputs, tmp_path, device)
 
 
 BAD = [
-    (specification(module="fedfoo"), "no baselines/fedfoo.py"),
-    (specification(parameters={"mu": 1}), "mu"),
-    (specification("apfl"), "use `apfl personalize`"),
-    (specification(training={"precision": "fp8"}), "precision"),
-    (specification(training={"epochs": 3}), "training.epochs"),
-    (specification(network={"name": "vgg"}), "network.name"),
-    (specification(schedule={"buffer": 99}), "schedule.buffer"),
-    (specification(schedule={"speed": 1}), "schedule.speed"),
+    (given(module="fedfoo"), "no baselines/fedfoo.py"),
+    (given(parameters={"mu": 1}), "mu"),
+    (given("apfl"), "use `apfl personalize`"),
+    (given(training={"precision": "fp8"}), "precision"),
+    (given(training={"epochs": 3}), "training.epochs"),
+    (given(network={"name": "vgg"}), "network.name"),
+    (given(schedule={"buffer": 99}), "schedule.buffer"),
+    (given(schedule={"speed": 1}), "schedule.speed"),
     ({"dataset": "noise"}, "spec.setting"),
 ]
 
@@ -379,7 +376,7 @@ def test_a_partition_of_other_data_is_refused(files, tmp_path) -> None:
 
 def test_a_round_that_was_not_kept_is_named(files, fedavg, tmp_path) -> None:
     with pytest.raises(UserError, match=r"rounds 3: not kept .* 2, 4"):
-        personalize_run(specification("fedavg_ft", rounds=[3]), files.inputs, fedavg, None, tmp_path)
+        personalize_run(specification("fedavg_ft", rounds=[3]), files.after(fedavg), tmp_path)
 
 
 def test_every_command_has_a_line_of_help() -> None:

@@ -25,6 +25,7 @@ from apfl.federation.problem import run_work
 from apfl.registry.cards import card
 from apfl.registry.trees import ROOT
 from apfl.stages.problem import Inputs, load_problem
+from apfl.stages.specification import Specification
 from apfl.storage.files import read_json
 from apfl.storage.metrics_table import metrics_frame
 from apfl.storage.tensors import read_tensors, write_tensors
@@ -50,7 +51,7 @@ def flower(tmp_path_factory) -> tuple[Path, dict]:
     training = {"rounds": 1, "local_epochs": 2, "batch_size": 7, "learning_rate": 0.05, "optimizer": "sgd"}
     spec = {"dataset": "digits", "setting": SETTING, "method": "flower", "module": "external/flower", "seed": 0}
     spec |= {"training": training | {"evaluate_rounds": [1], "save_rounds": [1], "precision": "fp32"}}
-    problem = load_problem(spec, Inputs(folder / "data.npz", folder / "partition.npz"), "cpu")
+    problem = load_problem(Specification.parse(spec), Inputs(folder / "data.npz", folder / "partition.npz"), "cpu")
     write_tensors(folder / "initial.safetensors", problem.start)
     command = [PYTHON, SCRIPT, "--spec", json.dumps(spec), "--no-shuffle"]
     for name, file in (("data", "data.npz"), ("partition", "partition.npz"), ("initial", "initial.safetensors")):
@@ -69,7 +70,7 @@ def flower(tmp_path_factory) -> tuple[Path, dict]:
 
 def ours(folder: Path, spec: dict):
     """The same round by our server."""
-    problem = load_problem(spec, Inputs(folder / "data.npz", folder / "partition.npz"), "cpu")
+    problem = load_problem(Specification.parse(spec), Inputs(folder / "data.npz", folder / "partition.npz"), "cpu")
     fedavg = load_method("fedavg")
     state = fedavg.init(problem)
     work = fedavg.client_work(state, problem, 1, problem.participants)
