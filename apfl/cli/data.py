@@ -31,7 +31,7 @@ def data(
     seed: Seed = 0,
 ) -> None:
     """Write a data set: 32x32 images, train and test pooled."""
-    from apfl.data.catalogue import FOLDERS
+    from apfl.data.catalogue import folder_of
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
     from apfl.data.pictures import sample_picture
@@ -42,7 +42,7 @@ def data(
     require_output(out, ".npz")
     if source not in SOURCES:
         raise UserError(f"source {source!r}: unknown; use one of {', '.join(SOURCES)}")
-    folder = path if path is not None else root / FOLDERS.get(name, name) if root is not None else None
+    folder = path if path is not None else root / folder_of(name) if root is not None else None
     dataset = make_dataset(name, SOURCES[source](name, folder), max_samples, seed, _progress(name))
     sample_picture(out.with_suffix(".png"), dataset)
     save_dataset(out, dataset)

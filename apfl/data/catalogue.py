@@ -1,32 +1,78 @@
-"""Of the known data sets: how many images they have, official train and test parts together, how many channels, and
-which folder holds them."""
+"""The catalogue of data sets: one row for each that is known by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-SIZES: Mapping[str, tuple[int, int]] = {
-    "digits": (1797, 1),
-    "photos": (1950, 3),
-    "cifar10": (60_000, 3),
-    "cifar100": (60_000, 3),
-    "emnist": (145_600, 1),
-    "fashion_mnist": (70_000, 1),
-    "emnist_letters_a_to_l": (9_600, 1),
-    "ocr_letters": (52_152, 1),
-    "nist_letters": (4_994, 1),
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before it is read.
+
+    title: what people call it; source: where it comes from where a study says nothing else (`apfl.data.sources`);
+    images: official train and test parts together; channels: 1 for grey, 3 for colour; folder: the one that holds it,
+    if it has another name; stands_in_for: the data set of the paper in whose place it is used; in_paper: does the paper
+    print results on it?; short: its title where there is little room.
+    """
+
+    name: str
+    title: str
+    source: str
+    classes: int
+    images: int
+    channels: int
+    folder: str = ""
+    stands_in_for: str = ""
+    in_paper: bool = False
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its title, with a remark if it stands in for another."""
+        return f"{self.title} (stand-in)" if self.stands_in_for else self.title
+
+
+CATALOGUE: Mapping[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        DatasetInfo("cifar10", "CIFAR-10", "torchvision", 10, 60_000, 3, in_paper=True),
+        DatasetInfo("cifar100", "CIFAR-100", "torchvision", 100, 60_000, 3, in_paper=True),
+        DatasetInfo("emnist", "EMNIST letters", "torchvision", 26, 145_600, 1, in_paper=True, short="EMNIST"),
+        DatasetInfo(
+            "fashion_mnist", "Fashion-MNIST", "torchvision", 10, 70_000, 1, in_paper=True, short="Fashion-\nMNIST"
+        ),
+        DatasetInfo("digits", "Digits", "digits", 10, 1_797, 1),
+        DatasetInfo("emnist_letters_a_to_l", "Letters A to L", "parquet", 12, 9_600, 1, stands_in_for="emnist"),
+        DatasetInfo("ocr_letters", "OCR letters", "folder", 26, 52_152, 1, stands_in_for="emnist"),
+        DatasetInfo(
+            "nist_letters", "NIST letters", "nist_letters", 26, 4_994, 1, "nist_letters_small", stands_in_for="emnist"
+        ),
+        DatasetInfo("photos", "photos", "photos", 2, 1_950, 3),
+    )
 }
-FOLDERS: Mapping[str, str] = {"nist_letters": "nist_letters_small"}
-"""The folder of a data set that has another name."""
+IN_PAPER = tuple(name for name, info in CATALOGUE.items() if info.in_paper)
+"""The data sets of the paper, in its order."""
+DOWNLOADS = tuple(name for name, info in CATALOGUE.items() if info.source == "torchvision")
+"""What torchvision downloads."""
+FOR_ONE = tuple(name for name, info in CATALOGUE.items() if info.source == name)
+"""Sources of one data set each, which has their name."""
+UNDER_ROOT = ("parquet", "folder", "nist_letters")
+"""Sources that read a folder under a study's data_root."""
 COLOURS = 3
-"""Channels of a data set that is not among them."""
+"""Channels of a data set that is not known."""
+
+
+def folder_of(name: str) -> str:
+    """The folder of a data set, by default."""
+    return CATALOGUE[name].folder or name if name in CATALOGUE else name
 
 
 def size_of(entry: Mapping[str, Any], name: str) -> int | None:
     """How many images a study takes of the data set ``name``, whose section of the study is ``entry``; None if nobody
     knows before it is read."""
-    known, most = SIZES.get(name, (None, COLOURS))[0], entry.get("max_samples")
+    known, most = CATALOGUE[name].images if name in CATALOGUE else None, entry.get("max_samples")
     return min(known, most) if known and most else known or most
 
 
@@ -52,32 +98,4 @@ def thinning(entry: Mapping[str, Any]) -> str:
 
 def channels_of(name: str) -> int:
     """1 for grey, 3 for colour, and for data sets that are not known."""
-    return SIZES.get(name, (0, COLOURS))[1]
-
-
-CLASSES: Mapping[str, int] = {
-    "digits": 10,
-    "cifar10": 10,
-    "cifar100": 100,
-    "emnist": 26,
-    "fashion_mnist": 10,
-    "emnist_letters_a_to_l": 12,
-    "ocr_letters": 26,
-    "nist_letters": 26,
-    "photos": 2,
-}
-
-
-DOWNLOADS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
-
-
-DATASET_LABELS = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "emnist": "EMNIST letters",
-    "fashion_mnist": "Fashion-MNIST",
-    "digits": "Digits",
-    "emnist_letters_a_to_l": "Letters A to L (stand-in)",
-    "ocr_letters": "OCR letters (stand-in)",
-    "nist_letters": "NIST letters (stand-in)",
-}
+    return CATALOGUE[name].channels if name in CATALOGUE else COLOURS

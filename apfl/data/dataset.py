@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from apfl.data.catalogue import CATALOGUE
 from apfl.errors import UserError
 from apfl.storage.files import canonical_json, read_npz, write_npz
 
 SIZE = 32
 """Height and width, in pixels, of every image."""
-
-CLASSES = {"cifar10": 10, "cifar100": 100, "emnist": 26, "fashion_mnist": 10, "digits": 10}
-"""Classes of the data sets that the paper names: a stand-in with fewer must not carry their name."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,15 @@ class Dataset:
 
 
 def check_name(name: str, classes: int | None = None) -> None:
-    """A `UserError` unless ``name`` can be in a file name and, for a data set of the paper, ``classes`` fits it."""
+    """A `UserError` unless ``name`` can be in a file name and, if it is a known data set's, fits so many ``classes``: a
+    stand-in with fewer must not carry its name."""
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise UserError(f"data set {name!r}: a name has lower-case letters, digits and underscores only; rename it")
-    expected = CLASSES.get(name, classes)
-    if classes is not None and classes != expected:
-        raise UserError(f"data set {name}: has {expected} classes, not {classes}; give a stand-in a name of its own")
+    known = CATALOGUE.get(name)
+    if known and classes not in (None, known.classes):
+        raise UserError(
+            f"data set {name}: has {known.classes} classes, not {classes}; give a stand-in a name of its own"
+        )
 
 
 def save_dataset(path: str | os.PathLike, dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from apfl.data.catalogue import DATASET_LABELS
+from apfl.data.catalogue import CATALOGUE
 from apfl.data.setting import parse_setting
 
 SEMANTICS_LABELS = {
@@ -22,7 +22,7 @@ ROLE_LABELS = {"non_dropout": "A_n, non-dropout clients", "dropout": "A_d, dropo
 
 
 def dataset_label(name: str) -> str:
-    return DATASET_LABELS.get(name, name.replace("_", " "))
+    return CATALOGUE[name].label if name in CATALOGUE else name.replace("_", " ")
 
 
 def semantics_label(name: str) -> str:

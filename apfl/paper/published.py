@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "published"
-DATASETS = ("cifar10", "cifar100", "emnist", "fashion_mnist")
 METHODS = {
     "table2": ("Local", "FedAvg", "FedProx", "SCAFFOLD", "FedGen", "FedDF", "AP-FL"),
     "table3": ("Local", "FedAvg-FT", "AP-FL"),

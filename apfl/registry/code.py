@@ -25,6 +25,8 @@ NO_RESULTS = frozenset({
     "apfl.storage", "apfl.stages.record", "apfl.stages.stopwatch",
     # Whether a run is to be carried out, and what is written down of it.
     "apfl.stages.job",
+    # Facts of known data sets: what runs use of them, they are called with.
+    "apfl.data.catalogue",
     # The process: what it does with memory, and what it took.
     "apfl.engine.process",
     # Drawings of what a run has made.

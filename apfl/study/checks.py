@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from apfl.data.catalogue import CLASSES, DOWNLOADS, parts_of
+from apfl.data.catalogue import CATALOGUE, DOWNLOADS, FOR_ONE, UNDER_ROOT, parts_of
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.registry.cards import check_values
@@ -67,15 +67,14 @@ def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
 
 
 def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
-    if name not in CLASSES and "classes" not in entry:
-        known = ", ".join(CLASSES)
+    if name not in CATALOGUE and "classes" not in entry:
+        known = ", ".join(CATALOGUE)
         raise UserError(
             f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
         )
-    alone = ("digits", "photos", "nist_letters")
-    if (entry["source"] in alone or name in alone) and entry["source"] != name:
+    if (entry["source"] in FOR_ONE or name in FOR_ONE) and entry["source"] != name:
         raise UserError(
-            f"data.{name}.source {entry['source']!r}: {', '.join(alone)} are sources of one data set each, which has"
+            f"data.{name}.source {entry['source']!r}: {', '.join(FOR_ONE)} are sources of one data set each, which has"
             " their name; use it for both"
         )
     if entry["source"] == "torchvision" and name not in DOWNLOADS:
@@ -86,7 +85,7 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
             f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
             " or leave it out for all of them"
         )
-    if entry["source"] in ("parquet", "folder", "nist_letters") and not study.data_root:
+    if entry["source"] in UNDER_ROOT and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
 
 

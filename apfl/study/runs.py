@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from apfl.data.catalogue import FOLDERS
+from apfl.data.catalogue import folder_of
 from apfl.registry.cards import Field
 from apfl.registry.code import modules_of
 from apfl.storage.files import digest
@@ -198,7 +198,7 @@ def data_artefact(study: Study, dataset: str) -> Artefact:
     """The data set, or the subset of it that the study takes."""
     entry = study.data[dataset]
     size = f"-{entry['max_samples']}" if entry["max_samples"] else ""
-    spec = {"dataset": dataset, "folder": entry.get("folder", FOLDERS.get(dataset, dataset))} | {
+    spec = {"dataset": dataset, "folder": entry.get("folder", folder_of(dataset))} | {
         name: entry[name] for name in ("source", "max_samples")
     }
     return Artefact("data", f"data/{dataset}{size}.npz", spec)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apfl.data.catalogue import CLASSES
+from apfl.data.catalogue import CATALOGUE
 from apfl.registry.cards import Card, Field, parameters_of
 
 
@@ -61,7 +61,7 @@ class Study:
 
     def classes(self, dataset: str) -> int:
         """Number of classes of a data set."""
-        return self.data[dataset].get("classes") or CLASSES[dataset]
+        return self.data[dataset].get("classes") or CATALOGUE[dataset].classes
 
     def datasets(self, section: Mapping[str, Any]) -> tuple[str, ...]:
         """The data sets of a table or figure: those it names, or all that are no mere proxies."""

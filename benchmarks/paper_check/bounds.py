@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apfl.data.catalogue import SIZES
-from apfl.data.dataset import CLASSES
+from apfl.data.catalogue import CATALOGUE
 from apfl.data.partitioners.dirichlet import draw_counts, draw_until_enough
 from apfl.data.setting import parse_setting
 from apfl.streams import numpy_stream
@@ -18,8 +17,8 @@ SEEDS = 40
 
 def counts(dataset: str, clients: int, alpha: str, seed: int) -> np.ndarray:
     """Images of each class that each client holds in this seed's partition, int64 [clients, classes]."""
-    classes = CLASSES[dataset]
-    sizes = np.full(classes, SIZES[dataset][0] // classes, dtype=np.int64)
+    classes = CATALOGUE[dataset].classes
+    sizes = np.full(classes, CATALOGUE[dataset].images // classes, dtype=np.int64)
     setting = parse_setting(f"dirichlet-alpha{alpha}-clients{clients}")
     stream = numpy_stream(seed, f"partition/{dataset}/{setting}")
     return draw_until_enough(setting, lambda: draw_counts(sizes, setting, stream))[0]

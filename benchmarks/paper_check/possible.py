@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from apfl.data.catalogue import SIZES
-from apfl.data.dataset import CLASSES
-from apfl.paper.published import DATASETS
+from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from benchmarks.paper_check.bounds import SEEDS, bounds
 from benchmarks.paper_check.finding import DIGITS, OURS, Finding, in_words, outcome, printed
 
@@ -135,7 +133,7 @@ def fashion_partition() -> Finding:
 def table3_local() -> Finding:
     """A dropout client with two classes: one half for a constant answer on its own test, a fifth on a pooled one."""
     rows = printed("table3")[["Local", OURS]]
-    classes = rows.index.get_level_values("dataset").map(CLASSES)
+    classes = rows.index.get_level_values("dataset").map(lambda name: CATALOGUE[name].classes)
     rows["own floor, two classes"] = np.where(classes == 10, 100 / 2, np.nan)
     rows["pooled ceiling, two classes"] = np.where(classes == 10, 100 * 2 / 10, np.nan)
     rows["least classes for an own test"] = np.ceil(100 / rows["Local"])
@@ -168,7 +166,7 @@ def friend_and_personalized() -> Finding:
             "friend minus the better one": friend - personalized.max(axis=1),
         }
     )
-    numbers = in_words(rows.loc[list(DATASETS)].rename_axis("dataset"))
+    numbers = in_words(rows.loc[list(IN_PAPER)].rename_axis("dataset"))
     lead = numbers["friend minus the better one"]
     sentence = (
         "With β = 0.01 (CIFAR) or 0.1 Eq. 12 gives 99 or 90 % of the weight to the friend. Yet the friend of Table 4 "
@@ -183,7 +181,7 @@ def friend_and_personalized() -> Finding:
 
 def resolution(seeds: int = 3) -> Finding:
     """Could a printed mean be impossible as a mean of so many images?"""
-    images = pd.Series({name: SIZES[name][0] // 10 for name in DATASETS}).rename_axis("dataset")
+    images = pd.Series({name: CATALOGUE[name].images // 10 for name in IN_PAPER}).rename_axis("dataset")
     step = 100 / images / seeds
     numbers = in_words(
         pd.DataFrame({"pooled test images": images, f"step of a mean over {seeds} seeds (points)": step})

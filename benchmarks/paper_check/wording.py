@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from apfl.data.catalogue import SIZES
+from apfl.data.catalogue import CATALOGUE
 from apfl.paper.labels import dataset_label
 from benchmarks.paper_check.finding import Finding, printed
 from benchmarks.paper_check.possible import PRINTED_BETA
@@ -25,7 +25,7 @@ NOT_PRINTED = {
 
 
 def findings() -> Iterator[Finding]:
-    images = {"section 4.1": 800_000, "EMNIST, letters": SIZES["emnist"][0], "EMNIST, by class": 814_255}
+    images = {"section 4.1": 800_000, "EMNIST, letters": CATALOGUE["emnist"].images, "EMNIST, by class": 814_255}
     yield Finding(
         "emnist-size",
         "Which EMNIST is it?",

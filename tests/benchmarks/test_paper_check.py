@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from apfl.data.catalogue import SIZES
+from apfl.data.catalogue import CATALOGUE
 from apfl.data.dataset import Dataset
 from apfl.data.partition import make_partition
 from apfl.paper import published
@@ -67,7 +67,7 @@ def test_bounds_lie_between_chance_and_certainty(held) -> None:
 
 
 def test_the_partitions_are_those_that_a_run_would_get() -> None:
-    labels = np.repeat(np.arange(10), SIZES["cifar10"][0] // 10)
+    labels = np.repeat(np.arange(10), CATALOGUE["cifar10"].images // 10)
     images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (len(labels), 3, 32, 32))
     dataset = Dataset("cifar10", images, labels, tuple("abcdefghij"), {"kind": "test"})
     partition = make_partition(dataset, "dirichlet-alpha0.1-clients5", seed=3)

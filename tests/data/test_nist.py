@@ -11,14 +11,13 @@ import pytest
 from PIL import Image
 
 from apfl.cli import main
-from apfl.data.catalogue import CLASSES, SIZES
+from apfl.data.catalogue import CATALOGUE
 from apfl.data.dataset import Dataset, load_dataset
 from apfl.data.decode import make_dataset
 from apfl.data.nist import MARGIN, SIDE, as_emnist, nist_letters
 from apfl.data.parquet import parquet
 from apfl.data.sources import LETTERS
 from apfl.errors import UserError
-from apfl.paper import published
 from apfl.paper.labels import dataset_label
 from apfl.study.cells import artefacts
 from apfl.study.load import load_study
@@ -130,8 +129,8 @@ def test_a_study_finds_its_folder_and_shows_it_as_a_stand_in_of_26_classes() -> 
     assert artefacts(study)[0].spec["folder"] == "nist_letters_small"
     other = {"source": "nist_letters", "folder": "letters"}
     assert artefacts(load_study(tiny(data_root="x", data={"nist_letters": other})))[0].spec["folder"] == "letters"
-    assert CLASSES["nist_letters"] == study.classes("nist_letters") == 26
-    assert "nist_letters" not in published.DATASETS and dataset_label("nist_letters").endswith("(stand-in)")
+    assert CATALOGUE["nist_letters"].classes == study.classes("nist_letters") == 26
+    assert CATALOGUE["nist_letters"].stands_in_for == "emnist" and dataset_label("nist_letters").endswith("(stand-in)")
 
 
 def of_class(dataset: Dataset, label: int) -> np.ndarray:
@@ -142,8 +141,9 @@ def test_real_letters_stand_and_look_like_emnists(data_root: Path, tmp_path: Pat
     out = tmp_path / "nist_letters.npz"
     with pytest.raises(SystemExit) as ended:
         main(["data", "nist_letters", "--source", "nist_letters", "--root", str(data_root), "--out", str(out)])
+    known = CATALOGUE["nist_letters"]
     ours, name = load_dataset(out), "emnist_letters_a_to_l"
-    assert ended.value.code == 0 and (len(ours), ours.channels) == SIZES["nist_letters"]
+    assert ended.value.code == 0 and (len(ours), ours.channels) == (known.images, known.channels)
     theirs = make_dataset(name, parquet(name, data_root / name), max_samples=3000)
     means = [np.stack([of_class(one, label).mean(0) for label in range(12)]) for one in (ours, theirs)]
     for measure in (np.mean, np.std):

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from apfl.cli import main
-from apfl.data.catalogue import CLASSES, SIZES, parts_of, size_of
+from apfl.data.catalogue import parts_of, size_of
 from apfl.data.sources import digits, photos
 from apfl.durations import hours
 from apfl.engine.settings import TrainingConfig
@@ -164,7 +164,6 @@ def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
         assert size_of({}, name) == len(read(name).labels), name
     assert size_of({"max_samples": 900}, "digits") == 900 and size_of({"max_samples": 9000}, "digits") == 1797
     assert size_of({"max_samples": 70}, "mine") == 70 and size_of({"max_samples": None}, "mine") is None
-    assert set(SIZES) == set(CLASSES)
 
 
 def test_runs_that_are_asked_for_are_counted_over_cells_and_seeds() -> None:

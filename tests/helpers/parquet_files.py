@@ -1,4 +1,4 @@
-"""Images in Parquet files, as data sets are kept on the hub."""
+"""Images in Parquet files, in the layout of Hugging Face."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(workflow.basedir))
+from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError
 from apfl.jobs.before import clear_stale_locks, date_back, try_once
 from apfl.registry.code import code_digest, files_digest
@@ -234,7 +235,7 @@ def run_files():
 def data_options(wildcards):
     """Where a data set comes from; see `prefix` for why the root is an environment variable."""
     spec = ARTEFACTS[f"data/{wildcards.name}.npz"].spec
-    roots = {name: "$APFL_DATA_ROOT" for name in ("parquet", "folder", "nist_letters")}
+    roots = {name: "$APFL_DATA_ROOT" for name in UNDER_ROOT}
     roots |= {"torchvision": "${APFL_DATA_ROOT:-downloads}"}
     given = {"source": spec["source"]}
     if spec["source"] in roots:

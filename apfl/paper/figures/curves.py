@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper import published
+from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures import courses, multiverse
 from apfl.paper.figures.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
@@ -50,7 +50,7 @@ CAPTIONS = {
     "lines where another round's worth of uploads has arrived.",
     multiverse.NAME: multiverse.CAPTION,
 }
-DATASETS = {"figure4": published.DATASETS, "figure5": ("cifar10", "emnist"), "figure_time": ()}
+DATASETS = {"figure4": IN_PAPER, "figure5": ("cifar10", "emnist"), "figure_time": ()}
 AXES = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
 ROUND = "round"
 TIME_AXES = {"time": "virtual time", "bytes": "data moved (MB)"}
@@ -111,7 +111,7 @@ def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Pan
 
 def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
     places = dict.fromkeys((cell.dataset, cell.setting) for cell in cells)
-    datasets = ordered((dataset for dataset, _ in places), published.DATASETS)
+    datasets = ordered((dataset for dataset, _ in places), IN_PAPER)
     heads = tidy.columns("table2", cells)
     panels = []
     for dataset, setting in sorted(places, key=lambda place: datasets.index(place[0])):
@@ -141,7 +141,7 @@ def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tup
     panels = []
     for parameter, xlabel in AXES.items():
         ours = [cell for cell in cells if parameter in cell.axis]
-        datasets = ordered((cell.dataset for cell in ours), published.DATASETS)
+        datasets = ordered((cell.dataset for cell in ours), IN_PAPER)
         keys = sorted(
             dict.fromkeys((cell.dataset, cell.reading or "") for cell in ours), key=lambda key: datasets.index(key[0])
         )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from apfl.data.catalogue import IN_PAPER
 from apfl.data.setting import parse_setting
-from apfl.paper import published
 from apfl.paper.labels import ordered
 from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate
 from apfl.paper.numbers.paired import differences, interval
@@ -204,6 +204,6 @@ def _mean_of(cells: Sequence[Sequence[SeedValue]]) -> list[SeedValue]:
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    datasets = ordered(rows["dataset"], published.DATASETS)
+    datasets = ordered(rows["dataset"], IN_PAPER)
     key = rows["dataset"].map(datasets.index) if len(rows) else rows["dataset"]
     return rows.assign(order=key).sort_values("order", kind="stable", ignore_index=True).drop(columns="order")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from apfl.data.catalogue import IN_PAPER
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.paper import published
@@ -116,7 +117,7 @@ def _settings(table: str, cells: Sequence[Cell]) -> list[Setting]:
     covered = {_place(setting) for setting in ours}
     theirs = dict.fromkeys(_published_setting(table, item) for item in published.accuracies(table))
     both = [*ours, *(setting for setting in theirs if _place(setting) not in covered)]
-    datasets = ordered((setting.dataset for setting in both), published.DATASETS)
+    datasets = ordered((setting.dataset for setting in both), IN_PAPER)
 
     return sorted(both, key=lambda setting: (datasets.index(setting.dataset), *_place(setting)[1:], setting.setting))
 

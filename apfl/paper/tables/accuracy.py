@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from apfl.paper import published
+from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers import tidy
 from apfl.paper.tables.layout import (
@@ -135,7 +135,7 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
     ]
     if run.empty:
         return (*notes, "This study runs no cell of this table.")
-    if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in published.DATASETS]:
+    if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in IN_PAPER]:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
     if name != "table4" and (variants := _variants(run)):
         notes.append(f"{variants}.")

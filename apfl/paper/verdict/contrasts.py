@@ -12,8 +12,8 @@ from itertools import product
 
 import numpy as np
 
+from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from apfl.data.setting import parse_setting
-from apfl.paper import published
 from apfl.paper.numbers.choice import BEST, best_readings
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import ALL, ANY, Ask, Claim, Row
@@ -172,9 +172,7 @@ class Source:
         return self.best.get((row["dataset"], "pooled" if asked.test == "pooled" else "own"), BEST)
 
     def _classes(self, dataset: str) -> int:
-        from apfl.data.catalogue import CLASSES
-
-        return self.study.classes(dataset) if dataset in self.study.data else CLASSES[dataset]
+        return self.study.classes(dataset) if dataset in self.study.data else CATALOGUE[dataset].classes
 
     def _named(self, claim: Claim, reading: str, name: str, row: Row) -> dict[str, str]:
         """What tells the cells of a column from others; AP-FL's also have a reading."""
@@ -216,9 +214,7 @@ def rows(source: Source, claim: Claim, ask: Ask, test: str, stand_ins: bool = Fa
     if claim.rows and not stand_ins:
         found = list(claim.rows)
     else:
-        found = [
-            row for row in _rows_of_study(source, claim, ask) if (row["dataset"] in published.DATASETS) != stand_ins
-        ]
+        found = [row for row in _rows_of_study(source, claim, ask) if (row["dataset"] in IN_PAPER) != stand_ins]
     return [row for row in found if test != "monopoly" or row.get("role") != "non_dropout"]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.patches import Rectangle
 
-from apfl.paper import published
+from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from apfl.paper.figures.style import LineStyle
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, NOTHING, OPEN, REPRODUCED
 from apfl.paper.verdict.forest import READINGS
@@ -22,7 +22,6 @@ SIGNS = {REPRODUCED: "✓", CONTRADICTED: "✗", OPEN: "?", NOTHING: "–", NOT_
 FILLS = {REPRODUCED: "#0072b2", CONTRADICTED: "#c43e00", OPEN: "#f0e0a8", NOTHING: "#d8dee4", NOT_RUN: "#ffffff"}
 EDGES = FILLS | {OPEN: "#b8952f", NOTHING: "#8c959f", NOT_RUN: "#d8dee4"}
 WORDS = {REPRODUCED: "#005a8c", CONTRADICTED: "#a83500", OPEN: "#5f4700", NOTHING: "#3d444d", NOT_RUN: "#6e7781"}
-NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "emnist": "EMNIST", "fashion_mnist": "Fashion-\nMNIST"}
 PARTS = {"paper": "What the paper claims", "summary": "What a summary in circulation says, not the paper"}
 ALL = LineStyle(INK, "D")
 TEXT, PART, LINE, PAD, AXIS, HIGH = 0.08, 0.3, 0.09, 0.06, 0.46, 0.21
@@ -95,7 +94,10 @@ def draw_head(axes: Axes, layout: Layout, styles: Mapping[str, LineStyle], readi
         _draw_sample(axes, x, y, sample)
         axes.text(x + 0.27, y, sample.text, fontsize=7.2, color=INK, va="center")
     y = 0.18 - depth(layout, readings) + (0.32 if layout.turned else 0)
-    heads = [(layout.cells + layout.cell * (n + 0.5), name, NAMES[name]) for n, name in enumerate(published.DATASETS)]
+    heads = [
+        (layout.cells + layout.cell * (n + 0.5), name, CATALOGUE[name].short or CATALOGUE[name].title)
+        for n, name in enumerate(IN_PAPER)
+    ]
     for x, name, said in [*heads, ((layout.word + layout.width - TEXT) / 2, "", "all together")]:
         style, turned = styles[name], layout.turned if name else 0
         axes.plot(x, y + 0.1, marker=style.marker, markersize=4.6, color=style.color)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from apfl.paper import published
+from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures.files import encode
 from apfl.paper.figures.style import RC, LineStyle, dataset_styles
 from apfl.paper.html import inline_svg
@@ -74,7 +74,7 @@ class Block(NamedTuple):
 
 def draw(made: Sequence[Point], study: str, seeds: int, layout: Layout = WIDE) -> Figure:
     """The picture; claims share an axis if they share the unit, as other numbers must not be compared."""
-    styles = {"": ALL} | dataset_styles(published.DATASETS)
+    styles = {"": ALL} | dataset_styles(IN_PAPER)
     with matplotlib.style.context(["default", RC]):
         parts = _parts(made)
         readings = [name for name in READINGS if any(one.reading == name for one in made)]
@@ -227,7 +227,7 @@ def _draw_point(axes: Axes, strip: Strip, one: Point, y: float, style: LineStyle
 def _draw_cells(axes: Axes, layout: Layout, made: Sequence[Point], y: float, named: bool) -> None:
     """The verdicts on data sets, and in words the one on all rows; ``named``: is the reading written beside them?"""
     by_name = {one.dataset: one for one in made}
-    for number, name in enumerate(published.DATASETS):
+    for number, name in enumerate(IN_PAPER):
         if name in by_name:
             _draw_cell(axes, by_name[name], layout.cells + layout.cell * number + 0.04, y, layout.cell - 0.08, SIGNS)
     words = {status: f"{sign} {status}".strip() for status, sign in SIGNS.items()}

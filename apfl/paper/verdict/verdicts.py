@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from apfl.paper import published
+from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.intervals import ERROR, Mean, holm
 from apfl.paper.numbers.metrics import Metrics
@@ -162,7 +162,7 @@ def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
     ours = contrasts(source, claim, reading, test)
     whole = _verdict(claim, reading, test, "", ours)
     whole = replace(whole, power=power(source, claim, reading, test, whole.outcome))
-    names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), published.DATASETS)
+    names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), IN_PAPER)
     parts = {name: _on(ours, name) for name in names} if len(names) > 1 else {}
     family = max(whole.outcome.family, sum(family_of(part) for part in parts.values()))
     others = contrasts(source, claim, reading, test, stand_ins=True)
