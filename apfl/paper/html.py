@@ -17,7 +17,7 @@ from apfl.durations import duration
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page; ``body`` is trusted HTML."""
 
     identifier: str

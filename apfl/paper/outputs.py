@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from apfl.study.study import Study
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from apfl.paper.figures import ranks as ranks_picture
-from apfl.paper.numbers import choice as choice_module
-from apfl.paper.numbers import teachers as teachers_module
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import readings as choice
 from apfl.paper.tables import teachers
 from apfl.paper.verdict import forest_picture
 from apfl.study.cells import cells
-from apfl.study.outputs import AXES
+from apfl.study.outputs import JUDGED
 
 if TYPE_CHECKING:
     from apfl.paper.verdict.verdicts import Finding
@@ -44,8 +37,7 @@ FILES = (
 
 def gather(study: Study, results: str | Path) -> Metrics:
     """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out."""
-    outputs = dict.fromkeys((*AXES, *teachers_module.OUTPUTS, choice_module.OUTPUT))
-    runs = [run for output in outputs for cell in cells(study, output) for run in (*cell.runs, *cell.origins)]
+    runs = [run for output in JUDGED for cell in cells(study, output) for run in (*cell.runs, *cell.origins)]
     return collect(results, runs, partial=True)
 
 

@@ -18,7 +18,18 @@ from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.study.load import load_study
 from apfl.study.outputs import OUTPUTS
-from apfl.study.runs import ORDINARY, Artefact, Place, Run, chain, data_artefact, job_unit, merge, semantics_artefacts
+from apfl.study.runs import (
+    ORDINARY,
+    Artefact,
+    Run,
+    RunContext,
+    Variant,
+    chain,
+    data_artefact,
+    job_unit,
+    merge,
+    semantics_artefacts,
+)
 from apfl.study.schedules import Timing, timed
 from apfl.study.study import Study
 
@@ -63,7 +74,8 @@ class Cell:
     origins: tuple[str, ...] = ()
 
 
-Section = Mapping[str, Any]
+Asked = Mapping[str, Any]
+"""What the study says of an output: its section of ``tables`` or ``figures``."""
 Request = tuple[Cell, list[list[Run]]]
 """A cell with, for each seed, the chain of runs that it needs."""
 
@@ -89,18 +101,18 @@ def artefacts(study: Study) -> list[Artefact]:
     """The data sets, partitions and embeddings that the study's runs read, and Table 1's partition."""
     wanted: dict[str, Artefact] = {}
     for run in runs(study):
-        place = Place(study, run.dataset, run.setting, run.seed)
-        needed = [place.data, place.partition]
+        context = RunContext(study, run.dataset, run.setting, run.seed)
+        needed = [context.data, context.partition]
         if "proxy" in run.inputs:
             needed.append(data_artefact(study, study.proxy[run.dataset]))
         if "initial" in run.inputs:
-            needed.append(place.initial)
+            needed.append(context.initial)
         if "semantics" in run.inputs:
             needed += semantics_artefacts(study, run.spec["semantics"], run.dataset)
         wanted |= {entry.path: entry for entry in needed}
     for cell in cells(study, "table1"):
-        place = Place(study, cell.dataset, cell.setting, cell.seeds[0])
-        wanted |= {entry.path: entry for entry in (place.data, place.partition)}
+        context = RunContext(study, cell.dataset, cell.setting, cell.seeds[0])
+        wanted |= {entry.path: entry for entry in (context.data, context.partition)}
     order = ("data", "partition", "initial", "semantics")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
 
@@ -118,7 +130,7 @@ def asked(study: Study) -> dict[str, int]:
     return Counter(run.stage for _, chains in _requests(study) for links in chains for run in links)
 
 
-def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Request]:
+def _requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Request]:
     """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
@@ -132,14 +144,14 @@ def _requests(study: Study, outputs: Sequence[str] = OUTPUTS) -> Iterator[Reques
                 yield replace(cell, output=output), chains
 
 
-def _table1(study: Study, section: Section) -> Iterator[Request]:
+def _table1(study: Study, section: Asked) -> Iterator[Request]:
     dataset, seed = section["dataset"], study.seeds[0]
     setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
-    path = Place(study, dataset, setting, seed).partition.path
+    path = RunContext(study, dataset, setting, seed).partition.path
     yield Cell("table1", dataset, setting, "", "", "", "", {"missing": section["missing"]}, "", (seed,), (path,)), []
 
 
-def _table2(study: Study, section: Section) -> Iterator[Request]:
+def _table2(study: Study, section: Asked) -> Iterator[Request]:
     for dataset in study.datasets(section):
         if dataset in section["partitions"]:
             partitions = {"-": section["partitions"][dataset]}
@@ -151,49 +163,49 @@ def _table2(study: Study, section: Section) -> Iterator[Request]:
                 setting = _setting(study, dataset, partition, clients)
                 for method in section.get("methods", study.methods):
                     for reading in _readings(study, method, section):
-                        yield _request(study, "table2", dataset, setting, method, axis, reading=reading)
+                        yield _request(study, dataset, setting, method, axis, Variant(reading))
 
 
-def _table3(study: Study, section: Section) -> Iterator[Request]:
+def _table3(study: Study, section: Asked) -> Iterator[Request]:
     for dataset in study.datasets(section):
         for missing in section["missing"]:
             setting = _dropout_setting(study, dataset, section["clients"], missing)
             for method in section["methods"]:
                 for reading in _readings(study, method):
-                    yield _request(study, "table3", dataset, setting, method, {"missing": missing}, reading=reading)
+                    yield _request(study, dataset, setting, method, {"missing": missing}, Variant(reading))
 
 
-def _table4(study: Study, section: Section) -> Iterator[Request]:
+def _table4(study: Study, section: Asked) -> Iterator[Request]:
     for dataset in study.datasets(section):
         setting = _dropout_setting(study, dataset, section["clients"], section["missing"])
         for semantics in section["semantics"]:
             if study.has_semantics(semantics, dataset):
                 axis = {"missing": section["missing"], "semantics": semantics}
                 for reading in _readings(study, section["method"]):
-                    yield _request(study, "table4", dataset, setting, section["method"], axis, reading=reading,
-                                   semantics=semantics, model="friend")  # fmt: skip
+                    yield _request(study, dataset, setting, section["method"], axis, Variant(reading, semantics),
+                                   model="friend")  # fmt: skip
 
 
-def _figure4(study: Study, section: Section) -> Iterator[Request]:
+def _figure4(study: Study, section: Asked) -> Iterator[Request]:
     for dataset, partition in section["panels"].items():
         setting = _setting(study, dataset, partition, section["clients"])
         for method in section.get("methods", study.methods):
             for reading in _readings(study, method, section, first=True):
-                yield _request(study, "figure4", dataset, setting, method, {"clients": section["clients"]},
-                               reading=reading, rounds=section["rounds"])  # fmt: skip
+                yield _request(study, dataset, setting, method, {"clients": section["clients"]},
+                               Variant(reading), rounds=section["rounds"])  # fmt: skip
 
 
-def _figure5(study: Study, section: Section) -> Iterator[Request]:
+def _figure5(study: Study, section: Asked) -> Iterator[Request]:
     for dataset in study.datasets(section):
         setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
         for name in ("noise_dimension", "samples_per_class"):
             for value, reading in product(section[name], _readings(study, section["method"], section, first=True)):
                 axis = {name: value}
-                yield _request(study, "figure5", dataset, setting, section["method"], axis, reading=reading,
-                               variation=axis, model="friend")  # fmt: skip
+                yield _request(study, dataset, setting, section["method"], axis,
+                               Variant(reading, parameters=axis), model="friend")  # fmt: skip
 
 
-def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
+def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
     """In each place the method to compare with, then every method in every reading; others have no reading."""
     for dataset in study.datasets(section):
         for alpha in section["alphas"]:
@@ -201,28 +213,28 @@ def _figure_multiverse(study: Study, section: Section) -> Iterator[Request]:
             axis = {"clients": section["clients"], "alpha": alpha}
             for method in dict.fromkeys((section["against"], *section["methods"])):
                 for reading in _readings(study, method, section):
-                    yield _request(study, "figure_multiverse", dataset, setting, method, axis, reading=reading)
+                    yield _request(study, dataset, setting, method, axis, Variant(reading))
 
 
-def _selection(study: Study, section: Section) -> Iterator[Request]:
+def _selection(study: Study, section: Asked) -> Iterator[Request]:
     """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
     yield from _table2(replace(study, seeds=tuple(section["seeds"])), section | {"methods": [section["method"]]})
 
 
-def _convergence(study: Study, section: Section) -> Iterator[Request]:
+def _convergence(study: Study, section: Asked) -> Iterator[Request]:
     yield from _on_schedules(study, section, "heterogeneity", "heterogeneity", section["heterogeneity"])
 
 
-def _dropout(study: Study, section: Section) -> Iterator[Request]:
+def _dropout(study: Study, section: Asked) -> Iterator[Request]:
     yield from _on_schedules(study, section, "rate", "dropout", section["rates"])
 
 
-def _figure_time(study: Study, section: Section) -> Iterator[Request]:
+def _figure_time(study: Study, section: Asked) -> Iterator[Request]:
     """What the table of convergence shows."""
     yield from _convergence(study, study.tables["convergence"])
 
 
-def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
+def _figure_timeline(study: Study, section: Asked) -> Iterator[Request]:
     """One run for each schedule, of the first data set, where clients differ or drop out most."""
     tables = (("convergence", _convergence, "heterogeneity"), ("dropout", _dropout, "rates"))
     for table, make, levels in tables:
@@ -236,7 +248,7 @@ def _figure_timeline(study: Study, section: Section) -> Iterator[Request]:
             yield from shown.values()
 
 
-def _on_schedules(study: Study, section: Section, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
+def _on_schedules(study: Study, section: Asked, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
     """Methods on schedules, with each level in a field of the schedule."""
     for dataset in study.datasets(section):
         setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
@@ -244,9 +256,9 @@ def _on_schedules(study: Study, section: Section, axis: str, field: str, levels:
             for entry in section["entries"]:
                 when = timed(study.schedules, entry["schedule"], **{field: level})
                 when = replace(when, server_speed=float(section.get("server_speed", 10.0)))
-                cell, chains = _request(study, "", dataset, setting, entry["method"],
+                cell, chains = _request(study, dataset, setting, entry["method"],
                                         {"alpha": section["alpha"], axis: float(level)},
-                                        rounds=section.get("rounds", ()), timing=when)  # fmt: skip
+                                        Variant(timing=when), rounds=section.get("rounds", ()))  # fmt: skip
                 last = chains[0][-1].spec
                 rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
                 origins = tuple(links[0].path for links in chains)
@@ -265,7 +277,7 @@ def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> 
     return _setting(study, dataset, f"pathological-classes{each}-missing{missing}", clients)
 
 
-def _readings(study: Study, method: str, section: Section = MappingProxyType({}), first: bool = False) -> Sequence[str]:
+def _readings(study: Study, method: str, section: Asked = MappingProxyType({}), first: bool = False) -> Sequence[str]:
     """The readings in which an output shows a method: those it names, or else all of the study or its ``first``."""
     if not study.methods[method].generative:
         return ("",)
@@ -274,41 +286,27 @@ def _readings(study: Study, method: str, section: Section = MappingProxyType({})
 
 def _request(
     study: Study,
-    output: str,
     dataset: str,
     setting: str,
     method: str,
     axis: Mapping[str, Any],
+    variant: Variant,
     *,
-    reading: str = "",
-    semantics: str = "",
-    variation: Mapping[str, Any] | None = None,
     rounds: Iterable[int] = (),
     model: str = "",
-    timing: Timing = ORDINARY,
 ) -> Request:
+    """A cell of an output, whose name is filled in by `_requests`, with the runs of each seed."""
     entry = study.methods[method]
-    reading = (reading or study.apfl["readings"][0]) if entry.generative else ""
-    chains = [
-        chain(
-            Place(study, dataset, setting, seed),
-            entry,
-            reading=reading,
-            semantics=semantics,
-            variation=variation,
-            rounds=rounds,
-            timing=timing,
-        )
-        for seed in study.seeds
-    ]
-    last = chains[0][-1].spec
+    reading = (variant.reading or study.apfl["readings"][0]) if entry.generative else ""
+    variant = replace(variant, reading=reading)
+    chains = [chain(RunContext(study, dataset, setting, seed), entry, variant, rounds) for seed in study.seeds]
     cell = Cell(
-        output=output,
+        output="",
         dataset=dataset,
         setting=setting,
         method=method,
         title=entry.title,
-        semantics=last.get("semantics", ""),
+        semantics=chains[0][-1].spec.get("semantics", ""),
         reading=reading,
         axis=dict(axis),
         model=model or entry.card.model,

@@ -9,12 +9,10 @@ from apfl.data.catalogue import CATALOGUE, DOWNLOADS, FOR_ONE, UNDER_ROOT, parts
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.registry.cards import check_values
+from apfl.study.outputs import OUTPUTS
 from apfl.study.readings import check_distinct
 from apfl.study.schedules import check_clients
 from apfl.study.study import MethodEntry, Study, generator_fields
-
-TIME_FIGURES = ("figure_time", "figure_staleness", "figure_timeline")
-"""The figures of the runs of the table of convergence."""
 
 
 def _check(study: Study) -> None:
@@ -162,8 +160,9 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
         raise UserError(
             f"{output}.entries.0: the target is a share of the first entry's accuracy; put one of mode sync there"
         )
-    if output in TIME_FIGURES and "convergence" not in study.tables:
-        raise UserError(f"figures.{output}: shows the runs of tables.convergence; add that table, or remove the figure")
+    shown = OUTPUTS[output].of if output in OUTPUTS else ""
+    if shown and shown not in study.tables:
+        raise UserError(f"figures.{output}: shows the runs of tables.{shown}; add that table, or remove the figure")
 
 
 def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from apfl.data.catalogue import folder_of
@@ -82,8 +81,8 @@ def job_unit(one_job_per: str) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a chain of runs belongs: the artefacts that all of them read."""
+class RunContext:
+    """The study, data set, partition and seed of a chain of runs: what all of them read and are trained by."""
 
     study: Study
     dataset: str
@@ -138,55 +137,65 @@ class Place:
         return Run(stage, path, self.dataset, self.setting, self.seed, method, self.spec | spec, self.inputs | inputs)
 
 
-def chain(
-    place: Place,
-    method: MethodEntry,
-    *,
-    reading: str = "",
-    semantics: str = "",
-    variation: Mapping[str, Any] | None = None,
-    rounds: Iterable[int] = (),
-    timing: Timing = ORDINARY,
-) -> list[Run]:
+@dataclass(frozen=True)
+class Variant:
+    """What the runs behind one number have otherwise than the study; what is empty, they have as the study does.
+
+    reading, semantics: of AP-FL; parameters: hyper-parameters for this number alone; timing: the schedule of the
+    federated run.
+    """
+
+    reading: str = ""
+    semantics: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    timing: Timing = ORDINARY
+
+    def name(self, method: MethodEntry) -> str:
+        """The method's id and, after double dashes, what differs."""
+        parts = {"semantics": self.semantics, "reading": "" if self.reading == "literal" else self.reading}
+        named = (f"{name}-{value}" for name, value in {**parts, **self.parameters}.items() if value != "")
+        return "--".join([method.id, *self.timing.parts, *named])
+
+
+def chain(context: RunContext, method: MethodEntry, variant: Variant, rounds: Iterable[int] = ()) -> list[Run]:
     """The runs behind one number, the method's own last.
 
-    ``variation`` are hyper-parameters that differ from the study's for this number alone; ``rounds`` are those after
-    which a derived method is carried out, besides the last. ``timing`` is the schedule of the federated run.
+    ``rounds`` are those after which a derived method is carried out, besides the last.
     """
-    last = place.training["rounds"]
+    last = context.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
-    options = reading_options(reading) if reading else {}
+    options = reading_options(variant.reading) if variant.reading else {}
     kinds = {"friend": method.card.fields, "generator": generator_fields()}
-    values = _given(place, method)
+    values = _given(context, method)
     usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
-    variation = {
+    changed = {
         name: value
-        for name, value in (variation or {}).items()
+        for name, value in variant.parameters.items()
         if any(filled.get(name, value) != value for filled in usual.values())
     }
-    default = place.study.semantics_of(method, place.dataset)
-    semantics = semantics or default
-    variant = _variant(method, timing, reading, semantics if semantics != default else "", variation)
+    default = context.study.semantics_of(method, context.dataset)
+    semantics = variant.semantics or default
+    named = replace(variant, semantics=semantics if semantics != default else "", parameters=changed).name(method)
     if method.card.stage in ("federate", "external"):
-        return [_federate(place, method, variant, wanted, (), timing)]
-    base = place.study.methods[method.base]
-    start = _federate(place, base, _variant(base, timing), wanted, wanted, timing)
+        return [_federate(context, method, named, variant.timing, wanted)]
+    base = context.study.methods[method.base]
+    start = _federate(context, base, Variant(timing=variant.timing).name(base), variant.timing, wanted, save=True)
     before = [start]
     inputs = {"run": start.path}
     if method.generative:
-        parameters = _filled(kinds["generator"], usual["generator"] | variation)
-        before.append(_memorize(place, start, semantics, parameters, wanted))
+        parameters = _filled(kinds["generator"], usual["generator"] | changed)
+        before.append(_memorize(context, start, semantics, parameters, wanted))
         inputs |= {"generator": before[-1].path}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(kinds["friend"], usual["friend"] | variation),
+        "parameters": _filled(kinds["friend"], usual["friend"] | changed),
         "semantics": semantics if method.generative else "",
-        "reading": reading,
+        "reading": variant.reading,
         "rounds": wanted,
-        "training": place.training,
+        "training": context.training,
     }
-    return [*before, place.run("personalize", method.id, variant, spec, inputs)]
+    return [*before, context.run("personalize", method.id, named, spec, inputs)]
 
 
 def merge(one: Run, other: Run) -> Run:
@@ -220,30 +229,33 @@ def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Arte
 
 
 def _federate(
-    place: Place, method: MethodEntry, variant: str, rounds: Sequence[int], saved: Sequence[int], timing: Timing
+    context: RunContext, method: MethodEntry, name: str, timing: Timing, rounds: Sequence[int], save: bool = False
 ) -> Run:
-    every = range(place.evaluate_every, place.training["rounds"] + 1, place.evaluate_every)
-    asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(saved)}
+    """The federated run, evaluated after ``rounds``; with ``save`` their states are kept for those who start there."""
+    every = range(context.evaluate_every, context.training["rounds"] + 1, context.evaluate_every)
+    asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(rounds) if save else []}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(method.card.fields, method.given(place.dataset)),
-        "training": place.training | asked,
+        "parameters": _filled(method.card.fields, method.given(context.dataset)),
+        "training": context.training | asked,
     }
     if not timing.ordinary:
         spec |= {"schedule": dict(timing.values)}
     inputs = {}
     if "semantics" in method.card.needs:
-        spec |= {"semantics": place.study.semantics_of(method, place.dataset)}
-        inputs |= {"semantics": _semantics_path(spec["semantics"], place.dataset)}
+        spec |= {"semantics": context.study.semantics_of(method, context.dataset)}
+        inputs |= {"semantics": _semantics_path(spec["semantics"], context.dataset)}
     if "proxy" in method.card.needs:
-        inputs |= {"proxy": data_artefact(place.study, place.study.proxy[place.dataset]).path}
+        inputs |= {"proxy": data_artefact(context.study, context.study.proxy[context.dataset]).path}
     if method.card.stage == "external":
-        inputs |= {"initial": place.initial.path}
-    return place.run(method.card.stage, method.id, variant, spec, inputs)
+        inputs |= {"initial": context.initial.path}
+    return context.run(method.card.stage, method.id, name, spec, inputs)
 
 
-def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]) -> Run:
+def _memorize(
+    context: RunContext, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]
+) -> Run:
     """The generator on a federated run, shared by all that ask for the same parameters."""
     named = {name: value for name, value in parameters.items() if (name, value) not in UNNAMED}
     generator = f"{start.variant}--{semantics}--{digest(named)[:8]}"
@@ -252,25 +264,25 @@ def _memorize(place: Place, start: Run, semantics: str, parameters: Mapping[str,
         "generator": generator,
         "semantics": semantics,
         "rounds": list(rounds),
-        "training": place.training,
+        "training": context.training,
         "parameters": dict(parameters),
     }
-    inputs = {"semantics": _semantics_path(semantics, place.dataset), "run": start.path}
-    return place.run("memorize", generator, generator, spec, inputs)
+    inputs = {"semantics": _semantics_path(semantics, context.dataset), "run": start.path}
+    return context.run("memorize", generator, generator, spec, inputs)
 
 
 def _semantics_path(semantics: str, dataset: str) -> str:
     return f"semantics/{dataset}/{semantics}.npz"
 
 
-def _given(place: Place, method: MethodEntry) -> dict[str, Any]:
+def _given(context: RunContext, method: MethodEntry) -> dict[str, Any]:
     """The hyper-parameters that the study gives: AP-FL's for all, for the data set, and the method's own, which may be
     for the data set too."""
     shared: dict[str, Any] = {}
     if method.generative:
-        other = place.study.apfl["datasets"].get(place.dataset, {})
-        shared = place.study.apfl["parameters"] | {name: value for name, value in other.items() if name != "semantics"}
-    return shared | method.given(place.dataset)
+        shared = context.study.apfl["parameters"] | context.study.apfl["datasets"].get(context.dataset, {})
+        shared.pop("semantics", None)
+    return shared | method.given(context.dataset)
 
 
 def _defaults(fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -281,19 +293,6 @@ def _filled(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str,
     """Every hyper-parameter among ``fields``: its default, or the value given; 1 for a float is 1.0."""
     given = {name: value for name, value in values.items() if name in fields}
     return _defaults(fields) | {n: float(v) if fields[n].type == "float" else v for n, v in given.items()}
-
-
-def _variant(
-    method: MethodEntry,
-    timing: Timing,
-    reading: str = "",
-    semantics: str = "",
-    variation: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """The method's id and, after double dashes, what differs."""
-    parts = {"semantics": semantics, "reading": "" if reading == "literal" else reading} | dict(variation)
-    named = (f"{name}-{value}" for name, value in parts.items() if value != "")
-    return "--".join([method.id, *timing.parts, *named])
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -8,15 +8,11 @@ import pandas as pd
 
 from apfl.paper import published
 from apfl.paper.labels import dataset_label
+from apfl.study.outputs import OUTPUTS
 
 OURS = "AP-FL"
 OUTCOMES = {"misfit": "Does not fit together", "open": "Cannot be told", "fit": "Fits together"}
 """What a check can come to, and how it is said."""
-LEVELS = {
-    "table2": ("dataset", "clients", "alpha"),
-    "table3": ("dataset", "missing"),
-    "table4": ("dataset", "role"),
-}
 WORDS = {
     "dataset": dataset_label,
     "clients": "{} clients".format,
@@ -48,7 +44,7 @@ def printed(table: str, value: str = "mean") -> pd.DataFrame:
     rows: dict[tuple[str, ...], dict[str, float]] = {}
     for item in published.accuracies(table):
         rows.setdefault((item.dataset, *item.row), {})[item.column] = getattr(item, value)
-    index = pd.MultiIndex.from_tuples(rows, names=LEVELS[table])
+    index = pd.MultiIndex.from_tuples(rows, names=OUTPUTS[table].axes)
     return pd.DataFrame(list(rows.values()), index)
 
 

@@ -114,7 +114,7 @@ def test_lines_without_runs_are_named_and_the_others_drawn(tmp_path):
 
 def test_a_study_without_a_figure_gets_one_that_says_so():
     figure = figures.draw("figure4", (), "pooled")
-    assert "no part of this study" in figure.texts[0].get_text()
+    assert "not part of this study" in figure.texts[0].get_text()
     assert files_module.encode(figure, "png").startswith(b"\x89PNG")
 
 

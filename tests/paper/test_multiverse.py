@@ -136,7 +136,7 @@ def test_the_picture_has_a_panel_a_place_and_says_how_many_are_above(tmp_path):
 
 def test_the_files_are_the_same_for_the_same_numbers(tmp_path):
     cells, metrics = study()
-    first, again = (files.write(multiverse.NAME, cells, metrics, tmp_path / name) for name in "ab")
+    first, again = (files.write("figure_multiverse", cells, metrics, tmp_path / name) for name in "ab")
     assert [path.name for path in first][-1] == "figure_multiverse.csv"
     assert len(first) == 7
     for one_, two in zip(first, again, strict=True):

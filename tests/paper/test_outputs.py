@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 
 from apfl.paper import outputs as beside
-from apfl.paper.numbers import choice as choice_module
-from apfl.paper.numbers import teachers as teachers_module
 from apfl.paper.verdict.claims import claims
 from apfl.paper.verdict.verdicts import findings
 from apfl.registry.trees import ROOT
 from apfl.study.load import load_study
-from apfl.study.outputs import JUDGED
+from apfl.study.outputs import JUDGED, WITH_TEACHERS
 from tests.helpers.studies import tiny
 
 
@@ -27,4 +25,4 @@ def test_the_rule_names_every_file_and_the_catalogue_every_output_that_is_read()
     rule = (ROOT / "workflow" / "rules" / "verdict.smk").read_text(encoding="utf-8")
     named = set(re.findall(r'"([a-z_]+\.[a-z]+)"', rule))
     assert set(beside.FILES) <= named
-    assert set(JUDGED) == {claim.output for claim in claims()} | {*teachers_module.OUTPUTS, choice_module.OUTPUT}
+    assert set(JUDGED) == {claim.output for claim in claims()} | {*WITH_TEACHERS, "selection"}

@@ -17,7 +17,7 @@ from apfl.cli import register
 from apfl.durations import duration
 from apfl.errors import UserError
 from apfl.paper import published
-from apfl.paper.html import Section, inline_svg
+from apfl.paper.html import PageSection, inline_svg
 from apfl.paper.report.cost import costs, total
 from apfl.paper.report.gallery import draw
 from apfl.paper.report.provenance import embedded, essentials, provenance_facts
@@ -270,7 +270,7 @@ def test_the_report_is_always_the_same(whole):
 
 
 def test_another_section_is_added_as_it_is(study):
-    page = render(load_study(study), [Section("verdicts", "Verdicts <1>", "<p>Yes.</p>")])
+    page = render(load_study(study), [PageSection("verdicts", "Verdicts <1>", "<p>Yes.</p>")])
     assert '<a href="#verdicts">Verdicts &lt;1&gt;</a>' in page
     assert "<p>Yes.</p>" in page
 

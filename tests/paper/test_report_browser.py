@@ -18,7 +18,7 @@ from apfl.paper.report.report import build
 from apfl.storage.files import write_json, write_npz
 from apfl.study.cells import artefacts, cells, runs
 from apfl.study.load import load_study
-from apfl.study.outputs import TESTS
+from apfl.study.outputs import OUTPUTS
 from tests.helpers.paper_runs import row, write_run
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def write_runs(results: Path, study) -> None:
             write_json(folder / "run.json", {"stage": "memorize", "status": "finished", "seconds": 5.0})
             Image.fromarray(rng.integers(0, 255, (60, 90, 4), dtype=np.uint8)).save(folder / "samples.png")
             continue
-        tests = {**TESTS["table2"], **TESTS["table3"]}
+        tests = {**OUTPUTS["table2"].tests, **OUTPUTS["table3"].tests}
         model = shown[run.path].model if run.path in shown else "global"
         rows = [
             row(float(rng.uniform(0.2, 0.9)), round=number, model=model, test=test, role=role, client=client)

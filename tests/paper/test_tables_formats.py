@@ -10,15 +10,16 @@ from apfl.paper.numbers.metrics import collect
 from apfl.paper.tables import accuracy as tables
 from apfl.paper.tables import formats as render
 from apfl.paper.tables.holes import holes
-from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table
+from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine
+from apfl.study.outputs import Output
 from tests.helpers.paper_runs import both, cell, write_cell, write_run
 
 
 def small(label="5 clients", column="FedAvg", remark="not run"):
     entries = (Entry("61.50 ± 0.50", number=True, bold=True), Entry(remark))
-    groups = (Group(label, (Line("own test", entries),)),)
+    groups = (Group(label, (TableLine("own test", entries),)),)
     panel = Panel("", (column, "Local"), (Section("CIFAR-10", groups),))
-    return Table("table2", "Accuracy in %.", (panel,), ("A note.",), rows=None)
+    return Table(Output("table2", "Accuracy in %."), (panel,), ("A note.",), rows=None)
 
 
 class Reader(HTMLParser):

@@ -8,6 +8,7 @@ import pytest
 
 from apfl.paper.numbers import teachers as teachers_module
 from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.report.sections import sections_beside
 from apfl.paper.tables import formats as render
 from apfl.paper.tables import teachers
 from apfl.study.load import load_study
@@ -187,4 +188,4 @@ def test_a_study_without_ap_fl_says_so(tmp_path):
         assert path.is_file()
         if path.suffix == ".md":
             assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")
-    assert not list(teachers.sections(study, Metrics({}, {})))
+    assert not list(sections_beside(study, Metrics({}, {})))

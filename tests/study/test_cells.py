@@ -100,7 +100,7 @@ def test_inputs_are_runs_or_artefacts_of_the_plan_and_come_before_what_reads_the
 def test_every_cell_has_one_planned_run_a_seed_and_table_1_a_partition() -> None:
     study = load_study(tiny(**FULL, seeds=[3, 5]))
     plan = {run.path: run for run in runs(study)}
-    for output in OUTPUTS[1:]:
+    for output in [name for name in OUTPUTS if name != "table1"]:
         for cell in cells(study, output):
             assert cell.seeds == (3, 5) == tuple(plan[path].seed for path in cell.runs)
             assert {plan[path].setting for path in cell.runs} == {cell.setting}

@@ -14,44 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.figures import courses, multiverse
 from apfl.paper.figures.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from apfl.study.cells import Cell
 
-NAMES = ("figure4", "figure5", "figure_time", *courses.DRAWN, multiverse.NAME)
-HEADINGS = {
-    "figure_time": "Accuracy along time and bytes",
-    "figure_staleness": "Staleness",
-    "figure_timeline": "Who trained when",
-    multiverse.NAME: multiverse.HEADING,
-}
-"""What figures are called that the paper does not number."""
 TESTS = {"": "pooled", "_own": "own"}
 """By suffix of the file name, the test set that a figure shows."""
-CAPTIONS = {
-    "figure4": "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
-    "band ± one standard deviation. The paper prints no numbers.",
-    "figure5": "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
-    "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
-    "figure_time": "Accuracy along virtual time, and along the bytes that the server has sent and received, by "
-    "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. All runs end after the same "
-    "number of uploads, lost ones included. What a method downloads after training, such as a generator, is not "
-    "counted.",
-    "figure_staleness": "How many versions old the uploads were that reached the asynchronous server, over all seeds.",
-    "figure_timeline": "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
-    "cycle of download, training and upload, with the staleness of its upload; a mark where the server merges; dotted "
-    "lines where another round's worth of uploads has arrived.",
-    multiverse.NAME: multiverse.CAPTION,
-}
-DATASETS = {"figure4": IN_PAPER, "figure5": ("cifar10", "emnist"), "figure_time": ()}
-AXES = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
+PARAMETERS = {"noise_dimension": "noise dimension", "samples_per_class": "synthetic samples per class"}
 ROUND = "round"
 TIME_AXES = {"time": "virtual time", "bytes": "data moved (MB)"}
 WHAT = {"figure4": "accuracy", "figure5": "friend's accuracy", "figure_time": "accuracy"}
@@ -73,21 +49,21 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Axes: its title, what x is, and the lines in it."""
+class Plot:
+    """One pair of axes: its title, what x is, and the lines in it."""
 
     title: str
     xlabel: str
     curves: tuple[Curve, ...]
 
 
-def data(name: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+def data(name: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
     """The panels of ``figure4``, ``figure5`` or ``figure_time`` on one test set."""
     makers = {"figure4": _along_rounds, "figure5": _along_parameters, "figure_time": _along_time}
     return makers[name](cells, metrics, test)
 
 
-def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
     """A row of panels for each data set and level of heterogeneity: along time, along bytes."""
     virtual.check_timelines(cells, metrics)
     places: dict[tuple[str, float], list[Cell]] = {}
@@ -105,11 +81,11 @@ def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Pan
                 for cell in here
             )
             title = f"{dataset_label(dataset)}, {partition_label(here[0].setting)}, heterogeneity {level:g}"
-            panels.append(Panel(title if axis == "time" else "", xlabel, curves))
+            panels.append(Plot(title if axis == "time" else "", xlabel, curves))
     return tuple(panels)
 
 
-def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
     places = dict.fromkeys((cell.dataset, cell.setting) for cell in cells)
     datasets = ordered((dataset for dataset, _ in places), IN_PAPER)
     heads = tidy.columns("table2", cells)
@@ -121,7 +97,7 @@ def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[P
             if (cell.dataset, cell.setting) == (dataset, setting)
         }
         curves = tuple(_curve(head.label, here[head.key], metrics, test) for head in heads if head.key in here)
-        panels.append(Panel(f"{dataset_label(dataset)}, {partition_label(setting)}", ROUND, curves))
+        panels.append(Plot(f"{dataset_label(dataset)}, {partition_label(setting)}", ROUND, curves))
     return tuple(panels)
 
 
@@ -137,9 +113,9 @@ def _note(states: Sequence[str]) -> str:
     return "" if done == len(states) else f"{done} of {len(states)} seeds" if done else "not run"
 
 
-def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Panel, ...]:
+def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
     panels = []
-    for parameter, xlabel in AXES.items():
+    for parameter, xlabel in PARAMETERS.items():
         ours = [cell for cell in cells if parameter in cell.axis]
         datasets = ordered((cell.dataset for cell in ours), IN_PAPER)
         keys = sorted(
@@ -151,7 +127,7 @@ def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tup
             line = [cell for cell in ours if (cell.dataset, cell.reading or "") == (dataset, reading)]
             name = dataset_label(dataset) + (f" [{reading}]" if several and reading else "")
             curves.append(_parameter_curve(name, parameter, line, metrics, test))
-        panels.append(Panel("", xlabel, tuple(curves)))
+        panels.append(Plot("", xlabel, tuple(curves)))
     return tuple(panels) if any(panel.curves for panel in panels) else ()
 
 
@@ -178,7 +154,7 @@ FOOT = 0.3
 """In inches: the axes of a panel, the margins around them, and the figure's foot; names stand right of the axes."""
 
 
-def draw(name: str, panels: Sequence[Panel], test: str) -> Figure:
+def draw(name: str, panels: Sequence[Plot], test: str) -> Figure:
     """The figure, with a remark at its foot on what of the paper's figure the study does not run."""
     with matplotlib.style.context(["default", RC]):
         columns, rows = min(2, len(panels)) or 1, max(1, -(-len(panels) // 2))
@@ -201,7 +177,7 @@ def draw(name: str, panels: Sequence[Panel], test: str) -> Figure:
         return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, styles: Mapping[str, LineStyle]) -> None:
+def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle]) -> None:
     drawn = [item for item in panel.curves if len(item.points)]
     for item in drawn:
         _draw_curve(axes, item, styles[item.name], 0.12 if len(drawn) <= FEW else 0.09)
@@ -260,18 +236,18 @@ def _name(item: Curve) -> str:
     return f"{text} ({item.note})" if item.note else text
 
 
-def _absent(name: str, panels: Sequence[Panel]) -> str:
+def _absent(name: str, panels: Sequence[Plot]) -> str:
     shown = [panel.title for panel in panels] + [item.name for panel in panels for item in panel.curves]
     absent = [
         dataset_label(item)
-        for item in DATASETS[name]
+        for item in OUTPUTS[name].datasets
         if not any(title.split(",")[0] == dataset_label(item) for title in shown)
     ]
-    head = "" if panels else f"Figure {name[-1]} is no part of this study. "
+    head = "" if panels else f"{OUTPUTS[name].heading} is not part of this study. "
     return head + (f"Not run in this study: {', '.join(absent)}." if absent else "")
 
 
-def tidy_points(panels_by_test: Mapping[str, Sequence[Panel]]) -> pd.DataFrame:
+def tidy_points(panels_by_test: Mapping[str, Sequence[Plot]]) -> pd.DataFrame:
     """The points of a figure: one row for each test, panel, line and x; accuracies in per cent."""
     parts = [
         item.points.assign(test=test, panel=panel.title, axis=panel.xlabel, line=item.name)

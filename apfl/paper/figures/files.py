@@ -53,7 +53,7 @@ def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[
     if name in courses.DRAWN:
         figure, points = courses.DRAWN[name](cells)
         return (Picture("", "", figure),), points
-    if name == multiverse.NAME:
+    if name == "figure_multiverse":
         curves = {test: multiverse_points(cells, metrics, test) for test in TESTS.values()}
         drawn = (Picture(suffix, TEST_LABELS[test], multiverse.draw(curves[test])) for suffix, test in TESTS.items())
         return tuple(drawn), pd.concat(curves.values(), ignore_index=True)

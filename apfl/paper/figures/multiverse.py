@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-NAME = "figure_multiverse"
-HEADING = "Every reading of AP-FL"
-CAPTION = (
-    "Specification curve: accuracy of AP-FL minus that of the method it is compared with, in every reading that the "
-    "study runs; paired by seed, bars are 95\N{NO-BREAK SPACE}% intervals over seeds. Readings stand in the order of "
-    "their mean over the panels; the dots below say which options each has, those of the literal reading in grey."
-)
 OPTIONS = {
     "friend_labels": "friend's labels",
     "friend_distribution": "friend's classes",

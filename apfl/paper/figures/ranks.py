@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from apfl.study.cells import Cell
 
-HEADING = "Ranks of the methods"
 INK, SOFT = "#1b1f24", "#59636e"
 ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
 """In inches: the scale, the space above it, a name, a bar, and the space below."""

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 
-OUTPUT = "selection"
-
-
 BEST = "best reading"
 """The name under which the chosen readings are judged."""
 
@@ -65,5 +62,5 @@ def rows(chosen_among: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
 
 def best_readings(study: Study, metrics: Metrics) -> Mapping[tuple[str, str], str]:
     """By data set and test (``pooled``, ``own``) the reading that was chosen; none where the choice is not made yet."""
-    table = rows(cells(study, OUTPUT), metrics)
+    table = rows(cells(study, "selection"), metrics)
     return {(row.dataset, row.test): row.reading for row in table[table["chosen"]].itertuples()}

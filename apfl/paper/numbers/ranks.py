@@ -34,13 +34,6 @@ COLUMNS = (
     "seeds", "friedman_statistic", "friedman_p", "status",
 )  # fmt: skip
 PAIRS = ("test", "better", "worse", "cells", "wilcoxon_p", "holm_p", "differ")
-CAPTION = (
-    "Ranks of the methods over the cells of Table 2 (1 is best), accuracies averaged over seeds first. Bars join "
-    "methods that do not differ: Wilcoxon's signed-rank test over the cells, Holm's correction, level 0.05; one bar "
-    "joins all where Friedman's test does not tell them apart. Cells of one data set share its images and differ in "
-    "clients and alpha alone, so they are not independent: the tests see more evidence than there is, and their "
-    "p-values are too small."
-)
 RULE = (
     f"Win, tie, loss: cells in which the 95\N{NO-BREAK SPACE}% interval of the paired difference to {BASELINE}, over "
     "seeds, lies above 0, holds 0, or lies below it. A cell with one seed has no interval and is open."

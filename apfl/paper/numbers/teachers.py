@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
 
-OUTPUTS = ("table2", "table3", "table4", "figure_multiverse")
-
-
 CONTROLS = ("onehot", "random", "shuffled")
 """Sources of embeddings that mean nothing: what reaches their accuracy is not owed to semantics."""
 

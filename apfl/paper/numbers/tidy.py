@@ -17,7 +17,7 @@ from apfl.errors import UserError
 from apfl.paper import published
 from apfl.paper.labels import ordered, semantics_label
 from apfl.paper.numbers.metrics import Estimate, Metrics, cell_values, estimate
-from apfl.study.outputs import TESTS
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -54,7 +54,7 @@ cell); clients are summed over seeds; ``column_group`` is paper, further (method
 lacks) or reading (another reading of a column of the other two); ``status`` is ok, not run, diverged or no samples."""
 
 
-Key = tuple[str, str]
+ColumnKey = tuple[str, str]
 """What tells the columns of a table apart: the title (in Table 4 the semantics) and the reading."""
 
 
@@ -62,14 +62,14 @@ Key = tuple[str, str]
 class Column:
     """A column of a table; ``published`` names the paper's column whose numbers stand in it."""
 
-    key: Key
+    key: ColumnKey
     label: str
     published: str | None
     group: str
 
     def title(self, table: str) -> str:
         """The method that the column shows; in Table 4 it is AP-FL throughout."""
-        return "AP-FL" if table == "table4" else self.key[0]
+        return self.key[0] if OUTPUTS[table].columns == "title" else "AP-FL"
 
 
 def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
     lines = [
         _row(table, setting, role, column, by_place.get((setting, column.key)), test, metrics)
         for setting in _settings(table, cells)
-        for role, tests in TESTS[table].items()
+        for role, tests in OUTPUTS[table].tests.items()
         for column in heads
         for test in tests
     ]
@@ -89,7 +89,7 @@ def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RowKey:
     """What the rows of a table distinguish: the data set, its partition, and the partition's axes."""
 
     dataset: str
@@ -99,19 +99,19 @@ class Setting:
     missing: str
 
 
-def _setting(cell: Cell) -> Setting:
+def _setting(cell: Cell) -> RowKey:
     clients = str(parse_setting(cell.setting).clients)
     missing = str(cell.axis["missing"]) if cell.output != "table2" else ""
-    return Setting(cell.dataset, cell.setting, clients, str(cell.axis.get("alpha", "")), missing)
+    return RowKey(cell.dataset, cell.setting, clients, str(cell.axis.get("alpha", "")), missing)
 
 
-def _published_setting(table: str, item: published.Published) -> Setting:
+def _published_setting(table: str, item: published.Published) -> RowKey:
     if table == "table2":
-        return Setting(item.dataset, "", item.row[0], item.row[1], "")
-    return Setting(item.dataset, "", "10", "", item.row[0] if table == "table3" else "20")
+        return RowKey(item.dataset, "", item.row[0], item.row[1], "")
+    return RowKey(item.dataset, "", "10", "", item.row[0] if table == "table3" else "20")
 
 
-def _settings(table: str, cells: Sequence[Cell]) -> list[Setting]:
+def _settings(table: str, cells: Sequence[Cell]) -> list[RowKey]:
     """The study's settings, and the paper's that the study leaves out: by data set, clients, alpha, missing classes."""
     ours = dict.fromkeys(_setting(cell) for cell in cells)
     covered = {_place(setting) for setting in ours}
@@ -122,7 +122,7 @@ def _settings(table: str, cells: Sequence[Cell]) -> list[Setting]:
     return sorted(both, key=lambda setting: (datasets.index(setting.dataset), *_place(setting)[1:], setting.setting))
 
 
-def _place(setting: Setting) -> tuple[str, float, float, float]:
+def _place(setting: RowKey) -> tuple[str, float, float, float]:
     return setting.dataset, _number(setting.clients), _number(setting.alpha), _number(setting.missing)
 
 
@@ -133,8 +133,8 @@ def _number(text: str) -> float:
         return -1.0
 
 
-def column_key(table: str, cell: Cell) -> Key:
-    return (cell.semantics if table == "table4" else cell.title), cell.reading
+def column_key(table: str, cell: Cell) -> ColumnKey:
+    return (cell.title if OUTPUTS[table].columns == "title" else cell.semantics), cell.reading
 
 
 def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
@@ -148,7 +148,7 @@ def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
     made = []
     for name in ordered([*names, *(key[0] for key in keys)], names):
         alike = [(name, reading) for reading in readings if (name, reading) in keys] or [(name, "")]
-        label = semantics_label(name) if table == "table4" else name
+        label = name if OUTPUTS[table].columns == "title" else semantics_label(name)
         known = name in names
         made.append(Column(alike[0], label, name if known else None, "paper" if known else "further"))
         made.extend(Column(key, f"{label} [{key[1]}]", None, "reading") for key in alike[1:])
@@ -161,7 +161,7 @@ def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
 
 
 def _row(
-    table: str, setting: Setting, role: str, column: Column, cell: Cell | None, test: str, metrics: Metrics
+    table: str, setting: RowKey, role: str, column: Column, cell: Cell | None, test: str, metrics: Metrics
 ) -> dict[str, Any]:
     ours = estimate(cell_values(metrics, cell, test, role)) if cell else Estimate("not run", planned=0)
     printed = _published(table, setting, role, column)
@@ -194,7 +194,7 @@ def _row(
     }
 
 
-def _published(table: str, setting: Setting, role: str, column: Column) -> published.Published | None:
+def _published(table: str, setting: RowKey, role: str, column: Column) -> published.Published | None:
     if (
         column.published is None
         or (table != "table2" and setting.clients != "10")

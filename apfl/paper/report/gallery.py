@@ -135,7 +135,7 @@ def draw(title: str, counts: np.ndarray, dropout: np.ndarray, unseen: np.ndarray
 
 
 @dataclass(frozen=True)
-class Sample:
+class GeneratorImages:
     """A generator's images as a data URI, and how large they are shown."""
 
     title: str
@@ -144,7 +144,9 @@ class Sample:
     height: int
 
 
-def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path) -> list[Sample | Missing]:
+def samples(
+    planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path
+) -> list[GeneratorImages | Missing]:
     """For each data set and semantics the images of a generator: of the lowest seed, where most classes are missing."""
 
     def place(run: Run) -> tuple[int, int, str]:
@@ -157,7 +159,7 @@ def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], re
     for (dataset, semantics), alike in sorted(generators.items()):
         done = (run for run in alike if run.path in records and sample_picture(results, run.path))
         found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
-    pictures: dict[str, Sample] = {}
+    pictures: dict[str, GeneratorImages] = {}
     for width, quality in SIZES:
         pictures = {title: _sample(title, run, results, width, quality) for title, run in found.items() if run}
         if sum(len(picture.uri) for picture in pictures.values()) <= PICTURES_AT_MOST:
@@ -173,7 +175,7 @@ def samples(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], re
     ]
 
 
-def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> Sample:
+def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> GeneratorImages:
     from PIL import Image
 
     try:
@@ -187,4 +189,4 @@ def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> Sa
     flat.save(stream, format="JPEG", quality=quality, optimize=True)
     text = base64.b64encode(stream.getvalue()).decode()
     where = f"{title}: generator on {run.spec['base']}, {run.setting}, seed {run.seed}"
-    return Sample(where, f"data:image/jpeg;base64,{text}", *flat.size)
+    return GeneratorImages(where, f"data:image/jpeg;base64,{text}", *flat.size)

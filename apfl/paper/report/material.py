@@ -50,7 +50,7 @@ class Material:
 def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     """Read what there is under ``results``; a `UserError` for files that are damaged or of different code."""
     planned = tuple(runs(study))
-    shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=OUTPUTS.index)}
+    shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=list(OUTPUTS).index)}
     paths = {run.path for run in planned}
     read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
     metrics = collect(results, read, partial=True, command=f"snakemake --configfile {file}")

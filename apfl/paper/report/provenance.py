@@ -19,9 +19,9 @@ from apfl.paper.labels import ROLES, TEST_LABELS, dataset_label, semantics_label
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
 from apfl.paper.numbers.virtual import ROLE, time_to_target
 from apfl.paper.tables import asynchrony
-from apfl.paper.tables.places import Place, place_of_cell
+from apfl.paper.tables.keys import EntryKey, key_of_cell
 from apfl.storage.files import read_json
-from apfl.study.outputs import TESTS
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -55,14 +55,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Sources:
-    """``entries``: by place the number of its entry in ``data``; ``runs``: by path that of a run; ``data``: as JSON.
+    """``entries``: by key the number of its entry in ``data``; ``runs``: by path that of a run; ``data``: as JSON.
 
     In ``data``, ``values`` are the shared ones, ``runs`` has for each run its path, the positions of its names and
     values, and the runs that it starts from; ``entries`` has for each entry its facts, the names of its columns, its
     seeds (seed, status, a value for each column) and their runs.
     """
 
-    entries: Mapping[Place, int]
+    entries: Mapping[EntryKey, int]
     runs: Mapping[str, int]
     data: Mapping[str, Any]
 
@@ -80,11 +80,11 @@ def sources(
     """
     pool, places = Pool(), {run.path: number for number, run in enumerate(planned)}
     runs = [_run(run, records.get(run.path), places, pool) for run in planned]
-    entries: dict[Place, int] = {}
+    entries: dict[EntryKey, int] = {}
     listed: list[list[Any]] = []
     for name, ours in cells.items():
-        for place, facts, columns, seeds, paths in _entries(study, name, ours, metrics):
-            entries[place] = len(listed)
+        for key, facts, columns, seeds, paths in _entries(study, name, ours, metrics):
+            entries[key] = len(listed)
             shared = [pool.add(fact) for fact in facts]
             listed.append([shared, pool.add(columns), seeds, [places[path] for path in paths]])
     return Sources(entries, places, {"values": pool.values, "runs": runs, "entries": listed})
@@ -107,8 +107,8 @@ def essentials(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain | nested
 
 
-Found = tuple[Place, list[list[str]], Sequence[str], list[list[Any]], Sequence[str]]
-"""An entry: its place, facts, columns, seeds and runs."""
+Found = tuple[EntryKey, list[list[str]], Sequence[str], list[list[Any]], Sequence[str]]
+"""An entry: its key, facts, columns, seeds and runs."""
 
 
 def _entries(study: Study, name: str, cells: Sequence[Cell], metrics: Metrics) -> Iterable[Found]:
@@ -118,16 +118,16 @@ def _entries(study: Study, name: str, cells: Sequence[Cell], metrics: Metrics) -
         yield from _times(study, cells, metrics)
         return
     for cell in cells:
-        for role, tests in TESTS.get(name, {ROLE: asynchrony.TESTS}).items():
+        for role, tests in OUTPUTS[name].tests.items():
             for test in tests:
                 seeds = [_accuracies(value) for value in cell_values(metrics, cell, test, role)]
-                yield place_of_cell(cell, role, test), _facts(cell, role, test), ACCURACY, seeds, cell.runs
+                yield key_of_cell(cell, role, test), _facts(cell, role, test), ACCURACY, seeds, cell.runs
 
 
 def _times(study: Study, cells: Sequence[Cell], metrics: Metrics) -> Iterable[Found]:
     share = study.tables["convergence"].get("target", 1.0)
     for here in asynchrony.groups(cells):
-        for test in asynchrony.TESTS:
+        for test in OUTPUTS["convergence"].tests[ROLE]:
             for cell in here:
                 reached = time_to_target(cell, here[0], share, metrics, test)
                 finals = [_accuracies(value) for value in cell_values(metrics, cell, test, ROLE)]
@@ -135,7 +135,7 @@ def _times(study: Study, cells: Sequence[Cell], metrics: Metrics) -> Iterable[Fo
                     [final[0], one.status, _rounded(one.time), *final[2:]]
                     for one, final in zip(reached, finals, strict=True)
                 ]
-                yield place_of_cell(cell, ROLE, test), _facts(cell, ROLE, test), TIME, seeds, cell.runs
+                yield key_of_cell(cell, ROLE, test), _facts(cell, ROLE, test), TIME, seeds, cell.runs
 
 
 def _accuracies(value: SeedValue) -> list[Any]:

@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from apfl.paper.figures.files import encode
-from apfl.paper.figures.ranks import HEADING, draw
-from apfl.paper.html import Section, environment, inline_svg
+from apfl.paper.figures.ranks import draw
+from apfl.paper.html import PageSection, environment, inline_svg
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.numbers.ranks import CAPTION, RULE, Ranking, rankings, remarks
+from apfl.paper.numbers.ranks import RULE, Ranking, rankings, remarks
+from apfl.study.outputs import BESIDE
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
 
-def section(cells: Sequence[Cell], metrics: Metrics) -> Section:
+def section(cells: Sequence[Cell], metrics: Metrics) -> PageSection:
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
-    made = rankings(cells, metrics)
-    svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", CAPTION)
+    made, shown = rankings(cells, metrics), BESIDE["ranks"]
+    svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", shown.caption)
     body = environment().get_template("ranks.html.j2").render(
-        heading=HEADING, caption=CAPTION, svg=Markup(svg), rule=RULE,
+        heading=shown.heading, caption=shown.caption, svg=Markup(svg), rule=RULE,
         tables=[{"test": one.test, "title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
         notes=[remark for one in made for remark in remarks(one)],
     )  # fmt: skip
-    return Section("ranks", HEADING, body)
+    return PageSection(shown.name, shown.heading, body)
 
 
 def _plain(ranking: Ranking) -> list[dict[str, Any]]:

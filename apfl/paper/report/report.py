@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from apfl.data.catalogue import thinning
-from apfl.paper.html import TEMPLATES, Section, environment, page
+from apfl.paper.html import TEMPLATES, PageSection, environment, page
 from apfl.paper.labels import dataset_label
 from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
@@ -51,7 +51,7 @@ def _training(values: Mapping[str, Any]) -> str:
     )
 
 
-def render(study: Study, parts: Sequence[Section], made: Sources | None = None, unfinished: int = 0) -> str:
+def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:
     """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
     body = (
         environment()

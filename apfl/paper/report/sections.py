@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from apfl.paper.figures import curves as figures
-from apfl.paper.figures.curves import HEADINGS as FIGURE_HEADINGS
 from apfl.paper.figures.files import Picture, encode, pictures
-from apfl.paper.html import Section, environment, inline_svg
+from apfl.paper.html import PageSection, environment, inline_svg
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.report import cost, gallery
 from apfl.paper.report import verdicts as verdict_section
@@ -22,24 +20,25 @@ from apfl.paper.tables import readings as choice
 from apfl.paper.tables import teachers
 from apfl.paper.tables.build import table
 from apfl.paper.tables.formats import fragment
+from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Table
-from apfl.paper.tables.places import Place
 from apfl.paper.verdict import document as verdict_pages
 from apfl.paper.verdict import forest_picture, verdicts
 from apfl.study.cells import artefacts
-from apfl.study.outputs import HEADINGS as TABLE_HEADINGS
+from apfl.study.outputs import BESIDE, OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
+    from apfl.study.study import Study
 
 
-def sections(material: Material) -> Iterator[Section]:
+def sections(material: Material) -> Iterator[PageSection]:
     """Every part of the page, in its order."""
     study = material.study
     judged = verdicts.findings(study, material.metrics)
     made = verdict_pages.document(study, material.file, judged)
     drawn = forest_picture.inline(study, material.metrics, judged)
-    yield verdict_section.section(made, drawn, forest_picture.CAPTION)
+    yield verdict_section.section(made, drawn, BESIDE["forest"].caption)
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)
@@ -48,8 +47,7 @@ def sections(material: Material) -> Iterator[Section]:
             yield figure_section(name, ours, material.metrics)
     if "table2" in study.tables:
         yield ranks_section(material.cells["table2"], material.metrics)
-    yield from choice.sections(study, material.metrics)
-    yield from teachers.sections(study, material.metrics)
+    yield from sections_beside(study, material.metrics)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=shown)
@@ -59,20 +57,27 @@ def sections(material: Material) -> Iterator[Section]:
     yield _section("provenance", "Provenance", facts=facts, runs=material.planned, material=material)
     if len(material.records) < len(material.planned):
         lacking = missing(study, material.planned, material.records, material.cells)
-        yield _section("missing", "What is missing", lacking=lacking, heading=heading, material=material)
+        yield _section("missing", "What is missing", lacking=lacking, outputs=OUTPUTS, material=material)
 
 
-def _section(identifier: str, title: str, **values: Any) -> Section:
+def sections_beside(study: Study, metrics: Metrics) -> Iterator[PageSection]:
+    """The choice among readings, the teachers and the controls, each where the study has something for it."""
+    for made in (choice.made(study, metrics), *teachers.tables(study, metrics)):
+        if len(made.rows):
+            yield PageSection(made.name, made.output.heading, fragment(made))
+
+
+def _section(identifier: str, title: str, **values: Any) -> PageSection:
     template = environment().get_template(f"report_{identifier}.html.j2")
-    return Section(identifier, title, template.render(identifier=identifier, title=title, **values))
+    return PageSection(identifier, title, template.render(identifier=identifier, title=title, **values))
 
 
-def table_section(made: Table, entries: Mapping[Place, int] | None = None) -> Section:
-    """The table; an entry whose place is in ``entries`` opens what stands behind it."""
-    return Section(made.name, made.heading, fragment(made, entries or {}))
+def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) -> PageSection:
+    """The table; an entry whose key is in ``entries`` opens what stands behind it."""
+    return PageSection(made.name, made.output.heading, fragment(made, entries or {}))
 
 
-def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> Section:
+def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> PageSection:
     """The figure on each of its tests, drawn into the page."""
     drawn = [
         {
@@ -82,21 +87,11 @@ def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> Sectio
         }
         for picture in pictures(name, cells, metrics)[0]
     ]
-    template = environment().get_template("figure.html.j2")
-    body = template.render(name=name, heading=heading(name), caption=figures.CAPTIONS[name], pictures=drawn)
-    return Section(name, heading(name), body)
-
-
-def heading(name: str) -> str:
-    """What a table or figure is called.
-
-    >>> heading("table2"), heading("figure4"), heading("dropout")
-    ('Table 2', 'Figure 4', 'Random dropout')
-    """
-    usual = re.sub(r"^(table|figure)(\d)", lambda match: f"{match[1].capitalize()} {match[2]}", name)
-    return (TABLE_HEADINGS | FIGURE_HEADINGS).get(name, usual)
+    shown, template = OUTPUTS[name], environment().get_template("figure.html.j2")
+    body = template.render(name=name, heading=shown.heading, caption=shown.caption, pictures=drawn)
+    return PageSection(name, shown.heading, body)
 
 
 def _svg(name: str, picture: Picture) -> str:
-    label = f"{figures.CAPTIONS[name]} {picture.title}".strip()
+    label = f"{OUTPUTS[name].caption} {picture.title}".strip()
     return inline_svg(encode(picture.figure, "svg").decode(), f"{name}{picture.suffix}-", label)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from apfl.paper.html import Section, environment
+from apfl.paper.html import PageSection, environment
 from apfl.paper.verdict.document import (
     HEADS,
     INTRODUCTION,
@@ -25,13 +25,13 @@ from apfl.paper.verdict.document import (
 from apfl.paper.verdict.family import NOT_RUN
 
 
-def section(made: Document, pictures: Mapping[str, str] | None = None, caption: str = "") -> Section:
+def section(made: Document, pictures: Mapping[str, str] | None = None, caption: str = "") -> PageSection:
     """The verdicts as a section of the report; ``made`` is claims.json, ``pictures`` the forest plot by its layout."""
     parts = [(title, [_claim(one) for one in claims]) for title, claims in by_source(made)]
     values = {"made": made, "parts": parts, "heads": HEADS, "lines": summary_lines(made), "introduction": INTRODUCTION}
     drawn = {"pictures": {name: Markup(svg) for name, svg in (pictures or {}).items()}, "caption": caption}
     body = environment().get_template("verdicts.html.j2").render(**values, **drawn)
-    return Section("verdicts", "Verdicts", body)
+    return PageSection("verdicts", "Verdicts", body)
 
 
 def _claim(claim: Document) -> Document:

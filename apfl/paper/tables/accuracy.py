@@ -20,34 +20,33 @@ from apfl.paper.tables.layout import (
     COLUMNS_IN_A_PANEL,
     Entry,
     Group,
-    Line,
     Panel,
     Section,
     Table,
+    TableLine,
     _entry,
     bold_best,
     measured,
 )
-from apfl.study.outputs import CAPTIONS
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
     from apfl.study.cells import Cell
 
-NAMES = ("table1", "table2", "table3", "table4")
-PANEL_TITLES = (
-    {
+PANEL_TITLES = {
+    "title": {
         "all": "Methods",
         "paper": "Methods of the paper",
         "further": "Further methods",
         "reading": "Further readings of AP-FL",
     },
-    {
+    "semantics": {
         "all": "Semantics",
         "paper": "Semantics of the paper",
         "further": "Further semantics and controls",
     },
-)
+}
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
 
 
@@ -62,14 +61,14 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
         columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
         absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
         panels.append(replace(absent, in_study=False))
-    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, rows), rows)
+    return Table(OUTPUTS[name], tuple(panels), _notes(name, rows), rows)
 
 
 def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The columns of each panel: the paper's, further ones, other readings; fewer panels where columns are few."""
     columns = rows.drop_duplicates("column")
     kinds = columns["column_group"]
-    if name == "table4":
+    if OUTPUTS[name].columns == "semantics":
         kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
     if len(columns) <= COLUMNS_IN_A_PANEL:
         kinds = kinds.where(kinds == "", "")
@@ -78,7 +77,7 @@ def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]
     for kind, part in columns["column"].groupby(kinds, sort=False):
         size = ceil(len(part) / ceil(len(part) / COLUMNS_IN_A_PANEL))
         for start in range(0, len(part), size):
-            yield PANEL_TITLES[name == "table4"].get(kind, kind), tuple(part[start : start + size])
+            yield PANEL_TITLES[OUTPUTS[name].columns].get(kind, kind), tuple(part[start : start + size])
 
 
 def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
@@ -99,9 +98,9 @@ def _group_labels(rows: pd.DataFrame) -> pd.Series:
 
 
 def _group_label(row: pd.Series) -> str:
-    if row["table"] == "table4":
+    if "role" in OUTPUTS[row["table"]].axes:
         return ROLE_LABELS[row["client_role"]]
-    if row["table"] == "table3":
+    if "missing" in OUTPUTS[row["table"]].axes:
         return f"MC {row['missing_percent']} %" + (f", {row['clients']} clients" if row["clients"] != "10" else "")
     clients = f"{row['clients']} clients"
     if row["alpha"] != "-":
@@ -109,18 +108,18 @@ def _group_label(row: pd.Series) -> str:
     return f"{clients}, {partition_label(row['setting'])}" if row["setting"] else clients
 
 
-def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Line, ...]:
+def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...]:
     """The published line, where there is one, and a line for each test; outside the study, one for all tests."""
     lines = []
     first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
     if first.loc[list(columns), "published_mean"].notna().any():
         entries = {name: _entry(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
-        lines.append(Line("published", bold_best(entries, columns)))
+        lines.append(TableLine("published", bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
-        return (*lines, Line("reproduced", tuple(Entry("not run") for _ in columns)))
+        return (*lines, TableLine("reproduced", tuple(Entry("not run") for _ in columns)))
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        lines.append(Line(TEST_LABELS[test], bold_best(entries, columns), test))
+        lines.append(TableLine(TEST_LABELS[test], bold_best(entries, columns), test))
     return tuple(lines)
 
 
@@ -131,18 +130,18 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
         "Reproduced: the last round, averaged over clients by their training samples (Eq. 2); mean ± standard "
         "deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
         "Pooled test: the union of all clients' test images. Own test: each client's own test images."
-        + (monopoly if name != "table2" else ""),
+        + (monopoly if "dropout" in OUTPUTS[name].tests else ""),
     ]
     if run.empty:
         return (*notes, "This study runs no cell of this table.")
     if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in IN_PAPER]:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
-    if name != "table4" and (variants := _variants(run)):
+    if OUTPUTS[name].columns == "title" and (variants := _variants(run)):
         notes.append(f"{variants}.")
     if (run["column_group"] == "reading").any():
         notes.append(
             "Square brackets name other readings of what the paper leaves open."
-            if name != "table4"
+            if OUTPUTS[name].columns == "title"
             else f"Where no reading is named it is: {run['reading'].iloc[0]}."
         )
     if ((run["seeds"] > 0) & (run["seeds"] < run["seeds_planned"])).any():

@@ -25,20 +25,23 @@ from apfl.paper.numbers.virtual import (
     time_to_target,
     timeline,
 )
-from apfl.paper.tables.layout import COLUMNS_IN_A_PANEL, Entry, Group, Line, Panel, Section, Table, bold_best, measured
-from apfl.paper.tables.places import place_of_row
+from apfl.paper.tables.keys import key_of_row
+from apfl.paper.tables.layout import (
+    COLUMNS_IN_A_PANEL,
+    Entry,
+    Group,
+    Panel,
+    Section,
+    Table,
+    TableLine,
+    bold_best,
+    measured,
+)
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
-TESTS = ("pooled", "own")
-CAPTIONS = {
-    "convergence": "Virtual time to a target accuracy, with synchronous and asynchronous servers, by heterogeneity of "
-    "the clients' speeds. The unit of time is the schedule's.",
-    "dropout": "Test accuracy in % after the last round, by the rate at which clients drop out at random: a client "
-    "does not report in a round, or its upload is lost.",
-}
-LEVELS = {"convergence": "heterogeneity", "dropout": "rate"}
 PLACE = ("table", "dataset", "setting", "clients", "alpha")
 WHAT = ("client_role", "method", "schedule", "mode", "column", "semantics", "reading", "model", "test")
 COLUMNS = {
@@ -69,10 +72,11 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, share: float = 1.0
         _panel(name, rows, columns[start : start + COLUMNS_IN_A_PANEL])
         for start in range(0, len(columns), COLUMNS_IN_A_PANEL)
     ]
-    return Table(name, CAPTIONS[name], tuple(panels), _notes(name, cells, rows), rows)
+    return Table(OUTPUTS[name], tuple(panels), _notes(name, cells, rows), rows)
 
 
 def _facts(cell: Cell, test: str) -> dict[str, Any]:
+    level = OUTPUTS[cell.output].level
     return {
         "table": cell.output,
         "dataset": cell.dataset,
@@ -89,7 +93,7 @@ def _facts(cell: Cell, test: str) -> dict[str, Any]:
         "model": cell.model,
         "test": test,
         "seeds_planned": len(cell.seeds),
-        LEVELS[cell.output]: f"{cell.axis[LEVELS[cell.output]]:g}",
+        level: f"{cell.axis[level]:g}",
     }
 
 
@@ -97,13 +101,13 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of one data set at one level, together."""
     places: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
-        places.setdefault((cell.dataset, cell.axis[LEVELS[cell.output]]), []).append(cell)
+        places.setdefault((cell.dataset, cell.axis[OUTPUTS[cell.output].level]), []).append(cell)
     return list(places.values())
 
 
 def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[dict[str, Any]]:
     for here in groups(cells):
-        for test in TESTS:
+        for test in OUTPUTS[here[0].output].tests[ROLE]:
             times = {cell.title: time_to_target(cell, here[0], share, metrics, test) for cell in here}
             for cell in here:
                 other = _compared(cell, here)
@@ -143,7 +147,7 @@ def _compared(cell: Cell, here: Sequence[Cell]) -> Cell | None:
 
 def _accuracies(cells: Sequence[Cell], metrics: Metrics) -> Iterator[dict[str, Any]]:
     for here in groups(cells):
-        for test in TESTS:
+        for test in OUTPUTS[here[0].output].tests[ROLE]:
             for cell in here:
                 value = estimate(cell_values(metrics, cell, test, ROLE))
                 yield _facts(cell, test) | {
@@ -165,47 +169,47 @@ def _lost(cell: Cell) -> float:
 
 
 def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Panel:
-    sections = []
+    sections, field = [], OUTPUTS[name].level
     for dataset, part in rows.groupby("dataset", sort=False):
         first = part.iloc[0]
         label = f"{dataset_label(dataset)}, {first['clients']} clients, {partition_label(first['setting'])}"
         groups = tuple(
-            Group(f"{LEVEL_LABELS[name]} {level}", tuple(LINES[name](group, shown)))
-            for level, group in part.groupby(LEVELS[name], sort=False)
+            Group(f"{LEVEL_LABELS[field]} {level}", tuple(LINES[name](group, shown)))
+            for level, group in part.groupby(field, sort=False)
         )
         sections.append(Section(label, groups))
     return Panel("", tuple(shown), tuple(sections))
 
 
-def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Line]:
+def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: _time(row) for _, row in part.iterrows()}
-        yield Line(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min), test)
+        yield TableLine(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min), test)
         ratios = {row["column"]: _speedup(row) for _, row in part.iterrows()}
-        yield Line(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown), test)
+        yield TableLine(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown), test)
 
 
 def _time(row: pd.Series) -> Entry:
     missed = row["seeds"] - row["seeds_reached"]
     if row["status"] == "not reached" and row["seeds_reached"]:
-        return Entry(f"not reached in {missed} of {row['seeds']} seeds", place=place_of_row(row))
+        return Entry(f"not reached in {missed} of {row['seeds']} seeds", key=key_of_row(row))
     return measured(row, "time")
 
 
 def _speedup(row: pd.Series) -> Entry:
     if not row["compared_with"]:
         return Entry("reference")
-    return Entry("–", place=place_of_row(row)) if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
+    return Entry("–", key=key_of_row(row)) if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
 
 
-def _accuracy_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Line]:
+def _accuracy_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
     for test, part in rows.groupby("test", sort=False):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        yield Line(TEST_LABELS[test], bold_best(entries, shown), test)
+        yield TableLine(TEST_LABELS[test], bold_best(entries, shown), test)
 
 
-LEVEL_LABELS = {"convergence": "heterogeneity", "dropout": "dropout rate"}
-LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[Line]]] = {
+LEVEL_LABELS = {"heterogeneity": "heterogeneity", "rate": "dropout rate"}
+LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[TableLine]]] = {
     "convergence": _time_lines,
     "dropout": _accuracy_lines,
 }

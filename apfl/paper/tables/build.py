@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from apfl.paper.tables import accuracy as tables
 from apfl.paper.tables import asynchrony, table1
 from apfl.study.cells import cells
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -20,6 +21,6 @@ def table(study: Study, name: str, results: Path, metrics: Metrics, partial: boo
     ours = cells(study, name)
     if name == "table1":
         return table1.build(ours[0], results, partial)
-    if name in asynchrony.LEVELS:
+    if OUTPUTS[name].on_schedules:
         return asynchrony.build(name, ours, metrics, study.tables[name].get("target", 1.0))
     return tables.build(name, ours, metrics)

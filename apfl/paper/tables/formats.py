@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from apfl.paper.html import MOST_LINES_OF_A_PAGE, environment, page
+from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Entry, Panel, Table
-from apfl.paper.tables.places import Place
 from apfl.storage.files import write_text
 
 
@@ -21,7 +21,7 @@ def csv(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    parts = [f"# {table.heading}", table.caption]
+    parts = [f"# {table.output.heading}", table.output.caption]
     for panel in table.panels:
         if panel.title:
             parts.append(f"## {panel.title}")
@@ -66,14 +66,14 @@ SYMBOLS = {
 
 def latex(table: Table) -> str:
     """One float per panel, no wider than the line; needs booktabs and graphicx."""
-    head = f"% {table.heading}; \\usepackage{{booktabs,graphicx}}\n"
+    head = f"% {table.output.heading}; \\usepackage{{booktabs,graphicx}}\n"
     return head + "\n".join(_latex_panel(table, panel, place) for place, panel in enumerate(table.panels))
 
 
 def _latex_panel(table: Table, panel: Panel, place: int) -> str:
     lines = sum(len(group.lines) for section in panel.sections for group in section.groups) + len(panel.sections)
     width = len(panel.columns) + 2
-    caption = tex(" ".join(filter(None, (table.caption, f"{panel.title}." if panel.title else ""))))
+    caption = tex(" ".join(filter(None, (table.output.caption, f"{panel.title}." if panel.title else ""))))
     caption += " " + (rf"Notes: see Table~\ref{{tab:{table.name}}}." if place else tex(" ".join(table.notes)))
     rows = [" & ".join([tex(panel.corner), "", *map(tex, panel.columns)]) + r" \\"]
     for section in panel.sections:
@@ -122,10 +122,10 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(char) or SYMBOLS.get(char) or char for char in text)
 
 
-def fragment(table: Table, entries: Mapping[Place, int] | None = None) -> str:
+def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None) -> str:
     """The table as an HTML fragment, to stand in a page that has `page`'s style.
 
-    With ``entries``, its columns can be sorted and an entry whose place is among them opens what stands behind it.
+    With ``entries``, its columns can be sorted and an entry whose key is among them opens what stands behind it.
     """
     return environment().get_template("table.html.j2").render(table=table, entries=entries)
 
@@ -134,7 +134,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "csv": csv,
     "md": markdown,
     "tex": latex,
-    "html": lambda table: page(table.heading, fragment(table)),
+    "html": lambda table: page(table.output.heading, fragment(table)),
 }
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from apfl.paper.tables.places import Place, place_of_row
-from apfl.study.outputs import HEADINGS
+from apfl.paper.tables.keys import EntryKey, key_of_row
+from apfl.study.outputs import Output
 
 COLUMNS_IN_A_PANEL = 9
 
@@ -17,17 +17,17 @@ COLUMNS_IN_A_PANEL = 9
 class Entry:
     """What stands in one place of a table; ``number`` tells accuracies from remarks such as "not run".
 
-    ``place`` says which cell and test of the study it shows (`apfl.paper.tables.places`); empty where it shows none.
+    ``key`` says which cell and test of the study it shows (`apfl.paper.tables.keys`); empty where it shows none.
     """
 
     text: str
     number: bool = False
     bold: bool = False
-    place: Place = ()
+    key: EntryKey = ()
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """One line of a group: the published numbers, or those reproduced on one ``test``."""
 
     name: str
@@ -40,7 +40,7 @@ class Group:
     """The lines that belong to one setting."""
 
     label: str
-    lines: tuple[Line, ...]
+    lines: tuple[TableLine, ...]
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,19 @@ class Panel:
 class Table:
     """A table in every respect but its format; ``rows`` are the tidy ones of the CSV file."""
 
-    name: str
-    caption: str
+    output: Output
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
     rows: pd.DataFrame
 
     @property
-    def heading(self) -> str:
-        return HEADINGS.get(self.name, f"Table {self.name.removeprefix('table')}")
+    def name(self) -> str:
+        return self.output.name
 
 
 def measured(row: pd.Series, what: str = "reproduced") -> Entry:
     """Mean and standard deviation of a tidy row, or its status, with the seeds that there are if some are missing."""
-    entry = replace(_entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), place=place_of_row(row))
+    entry = replace(_entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), key=key_of_row(row))
     few = 0 < row["seeds"] < row["seeds_planned"]
     return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
 

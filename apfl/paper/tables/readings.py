@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from apfl.paper.html import Section as Part
 from apfl.paper.labels import TEST_LABELS, dataset_label
-from apfl.paper.numbers.choice import OUTPUT, rows
+from apfl.paper.numbers.choice import rows
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.tables.formats import FORMATS, fragment
-from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table, bold_best
+from apfl.paper.tables.formats import FORMATS
+from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
 from apfl.storage.files import write_text
 from apfl.study.cells import cells
+from apfl.study.outputs import BESIDE
 
 if TYPE_CHECKING:
     from apfl.study.study import Study
-
-
-CAPTION = (
-    "Which reading of AP-FL is judged as its best: accuracy in % on validation images, a tenth of each client's "
-    "training images on which nobody trains, on seeds that no table uses."
-)
 
 
 def table(found: pd.DataFrame) -> Table:
@@ -36,11 +29,11 @@ def table(found: pd.DataFrame) -> Table:
         lines = []
         for test, here in part.groupby("test", sort=False):
             entries = {row.reading: _entry(row) for row in here.itertuples()}
-            lines.append(Line(TEST_LABELS[test], bold_best(entries, readings), test))
+            lines.append(TableLine(TEST_LABELS[test], bold_best(entries, readings), test))
         sections.append(Section(dataset_label(dataset), (Group("validation", tuple(lines)),)))
     notes = ("Mean over the settings and seeds of the choice. Bold: the reading that is judged on that test.",)
     panels = (Panel("", readings, tuple(sections)),) if sections else ()
-    return Table("readings", CAPTION, panels, notes if sections else ("This study chooses no reading.",), found)
+    return Table(BESIDE["readings"], panels, notes if sections else ("This study chooses no reading.",), found)
 
 
 def _entry(row: Any) -> Entry:
@@ -49,17 +42,15 @@ def _entry(row: Any) -> Entry:
     return Entry(f"{row.validation_mean:.2f}", number=True)
 
 
+def made(study: Study, metrics: Metrics) -> Table:
+    """The choice that the study makes, from its runs' metrics."""
+    return table(rows(cells(study, "selection"), metrics))
+
+
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write ``readings`` as CSV and Markdown."""
-    made = table(rows(cells(study, OUTPUT), metrics))
-    paths = [Path(folder) / f"{made.name}.{kind}" for kind in ("csv", "md")]
+    found = made(study, metrics)
+    paths = [Path(folder) / f"{found.name}.{kind}" for kind in ("csv", "md")]
     for path in paths:
-        write_text(path, FORMATS[path.suffix[1:]](made))
+        write_text(path, FORMATS[path.suffix[1:]](found))
     return paths
-
-
-def sections(study: Study, metrics: Metrics) -> Iterator[Part]:
-    """The choice as a part of the page, where the study makes one."""
-    made = table(rows(cells(study, OUTPUT), metrics))
-    if len(made.rows):
-        yield Part(made.name, made.heading, fragment(made))

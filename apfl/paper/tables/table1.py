@@ -11,9 +11,9 @@ import pandas as pd
 from apfl.errors import UserError
 from apfl.paper import published
 from apfl.paper.labels import dataset_label
-from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table
+from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine
 from apfl.storage.files import read_npz
-from apfl.study.outputs import CAPTIONS
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -56,14 +56,14 @@ def build(cell: Cell, results: str | Path, partial: bool = False) -> Table:
         ],
         columns=list(COLUMNS),
     )
-    printed = Line("published", tuple(_entry(device) for device in published.table1()))
+    printed = TableLine("published", tuple(_entry(device) for device in published.table1()))
     name = f"{dataset_label(cell.dataset)}, seed {cell.seeds[0]}"
-    ours = Line(
+    ours = TableLine(
         name, tuple(_entry(found[device.client]) if found else Entry("not run") for device in published.table1())
     )
     columns = tuple(str(device.client) for device in published.table1())
     panel = Panel("", columns, (Section("", (Group("classes", (printed, ours)),)),), corner="client")
-    return Table("table1", CAPTIONS["table1"], (panel,), _note(found), rows)
+    return Table(OUTPUTS["table1"], (panel,), _note(found), rows)
 
 
 def _devices(path: Path) -> dict[int, published.Device]:

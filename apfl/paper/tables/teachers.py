@@ -7,7 +7,7 @@ records both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +15,18 @@ import numpy as np
 import pandas as pd
 
 from apfl.data.setting import parse_setting
-from apfl.paper.html import Section as Part
 from apfl.paper.labels import dataset_label, partition_label, semantics_label
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.numbers.teachers import CONTROLS, OUTPUTS, PARTS, control_rows, teacher_rows
-from apfl.paper.tables.formats import FORMATS, fragment
-from apfl.paper.tables.layout import Entry, Group, Line, Panel, Section, Table
+from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
+from apfl.paper.tables.formats import FORMATS
+from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine
+from apfl.storage.files import write_text
+from apfl.study.cells import cells
+from apfl.study.outputs import BESIDE, WITH_TEACHERS
 
 if TYPE_CHECKING:
     from apfl.study.study import Study
 
-TEACHERS_CAPTION = (
-    "Friends and their teachers: accuracy in % on all clients' real test images. Teachers: the Eq. 7-weighted ensemble "
-    "of the client models that the generator learns from; global model: that of the federated run, FedAvg's if nothing "
-    "else is named; friend and personalized model: mean over clients that did not drop out."
-)
-CONTROLS_CAPTION = (
-    "Unseen classes: accuracy in % of the dropout clients' friend models on classes that nobody else holds, with "
-    "semantic embeddings and with controls that mean nothing."
-)
 NB = "\N{NO-BREAK SPACE}"
 
 
@@ -51,7 +44,7 @@ def setting_label(setting: str) -> str:
 def teachers_table(rows: pd.DataFrame) -> Table:
     columns = ("teachers", "global model", "friend", "personalized", "friend − teacher", "friend is", "friend − global")
 
-    def line(row: pd.Series) -> Line:
+    def line(row: pd.Series) -> TableLine:
         name = f"{row['title']}, {row['reading']}, {semantics_label(row['semantics'])}"
         entries = [_entry(row[f"{part}_mean"], row[f"{part}_std"], row["status"]) for part in PARTS]
         where = {"below": "below it", "above": "above it", "at": "not told from it"}
@@ -60,7 +53,7 @@ def teachers_table(rows: pd.DataFrame) -> Table:
             Entry(where.get(row["friend_is"], "–")),
             _difference(row["friend_minus_global"], row["global_low"], row["global_high"]),
         ]
-        return Line(name, tuple(entries))
+        return TableLine(name, tuple(entries))
 
     known = rows[rows["friend_is"] != ""]
     counts = {name: int((known["friend_is"] == name).sum()) for name in ("below", "at", "above")}
@@ -72,16 +65,18 @@ def teachers_table(rows: pd.DataFrame) -> Table:
         "A friend starts from the global model unless its reading says otherwise: one above its teachers can have that "
         "from its start.",
     ]
-    return Table("teachers", TEACHERS_CAPTION, _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
+    return Table(BESIDE["teachers"], _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
 
 
 def controls_table(rows: pd.DataFrame) -> Table:
     columns = ("unseen classes", "chance", "blind guess", "above chance", "seeds")
 
-    def line(row: pd.Series) -> Line:
+    def line(row: pd.Series) -> TableLine:
         if row["kind"] == "difference":
             found = _difference(row["monopoly_mean"], row["above_chance_low"], row["above_chance_high"])
-            return Line("embeddings − controls", (found, Entry(""), Entry(""), Entry(""), Entry(f"{row['seeds']}")))
+            return TableLine(
+                "embeddings − controls", (found, Entry(""), Entry(""), Entry(""), Entry(f"{row['seeds']}"))
+            )
         middle = row["monopoly_mean"] - row["chance"] if row["status"] == "ok" else np.nan
         entries = (
             _entry(row["monopoly_mean"], row["monopoly_std"], row["status"]),
@@ -90,7 +85,7 @@ def controls_table(rows: pd.DataFrame) -> Table:
             _difference(middle, row["above_chance_low"], row["above_chance_high"]),
             Entry(f"{row['seeds']}/{row['seeds_planned']}"),
         )
-        return Line(semantics_label(row["semantics"]), entries)
+        return TableLine(semantics_label(row["semantics"]), entries)
 
     notes = (
         "Mean ± standard deviation over seeds. Chance: 1 / classes. Blind guess: 1 / the classes of the friend's own "
@@ -99,11 +94,11 @@ def controls_table(rows: pd.DataFrame) -> Table:
         "holds 0, the accuracy on unseen classes is not shown to be owed to semantics.",
     )
     readings = len(set(rows["reading"])) > 1
-    return Table("controls", CONTROLS_CAPTION, _panel(rows, columns, line, readings), (*notes, *_holes(rows)), rows)
+    return Table(BESIDE["controls"], _panel(rows, columns, line, readings), (*notes, *_holes(rows)), rows)
 
 
 def _panel(
-    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], Line], readings: bool = False
+    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], TableLine], readings: bool = False
 ) -> tuple[Panel, ...]:
     sections = []
     for dataset, part in rows.groupby("dataset", sort=False):
@@ -146,9 +141,7 @@ def _named(row: pd.Series) -> str:
 
 def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
     """The teachers of all runs of AP-FL, and the controls of Table 4."""
-    from apfl.study.cells import cells
-
-    every = [cell for output in OUTPUTS for cell in cells(study, output)]
+    every = [cell for output in WITH_TEACHERS for cell in cells(study, output)]
     controls = {name for name, entry in study.semantics.items() if entry["source"] in CONTROLS}
     fourth = cells(study, "table4")
     classes = {cell.dataset: study.classes(cell.dataset) for cell in fourth}
@@ -158,18 +151,9 @@ def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
 
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write ``teachers`` and ``controls`` as CSV and Markdown."""
-    from apfl.storage.files import write_text
-
     paths = []
     for table in tables(study, metrics):
         for kind in ("csv", "md"):
             paths.append(Path(folder) / f"{table.name}.{kind}")
             write_text(paths[-1], FORMATS[kind](table))
     return paths
-
-
-def sections(study: Study, metrics: Metrics) -> Iterator[Part]:
-    """Those of the two tables that the study has something for, as parts of the page."""
-    for table in tables(study, metrics):
-        if len(table.rows):
-            yield Part(table.name, table.heading, fragment(table))

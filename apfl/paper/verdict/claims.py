@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
+from apfl.study.outputs import CLAIMED
 
 FILE = Path(__file__).with_name("claims.yaml")
 ANY, ALL = "any", "all"
@@ -54,7 +55,7 @@ _CLAIM = {
         "source": {"enum": ["paper", "summary"]},
         "where": _TEXT,
         "why": _TEXT,
-        "output": {"enum": ["table2", "table3", "table4", "figure4", "figure5", "convergence", "dropout"]},
+        "output": {"enum": list(CLAIMED)},
         "tests": {**_TEXTS, "items": {"enum": ["pooled", "own", "monopoly"]}},
         "readings": {"anyOf": [{"const": "all"}, _TEXTS]},
         "rows": {

@@ -20,7 +20,7 @@ from apfl.paper.verdict.claims import ALL, ANY, Ask, Claim, Row
 from apfl.paper.verdict.measures import MEASURES, Series, chosen, mean, weighted, worst
 from apfl.paper.verdict.words import label, place
 from apfl.study.cells import Cell, cells
-from apfl.study.outputs import AXES, ON_SCHEDULES, ROLES
+from apfl.study.outputs import CLAIMED, OUTPUTS
 from apfl.study.study import Study
 
 FEEDBACK = "apfl_feedback"
@@ -87,7 +87,7 @@ class Source:
 
     @classmethod
     def of(cls, study: Study, metrics: Metrics) -> Source:
-        there = [output for output in AXES if output in study.tables | study.figures]
+        there = [output for output in CLAIMED if output in study.tables | study.figures]
         found: dict[str, dict[str, list]] = {output: {} for output in there}
         for output in there:
             for cell in cells(study, output):
@@ -113,7 +113,7 @@ class Source:
 
     def schedules(self, claim: Claim, reading: str) -> tuple[str, ...]:
         """The columns of AP-FL where it is run on several schedules; one empty name elsewhere."""
-        if claim.output not in ON_SCHEDULES:
+        if not OUTPUTS[claim.output].on_schedules:
             return ("",)
         wanted = self._named(claim, reading, "AP-FL", {})
         titles = (facts["title"] for facts in self.facts(claim.output) if wanted.items() <= facts.items())
@@ -127,7 +127,7 @@ class Source:
         if column == "chance":
             return Series(np.full(seeds, 100 / self._classes(row["dataset"])), "ok")
         name, _, model = column.partition("/")
-        role = row.get("role") or ROLES.get(claim.output, ("non_dropout",))[0]
+        role = row.get("role") or OUTPUTS[claim.output].roles[0]
         measure = ask.measure
         if column == "constant":
             name, measure = ask.first.partition("/")[0], "constant"
@@ -176,9 +176,9 @@ class Source:
 
     def _named(self, claim: Claim, reading: str, name: str, row: Row) -> dict[str, str]:
         """What tells the cells of a column from others; AP-FL's also have a reading."""
-        if claim.output == "table4":
+        if OUTPUTS[claim.output].columns == "semantics":
             return {"semantics": self._semantics(row["dataset"]) if name == "default" else name, "reading": reading}
-        key = "family" if claim.output in ON_SCHEDULES else "title"
+        key = "family" if OUTPUTS[claim.output].on_schedules else "title"
         if name == "AP-FL" and reading in self.study.methods:
             return {key: self.study.methods[reading].title, "reading": ""}
         return {key: name, "reading": reading if name == "AP-FL" else ""}
@@ -220,11 +220,11 @@ def rows(source: Source, claim: Claim, ask: Ask, test: str, stand_ins: bool = Fa
 
 def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
     """Every row of the output whose values, the data set apart, the claim names somewhere."""
-    axes = [axis for axis in AXES[claim.output] if axis not in (ask.axis, ask.slope)]
+    axes = [axis for axis in OUTPUTS[claim.output].axes if axis not in (ask.axis, ask.slope)]
     allowed = {axis: {row.get(axis, ANY) for row in claim.rows} or {ANY} for axis in axes[1:]}
     made = []
     for facts in source.facts(claim.output):
-        roles = [{"role": role} for role in ROLES[claim.output]] if "role" in axes else [{}]
+        roles = [{"role": role} for role in OUTPUTS[claim.output].roles] if "role" in axes else [{}]
         for role in roles:
             row = {axis: (facts | role)[axis] for axis in axes} | dict(claim.only)
             named = all(row[axis] in names or ANY in names for axis, names in allowed.items())

@@ -44,6 +44,7 @@ from apfl.paper.verdict.forest_look import (
     ink,
 )
 from apfl.storage.files import atomic_path, write_text
+from apfl.study.outputs import BESIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,17 +55,9 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"wide": WIDE, "narrow": NARROW}
 FILES = ("forest.csv", "forest.svg", "forest.pdf", "forest.png")
-CAPTION = (
-    "The claims and what came out, each on its first test. On the left the comparison that is hardest for the claim: a "
-    "mean over rows with its 95 % interval (thick), and the interval that holds for all of the claim's comparisons "
-    "together, which decides (thin). The claimed side is shaded; × is what the paper prints for the same rows, at its "
-    "own scale. A claim is reproduced if all of its comparisons lie on the claimed side. On the right the verdict on "
-    "each data set by itself and on all together; in outline it is interim: runs are missing. An arrow points to what "
-    "lies beyond the axis."
-)
 
 
-class Block(NamedTuple):
+class ClaimBlock(NamedTuple):
     """A claim's points, in its readings, and where it stands."""
 
     made: list[Point]
@@ -92,7 +85,7 @@ def draw(made: Sequence[Point], study: str, seeds: int, layout: Layout = WIDE) -
             for group in groups:
                 strip, start = Strip(layout, limit(made, group[0][0].unit)), y
                 for claim in group:
-                    _draw_claim(axes, strip, Block(claim, y, _height(layout, claim)), styles)
+                    _draw_claim(axes, strip, ClaimBlock(claim, y, _height(layout, claim)), styles)
                     y -= _height(layout, claim)
                 _draw_axis(axes, strip, start, y, group[0][0].unit)
                 y -= AXIS
@@ -149,7 +142,7 @@ class Strip(NamedTuple):
         return self.layout.left + (self.layout.right - self.layout.left) * share
 
 
-def _draw_claim(axes: Axes, strip: Strip, block: Block, styles: dict[str, LineStyle]) -> None:
+def _draw_claim(axes: Axes, strip: Strip, block: ClaimBlock, styles: dict[str, LineStyle]) -> None:
     layout, (made, top, height) = strip.layout, block
     axes.plot([TEXT, layout.width - TEXT], [top, top], color=FAINT, linewidth=0.7, zorder=1)
     title, below = _texts(layout, made[0])
@@ -266,7 +259,10 @@ def inline(study: Study, metrics: Metrics, findings: Sequence[Finding]) -> dict[
     """The picture as an element of a page, in its ``wide`` and in its ``narrow`` layout."""
     made = points(study, metrics, findings)
     figures = {name: draw(made, study.name, len(study.seeds), layout) for name, layout in LAYOUTS.items()}
-    return {name: inline_svg(encode(one, "svg").decode(), f"{name}-", CAPTION) for name, one in figures.items()}
+    return {
+        name: inline_svg(encode(one, "svg").decode(), f"{name}-", BESIDE["forest"].caption)
+        for name, one in figures.items()
+    }
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:

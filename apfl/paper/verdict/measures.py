@@ -12,7 +12,7 @@ import numpy as np
 from apfl.paper.numbers.metrics import Metrics, averages, cell_values
 from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
 from apfl.storage.files import read_npz
-from apfl.study.runs import Place
+from apfl.study.runs import RunContext
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -166,7 +166,7 @@ def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
 
     Told from the training images, as the tests are shared out alike; ``not run`` while a partition is not there.
     """
-    paths = [Place(study, cell.dataset, cell.setting, seed).partition.path for seed in cell.seeds]
+    paths = [RunContext(study, cell.dataset, cell.setting, seed).partition.path for seed in cell.seeds]
     there = [metrics.folder is not None and (metrics.folder / path).is_file() for path in paths]
     if not all(there):
         missing = tuple(path for path, found in zip(paths, there, strict=True) if not found)

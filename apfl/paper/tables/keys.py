@@ -1,4 +1,4 @@
-"""Where a number of a table stands: what tells it from every other number of its study."""
+"""What tells a number of a table from every other number of its study."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ if TYPE_CHECKING:
 
     from apfl.study.cells import Cell
 
-Place = tuple[str, ...]
-"""The values of `FIELDS`, empty where a table does not have one; equal places are one number."""
+EntryKey = tuple[str, ...]
+"""The values of `FIELDS`, empty where a table does not have one; equal keys are one number."""
 FIELDS = (
     "table", "dataset", "setting", "heterogeneity", "rate", "client_role", "method", "schedule", "title", "semantics",
     "reading", "model", "test",
 )  # fmt: skip
 
 
-def place_of_row(row: pd.Series) -> Place:
-    """The place of a tidy row; none where the study runs nothing for it."""
+def key_of_row(row: pd.Series) -> EntryKey:
+    """The key of a tidy row; none where the study runs nothing for it."""
     if not row["seeds_planned"]:
         return ()
     values = {"title": row["column"]} | dict(row)
     return tuple(str(values.get(name, "")) for name in FIELDS)
 
 
-def place_of_cell(cell: Cell, role: str, test: str) -> Place:
+def key_of_cell(cell: Cell, role: str, test: str) -> EntryKey:
     """The same from the study's cell, for clients of a role on a test."""
     levels = {name: f"{cell.axis[name]:g}" for name in ("heterogeneity", "rate") if name in cell.axis}
     values = levels | {
