@@ -92,7 +92,7 @@ def test_there_are_many_cases_and_no_two_of_one_name() -> None:
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        (("check", "study.yaml"), r"study\.yaml: line \d+: key 'seeds' is there twice"),
+        (("check", "study.yaml"), r"study\.yaml: line \d+: key 'seeds' appears twice"),
         (("federate", "--spec", "{"), r"Missing option"),
         (federate(), r"data set data\.npz: cannot be read"),
     ],
@@ -143,7 +143,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ("content", "status", "line"),
     [
         (json.dumps(tiny(methods__fedprox={"mu": -1.0})), 2, r"methods\.fedprox: fedprox\.mu -1\.0: must not"),
-        (yaml.safe_dump(tiny()) + "seeds: [1]\n", 2, r"line \d+: key 'seeds' is there twice; remove one of them"),
+        (yaml.safe_dump(tiny()) + "seeds: [1]\n", 2, r"line \d+: key 'seeds' appears twice; remove one of them"),
         ("- a\n- list\n", 1, r"keys at top level"),
     ],
     ids=["negative mu", "key twice", "list"],

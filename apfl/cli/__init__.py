@@ -57,7 +57,7 @@ def _begin(context: typer.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a `UserError` becomes one line on standard error and exit status 2.
 
-    So do a command or an option that there is not, a file that cannot be read or written, and a full disk, on
+    So do an unknown command or option, a file that cannot be read or written, and a full disk, on
     which standard output may be as well. SIGTERM ends the process as an exception would, so that no half-written file
     stays; its status is 143, as if nobody had caught it.
     """
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _status(arguments: list[str] | None, ended: list[int]) -> int | None:
-    """The exit status of a command line; no mistake of the user's is told of once a signal has ``ended`` it."""
+    """The exit status of a command line; mistakes of the user are not reported once a signal has ``ended`` it."""
     try:
         return app(args=arguments, prog_name="apfl", standalone_mode=False)
     except (UserError, UsageError, OSError) as error:
@@ -112,6 +112,6 @@ def _wrong_call(error: Any, some: bool) -> str:
 
 
 def _fail(error: object) -> None:
-    with suppress(OSError):  # of a full disk, which nobody can be told of there
+    with suppress(OSError):  # of a full disk, where nothing can be reported
         print(f"apfl: error: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2) from None

@@ -42,7 +42,7 @@ def claims(
         print(claims_page(), end="")
         return
     if study is None:
-        raise UserError("claims: names no study; give its file, such as config/demo.yaml")
+        raise UserError("claims: no study named; give its file, such as config/demo.yaml")
     from apfl.paper import outputs as beside
     from apfl.paper.verdict.document import document, power_lines, summary_lines, write
     from apfl.paper.verdict.verdicts import findings

@@ -94,7 +94,7 @@ def _chosen(known: Iterable[str], only: Sequence[str] | None) -> list[str]:
     known = sorted(known)
     for name in only or ():
         if name not in known:
-            raise UserError(f"--only {name}: no part of this study; it has {', '.join(known) or 'none'}")
+            raise UserError(f"--only {name}: not part of this study; it has {', '.join(known) or 'none'}")
     return [name for name in known if not only or name in only]
 
 

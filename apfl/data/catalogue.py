@@ -70,15 +70,15 @@ def folder_of(name: str) -> str:
 
 
 def size_of(entry: Mapping[str, Any], name: str) -> int | None:
-    """How many images a study takes of the data set ``name``, whose section of the study is ``entry``; None if nobody
-    knows before it is read."""
+    """How many images a study takes of the data set ``name``, whose section of the study is ``entry``; None if that
+    is not known before it is read."""
     known, most = CATALOGUE[name].images if name in CATALOGUE else None, entry.get("max_samples")
     return min(known, most) if known and most else known or most
 
 
 def parts_of(entry: Mapping[str, Any], name: str, validation: bool) -> tuple[int, int, int] | None:
-    """About how many images a study trains on, validates on and tests on, of all clients together; None if nobody knows
-    before the data set is read. Each client's part is rounded, so a partition may have a few more or fewer."""
+    """About how many images a study trains on, validates on and tests on, of all clients together; None if that is
+    unknown before the data set is read. Each client's part is rounded, so a partition may have some more or fewer."""
     if (size := size_of(entry, name)) is None:
         return None
     tested = (size + 5) // 10

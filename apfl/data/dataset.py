@@ -49,7 +49,7 @@ class Dataset:
             outside = labels[(labels < 0) | (labels >= self.classes)][0]
             return f"has labels outside 0 to {self.classes - 1}, such as {outside}"
         if bad := [name for name in self.class_names if not isinstance(name, str) or not name.strip()]:
-            return f"has the class name {bad[0]!r}, which is no text"
+            return f"has the class name {bad[0]!r}, which is not text"
         if twice := [name for name in self.class_names if self.class_names.count(name) > 1]:
             return f"has two classes called {twice[0]!r}"
         return None

@@ -26,7 +26,7 @@ def check_extracted(name: str, kind: Any, folder: Path) -> None:
         return
     own = folder / kind.__name__
     if (own / "processed").exists():
-        raise UserError(f"{own / 'processed'}: files of an old torchvision, which are not read; remove the folder")
+        raise UserError(f"{own / 'processed'}: left by an old torchvision, and not read; remove the folder")
     raw = own / "raw"
     for file, archive, md5, member in _files(name, kind, raw):
         if file.exists():
@@ -52,7 +52,7 @@ def _check(file: Path, archive: Path, md5: str, member: str, raw: Path) -> None:
     if not archive.is_file():
         raise UserError(f"{file}: the archive that it comes from, {archive.name}, is not beside it; {remedy}")
     if not check_integrity(str(archive), md5):
-        raise UserError(f"{archive}: has not the MD5 {md5} that torchvision knows; {remedy}")
+        raise UserError(f"{archive}: its MD5 is not {md5}, which torchvision knows; {remedy}")
     with tempfile.TemporaryFile() as packed:
         _unpacked(archive, member, packed)
         with gzip.open(packed) as wanted, file.open("rb") as there:

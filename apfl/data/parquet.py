@@ -85,7 +85,7 @@ def _open(path: Path) -> _Part:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except FAULTS as error:
-        raise UserError(f"{path}: no complete Parquet file ({first_line(error)}); get it again") from None
+        raise UserError(f"{path}: not a complete Parquet file ({first_line(error)}); get it again") from None
     there = file.schema_arrow.names
     image, label = (
         next((name for name in names if name in there), None) for names in (("img", "image"), ("label", "fine_label"))
@@ -97,7 +97,7 @@ def _open(path: Path) -> _Part:
         raise UserError(f"{path}: has {there.count(twice[0])} columns {twice[0]}; rename all but one")
     kind = file.schema_arrow.field(image).type
     if not (pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise UserError(f"{path}: column {image} is no struct with bytes; store encoded images there")
+        raise UserError(f"{path}: column {image} is not a struct with bytes; store encoded images there")
     return _Part(path, file, image, label)
 
 
@@ -119,7 +119,7 @@ def _names_in_metadata(part: _Part) -> tuple[str, ...]:
     names = list(names.values()) if isinstance(names, dict) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"{part.path}: its class names (key huggingface) are {names!r:.80}, no list of texts; correct them"
+            f"{part.path}: its class names (key huggingface) are {names!r:.80}, not a list of texts; correct them"
         )
     return tuple(names)
 

@@ -71,7 +71,7 @@ class Partition:
 
 def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validation: bool = False) -> Partition:
     """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests; with
-    ``validation``, 10 % of the others, too, on which nobody trains and no table looks.
+    ``validation``, also 10 % of the others, which no client trains on and no table shows.
 
     Everything is a function of data set, setting and seed, the test part whether or not there is a validation part. A
     setting with ``train_samples`` is drawn like the whole one and then thinned (`thinned`), so that both have the same
@@ -117,7 +117,7 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
 
 
 def tenth(labels: np.ndarray, client: np.ndarray, clients: int, stream: np.random.Generator) -> np.ndarray:
-    """bool [N], true for 10 % of each client's images, drawn at random within each class; client -1 is nobody."""
+    """bool [N], true for 10 % of each client's images, drawn at random within each class; client -1 stands for none."""
     chosen = np.zeros(len(labels), bool)
     for positions in by_client(client, clients):
         own = stream.permutation(positions)
@@ -133,8 +133,9 @@ def thinned(
 ) -> np.ndarray:
     """bool [N], true for the images to keep of those that are not for tests: ``setting.train_samples`` in all.
 
-    Validation images are thinned as training images are, which they could have been: otherwise whoever looks at them,
-    such as FedDF's server, would know more images than all clients train on. ``client`` is -1 for images not to keep.
+    Validation images are thinned as training images are, which they could have been. Otherwise a method that looks at
+    them, as FedDF's server does, would know more images than all clients train on. ``client`` is -1 for images not to
+    keep.
     """
     rest, size = client >= 0, int(setting.train_samples or 0)
     if size > rest.sum():

@@ -117,7 +117,7 @@ def parse_setting(text: str) -> Setting:
     for part in parts:
         name = next((name for name in REQUIRED[kind] + OPTIONAL[kind] if part.startswith(name)), "")
         if name in fields or not name:
-            problem = "is there twice" if name else "is no part of it"
+            problem = "appears twice" if name else "does not belong there"
             raise UserError(f"setting {text!r}: {part!r} {problem}; write it like {EXAMPLES[kind]}")
         fields[name] = part.removeprefix(name)
     if missing := [name for name in REQUIRED[kind] if name not in fields]:

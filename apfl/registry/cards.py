@@ -1,6 +1,6 @@
 """What can be said about methods and code without running them: no file is imported, all are read as syntax trees.
 
-So a workflow with hundreds of jobs is planned in a second, and a method that needs a package nobody has installed can
+So a workflow with hundreds of jobs is planned in a second, and a method that needs a package that is not installed can
 still be listed. `card` reads a method's title, stage and hyper-parameters from ``baselines/{module}.py``; `code_digest`
 (`apfl.registry.code`) says whether the code that a stage runs has changed in what decides results.
 """
@@ -78,14 +78,14 @@ def card(module: str, root: Path = ROOT) -> Card:
     try:
         return _card(path, module, root)
     except RecursionError:
-        raise UserError(f"baselines/{module}.py: its classes derive from one another in a circle; undo that") from None
+        raise UserError(f"baselines/{module}.py: its classes derive from each other in a circle; break it") from None
 
 
 def _card(path: Path, module: str, root: Path) -> Card:
     tree = parse(path)
     named = [node.value.id for node in tree.body if assigned(node) == "METHOD" and isinstance(node.value, ast.Name)]
     if not named:
-        raise UserError(f"baselines/{module}.py: names no method; end it with METHOD = the name of its class")
+        raise UserError(f"baselines/{module}.py: does not name a method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
     if missing := [name for name in ("title", "stage", "model") if name not in facts]:
         raise UserError(
@@ -116,7 +116,7 @@ def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring
     if facts["model"] not in MODELS:
         return f"model {facts['model']!r}: unknown; choose one of {', '.join(MODELS)}"
     if not isinstance(facts["title"], str) or not facts["title"].strip():
-        return f"title {facts['title']!r}: is no text; give the heading of the method's column"
+        return f"title {facts['title']!r}: is not text; give the heading of the method's column"
     needs = facts.get("needs", ())
     if not isinstance(needs, tuple | list) or (unknown := [name for name in needs if name not in NEEDS]):
         given = needs if not isinstance(needs, tuple | list) else unknown[0]
@@ -221,7 +221,7 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
             try:
                 facts[target] = ast.literal_eval(value)
             except ValueError:
-                continue  # a class variable that is no literal is not part of the card
+                continue  # a class variable that is not a literal is not part of the card
     return facts, fields
 
 

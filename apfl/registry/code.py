@@ -145,7 +145,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
             continue
         yield node
         for name in BLOCKS:
-            # The body of a lambda or of a conditional expression is no list.
+            # The body of a lambda or of a conditional expression is not a list.
             waiting += block if isinstance(block := getattr(node, name, ()), list) else ()
 
 

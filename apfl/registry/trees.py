@@ -22,7 +22,7 @@ def parse(path: Path) -> ast.Module:
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror}); correct the import, or add the file") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{where}: no Python in UTF-8 ({error}); correct the file") from None
+        raise UserError(f"{where}: not Python in UTF-8 ({error}); correct the file") from None
 
 
 def module_path(module: str, root: Path) -> Path:

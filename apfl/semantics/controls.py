@@ -39,7 +39,7 @@ def shuffled(class_names: Sequence[str], of: Path, seed: int) -> Semantics:
 def derangement(size: int, stream: np.random.Generator) -> np.ndarray:
     """A permutation int64 [size] without fixed point, uniform among all of them (on average 2.7 draws)."""
     if size < 2:
-        raise UserError("semantics shuffled: one class alone cannot change places; use at least 2 classes")
+        raise UserError("semantics shuffled: a single class cannot be shuffled; use at least 2 classes")
     while True:
         order = stream.permutation(size)
         if (order != np.arange(size)).all():

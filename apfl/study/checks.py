@@ -34,7 +34,9 @@ def _check(study: Study) -> None:
     for method in study.methods.values():
         _check_method(study, method)
         if (other := titles.setdefault(method.title, method.id)) != method.id:
-            raise UserError(f"methods.{method.id}: is called {method.title!r} like {other!r}; give one of them a title")
+            raise UserError(
+                f"methods.{method.id}: has the title {method.title!r}, as {other!r} has; give one of them another title"
+            )
     for output, section in (study.tables | study.figures).items():
         _check_output(study, output, section)
 
@@ -47,11 +49,11 @@ def _check_selection(study: Study, section: Mapping[str, Any]) -> None:
         )
     if not study.validation:
         raise UserError(
-            "validation false: apfl.selection chooses by validation images; say true, or remove one of them"
+            "validation false: apfl.selection chooses by validation images; set it to true, or remove one of them"
         )
     if study.one_job_per == "cell":
         raise UserError(
-            "one_job_per 'cell': the seeds of apfl.selection belong to no cell of a table; say seed, or remove one"
+            "one_job_per 'cell': the seeds of apfl.selection belong to no cell of a table; use seed, or remove one"
         )
     _check_output(study, "apfl.selection", section)
 
@@ -60,7 +62,8 @@ def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
     names = list(names)
     if name not in names:
         raise UserError(
-            f"{where} {name!r}: unknown {what}; choose from {', '.join(names) or 'none, as there are none'}"
+            f"{where} {name!r}: unknown {what}; "
+            + (f"choose from {', '.join(names)}" if names else "the study has none: add one")
         )
 
 
@@ -172,11 +175,11 @@ def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Ma
     method, schedule = study.methods[entry["method"]], study.schedules[entry["schedule"]]
     trained = study.methods[method.base] if method.base else method
     if trained.card.stage != "federate":
-        raise UserError(f"{where}.method {method.id!r}: is run by a rule of its own, which knows no schedules")
+        raise UserError(f"{where}.method {method.id!r}: is run by a rule of its own, which does not support schedules")
     additive = all(trained.card.is_additive(trained.given(dataset)) for dataset in study.datasets(section))
     if schedule["mode"] == "async" and not additive:
         raise UserError(
-            f"{where}: {trained.title}'s server update is no sum over clients, so it cannot run on schedule "
+            f"{where}: {trained.title}'s server update is not a sum over clients, so it cannot run on schedule "
             f"{entry['schedule']!r}, which is async; choose a schedule of mode sync, or another method"
         )
     check_clients(entry["schedule"], schedule, section["clients"], where)

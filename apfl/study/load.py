@@ -88,11 +88,11 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
         here = cards[id_]
         base = entry.get("base", here.base.replace("_", "-"))
         if "base" in entry and here.stage != "personalize":
-            raise UserError(f"methods.{id_}.base {base!r}: {here.title} starts from no other method; remove it")
+            raise UserError(f"methods.{id_}.base {base!r}: {here.title} does not start from another method; remove it")
         if base and base not in cards:
             raise UserError(f"methods.{id_}: starts from {base!r}, which is not among the methods; add `{base}: {{}}`")
         if base and cards[base].stage != "federate":
-            raise UserError(f"methods.{id_}.base {base!r}: is no federated method; choose one that is")
+            raise UserError(f"methods.{id_}.base {base!r}: is not a federated method; choose one that is")
         if base and not cards[base].shares_global:
             raise UserError(
                 f"methods.{id_}.base {base!r}: {cards[base].title} keeps no global model for {here.title} to start "

@@ -26,7 +26,7 @@ LARGEST = 2**63 - 1
 def read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The path (empty for a dictionary) and the values of a study in YAML, in JSON (``.json``) or in a dictionary.
 
-    Keys are texts and values plain and finite, and no key is there twice; a `UserError` names the field or the line
+    Keys are texts and values plain and finite, and no key appears twice; a `UserError` names the field or the line
     where that is not so.
     """
     if isinstance(source, Mapping):
@@ -35,7 +35,7 @@ def read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, 
     path = Path(source)
     values = _parsed(path)
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no keys; a study has at least name, seeds, data and methods")
+        raise UserError(f"{path}: has no keys; a study has at least name, seeds, data and methods")
     if TEMPLATE in values:
         raise UserError(f"{path}: {TEMPLATE} makes it a template, which can run code; write its values out")
     _check_plain(values, f"{path}: ")
@@ -67,7 +67,7 @@ def _parsed(path: Path) -> Any:
 def _parsed_json(text: str, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := _twice(key for key, _ in pairs):
-            raise UserError(f"{where}: key {twice!r} is there twice; remove one of them")
+            raise UserError(f"{where}: key {twice!r} appears twice; remove one of them")
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=unique)
@@ -89,7 +89,7 @@ def _parsed_yaml(text: str, where: str) -> Any:
 
 
 def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
-    """How many values a node stands for with all aliases written out; a `UserError` for a key that is there twice, or
+    """How many values a node stands for with all aliases written out; a `UserError` for a key that appears twice, or
     an alias inside of what it stands for."""
     if id(node) in known:
         if not known[id(node)]:
@@ -104,7 +104,7 @@ def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
             if key.id == "scalar" and key.tag != "tag:yaml.org,2002:merge":
                 if (key.tag, key.value) in seen:
                     line = key.start_mark.line + 1
-                    raise UserError(f"{where}: line {line}: key {key.value!r} is there twice; remove one of them")
+                    raise UserError(f"{where}: line {line}: key {key.value!r} appears twice; remove one of them")
                 seen.add((key.tag, key.value))
             total += _weight(key, where, known) + _weight(value, where, known)
     elif node.id == "sequence":
@@ -127,7 +127,7 @@ def _check_plain(values: Mapping[Any, Any], where: str = "") -> None:
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
-                    raise UserError(f"{where}{name}: key {key!r} is no text; put it in quotes")
+                    raise UserError(f"{where}{name}: key {key!r} is not text; put it in quotes")
                 _check_text(key, f"{where}{name}: key")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{where}{name} {value}: is not finite; give a finite number")
@@ -175,7 +175,7 @@ def explain(error: Any) -> str:
         return f"{field} {error.instance!r}: unknown; choose one of {', '.join(map(str, error.validator_value))}"
     if "propertyNames" in error.absolute_schema_path:
         names = "lower-case letters, digits and -" if field == "methods" else "lower-case letters, digits and _"
-        return f"{field}: {_shortened(repr(error.instance))} is no valid name; use {names}, 60 at most"
+        return f"{field}: {_shortened(repr(error.instance))} is not a valid name; use {names}, 60 at most"
     problem = f"{error.instance!r} is not valid" if error.validator in ("pattern", "not") else error.message
     return f"{field}: {_shortened(problem)}; give {parent.get('description', 'another value')}"
 

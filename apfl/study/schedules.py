@@ -102,7 +102,7 @@ def _renamed(name: str, error: UserError) -> str:
 
 def _found(name: str, path: str, folders: Sequence[str | os.PathLike]) -> Path:
     for candidate in (Path(folder) / path for folder in folders):
-        with suppress(OSError):  # too long a name, or a folder that nobody may enter
+        with suppress(OSError):  # a name that is too long, or a folder without access
             if candidate.is_file():
                 return candidate
     raise UserError(
@@ -126,7 +126,7 @@ def read_trace(path: Path) -> list[tuple[int, float, float]]:
         row = _numbers(cells)
         if row is None:
             raise UserError(
-                f"{path}: line {line}: {','.join(cells)!r:.80} is no client and two times; correct the line"
+                f"{path}: line {line}: {','.join(cells)!r:.80} is not a client and two times; correct the line"
             )
         client, start, arrival = row
         if not last.get(client, 0.0) <= start < arrival:

@@ -64,7 +64,7 @@ class Study:
         return self.data[dataset].get("classes") or CATALOGUE[dataset].classes
 
     def datasets(self, section: Mapping[str, Any]) -> tuple[str, ...]:
-        """The data sets of a table or figure: those it names, or all that are no mere proxies."""
+        """The data sets of a table or figure: those it names, or all that are not mere proxies."""
         proxies = {name for name in self.proxy.values() if name not in self.proxy}
         return tuple(section.get("datasets", (name for name in self.data if name not in proxies)))
 

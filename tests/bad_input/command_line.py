@@ -80,7 +80,7 @@ CASES = [
     Case("table without runs", nothing, TABLES,
          r"run tiny/runs/\S+: not finished under results; make it with `snakemake"),
     Case("table unknown", nothing, (*TABLES, "--only", "table9"),
-         r"--only table9: no part of this study; it has table2"),
+         r"--only table9: not part of this study; it has table2"),
     Case("results a file", text("results", "x"), TABLES, r"not finished under results"),
     Case("metrics without accuracy", runs(accuracy=...), TABLES,
          r"metrics \S+: has no column 'accuracy'; make it again"),

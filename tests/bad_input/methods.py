@@ -22,10 +22,10 @@ def mine(body: str, docstring: str = '"""Mine."""') -> str:
 
 
 FILES: list[tuple[str, str, str, str]] = [
-    ("empty", "plan", "", r"names no method; end it with METHOD = the name of its class"),
-    ("no_method", "plan", mine("mu: float = 1.0").replace("METHOD", "MINE"), r"names no method; end it with METHOD"),
-    ("method_is_a_number", "plan", '"""Mine."""\nMETHOD = 3\n', r"names no method; end it with METHOD"),
-    ("method_is_made", "plan", mine("mu: float = 1.0").replace("= Mine", "= Mine()"), r"names no method; end it"),
+    ("empty", "plan", "", r"does not name a method; end it with METHOD = the name of its class"),
+    ("no_method", "plan", mine("mu: float = 1.0").replace("METHOD", "MINE"), r"does not name a method; end it"),
+    ("method_is_a_number", "plan", '"""Mine."""\nMETHOD = 3\n', r"does not name a method; end it with METHOD"),
+    ("method_is_made", "plan", mine("mu: float = 1.0").replace("= Mine", "= Mine()"), r"does not name a method"),
     ("method_is_unknown", "plan", '"""Mine."""\nMETHOD = Mine\n', r"has no class Mine; define it there, or import it"),
     ("method_of_a_plain_class", "plan", '"""Mine."""\nclass Mine:\n    pass\nMETHOD = Mine\n', r"Mine has no title; a"),
     ("syntax_error", "plan", '"""Mine."""\ndef broken(:\n', r"baselines/syntax_error\.py: line 2: .*; correct the fil"),
@@ -42,7 +42,7 @@ FILES: list[tuple[str, str, str, str]] = [
     ("unknown_need", "plan", mine('needs: ClassVar[tuple] = ("proxies",)'), r"needs 'proxies': give a tuple of names"),
     ("need_is_a_text", "plan", mine('needs: ClassVar[tuple] = "proxy"'), r"needs 'proxy': give a tuple of names among"),
     ("additive_unknown", "plan", mine('additive: ClassVar[dict] = {"nu": 1}'), r"additive \{'nu': 1\}: give True, Fal"),
-    ("title_empty", "plan", mine("mu: float = 1.0").replace('"Mine"\n', '""\n'), r"title '': is no text; give the hea"),
+    ("title_empty", "plan", mine("mu: float = 1.0").replace('"Mine"\n', '""\n'), r"title '': is not text; give"),
     ("circle", "plan", '"""Mine."""\nclass Mine(Other): pass\nclass Other(Mine): pass\nMETHOD = Mine\n', r"in a circl"),
     ("base_missing", "plan", '"""Mine."""\nfrom baselines.nowhere import Base\nclass Mine(Base): pass\nMETHOD = Mine\n',
      r"baselines/nowhere\.py: cannot be read \(.*\); correct the import"),

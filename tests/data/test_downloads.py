@@ -92,7 +92,7 @@ def test_a_file_that_was_changed_after_the_download_is_not_read(mirror: Path, tm
     torchvision("fashion_mnist", tmp_path)
     archive = file.with_name(f"{name}-ubyte.gz")
     archive.write_bytes(gzip.compress(content, 1))
-    assert "has not the MD5" in refusal("fashion_mnist", tmp_path)
+    assert "its MD5 is not" in refusal("fashion_mnist", tmp_path)
     archive.unlink()
     assert "is not beside it; remove" in refusal("fashion_mnist", tmp_path)
 
@@ -104,7 +104,7 @@ def test_torch_files_of_an_old_torchvision_are_not_read(mirror: Path, tmp_path: 
     folder.mkdir(parents=True)
     for name in ("training.pt", "test.pt"):
         torch.save(Bomb(marker), folder / name)
-    assert "which are not read; remove the folder" in refusal("fashion_mnist", tmp_path)
+    assert "and not read; remove the folder" in refusal("fashion_mnist", tmp_path)
     assert not marker.exists()
 
 

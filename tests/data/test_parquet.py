@@ -108,7 +108,7 @@ def test_a_truncated_file_is_one_line_that_names_it(folder, capsys, tmp_path, ke
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     error = refused(capsys, tmp_path, "pets", "--root", tmp_path)
-    assert str(path) in error and "no complete Parquet file" in error and "get it again" in error
+    assert str(path) in error and "not a complete Parquet file" in error and "get it again" in error
 
 
 def test_a_missing_part_of_a_split_is_one_line(capsys, tmp_path):
@@ -136,7 +136,7 @@ def test_a_file_that_holds_no_labelled_images_is_one_line(capsys, tmp_path, opti
 
 def test_a_column_of_something_else_than_encoded_images_is_one_line(capsys, tmp_path):
     pq.write_table(pa.table({"img": ["a", "b"], "label": [0, 1]}), tmp_path / "train.parquet")
-    assert "no struct with bytes" in refused(capsys, tmp_path, "x", "--path", tmp_path)
+    assert "not a struct with bytes" in refused(capsys, tmp_path, "x", "--path", tmp_path)
 
 
 @pytest.fixture

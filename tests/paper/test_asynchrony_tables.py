@@ -267,7 +267,7 @@ def test_a_run_made_under_another_course_of_events_is_refused(tmp_path: Path) ->
     asynchrony.build("convergence", cells, metrics_of(tmp_path, cells))
     record["timeline"]["rows"][3][3] += 0.5
     write_json(path, record)
-    with pytest.raises(UserError, match=r"fedasync--1/seed0: was made under another course of events"):
+    with pytest.raises(UserError, match=r"fedasync--1/seed0: was made with another timeline"):
         asynchrony.build("convergence", cells, metrics_of(tmp_path, cells))
 
 

@@ -115,7 +115,7 @@ def test_holes_end_in_status_1_and_are_listed(study):
 
 def test_an_output_that_is_no_part_of_the_study_is_refused(study):
     refused = call(study, "figures", "--only", "figure5")
-    assert str(refused.exception) == "--only figure5: no part of this study; it has figure4"
+    assert str(refused.exception) == "--only figure5: not part of this study; it has figure4"
 
 
 def test_figures_are_written_where_asked(study, tmp_path):

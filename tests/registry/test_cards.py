@@ -119,7 +119,7 @@ def test_the_generator_s_hyper_parameters_are_read_like_a_method_s() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("x = 1\n", "names no method"),
+        ("x = 1\n", "does not name a method"),
         ("class A:\n    title = 'A'\n\n\nMETHOD = A\n", "has no stage"),
         ("METHOD = Missing\n", "has no class Missing"),
         ("class A:\n    stage = 'serve'; title = 'A'; model = 'global'\n\n\nMETHOD = A\n", "'serve'"),

@@ -77,7 +77,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "schedules.bad.trace: client 0 from 1.0 to 3.0 is out of order"),
     ({"schedules__bad": {"latency": "trace", "trace": "no.csv"}}, "schedules.bad.trace 'no.csv': no such file"),
     ({"schedules__again": FEDASYNC}, "schedules.again: is the same as 'fedasync'"),
-    ({"schedules__a-b": {}}, "schedules: 'a-b' is no valid name"),
+    ({"schedules__a-b": {}}, "schedules: 'a-b' is not a valid name"),
     ({"tables__dropout": {"rates": [0, 1.0], "entries": ENTRIES}}, "tables.dropout.rates.1: 1.0 is greater"),
     ({"tables__convergence__heterogeneity": [-1]}, "tables.convergence.heterogeneity.0: -1 is less"),
     ({"tables__convergence__target": 0}, "tables.convergence.target: 0 is less than or equal .*share"),
@@ -115,7 +115,9 @@ def test_a_method_that_cannot_run_asynchronously_says_so_when_the_study_is_check
     given["tables"]["convergence"]["entries"] = [*ENTRIES, {"method": method, "schedule": "sync"}]
     load_study(given)
     given["tables"]["convergence"]["entries"][-1]["schedule"] = "fedasync"
-    with pytest.raises(UserError, match=r"convergence.entries.4: .* no sum over clients, .* 'fedasync', .*mode sync"):
+    with pytest.raises(
+        UserError, match=r"convergence.entries.4: .* not a sum over clients, .* 'fedasync', .*mode sync"
+    ):
         load_study(given)
 
 
@@ -234,10 +236,10 @@ def test_a_trace_is_read_from_beside_the_study_or_from_under_data_root(tmp_path:
         ("", 1, "client,start,arrival"),
         ("client,start,arrival\n", 1, "with rows below"),
         ("client;start;arrival\n0;0;1\n", 1, "client,start,arrival"),
-        ("client,start,arrival\n0,0,1\nx,0,1\n", 3, "no client and two times"),
-        ("client,start,arrival\n0,0,1\n\n0,1\n", 4, "no client and two times"),
-        ("client,start,arrival\n0,0,nan\n", 2, "no client and two times"),
-        ("client,start,arrival\n-1,0,1\n", 2, "no client and two times"),
+        ("client,start,arrival\n0,0,1\nx,0,1\n", 3, "not a client and two times"),
+        ("client,start,arrival\n0,0,1\n\n0,1\n", 4, "not a client and two times"),
+        ("client,start,arrival\n0,0,nan\n", 2, "not a client and two times"),
+        ("client,start,arrival\n-1,0,1\n", 2, "not a client and two times"),
         ("client,start,arrival\n0,-1,1\n", 2, "out of order"),
         ("client,start,arrival\n0,2,1\n", 2, "out of order"),
         ("client,start,arrival\n0,0,2\n1,0,1\n0,1,3\n", 4, "client 0 from 1 to 3 is out of order"),

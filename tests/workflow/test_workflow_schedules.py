@@ -46,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         (TRACE, {"schedules__measured__dropout": 1.0}, "schedules.measured.dropout: 1.0 is greater than or equal to"),
         (TRACE, {"methods": {"fdms": {}}, "tables__convergence__entries": [
             {"method": "fdms", "schedule": "sync"}, {"method": "fdms", "schedule": "measured"}
-        ]}, "convergence.entries.1: FL-FDMS's server update is no sum over clients"),
+        ]}, "convergence.entries.1: FL-FDMS's server update is not a sum over clients"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_schedule_ends_in_one_line_before_any_job(

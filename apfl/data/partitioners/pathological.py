@@ -80,8 +80,8 @@ def held_classes(
     remaining = int((~dropout).sum())
     if setting.classes > common:
         raise UserError(
-            f"setting {setting}: a client is to hold {setting.classes} classes but only {common} are no monopoly;"
-            " lower classes or missing"
+            f"setting {setting}: a client is to hold {setting.classes} classes but only {common} are not monopoly"
+            " classes; lower classes or missing"
         )
     if remaining * setting.classes < common:
         raise UserError(

@@ -102,7 +102,7 @@ def _check_frame(frame: pd.DataFrame, path: Path) -> None:
         column = frame[name]
         if column.dtype.kind not in kinds and len(column):
             raise UserError(
-                f"metrics {path}: column {name!r} holds {column.dtype}, no numbers of its kind; make it again"
+                f"metrics {path}: column {name!r} holds {column.dtype}, not numbers of its kind; make it again"
             )
         if len(wrong := column[(column < 0) | (column > most)]):
             raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not 0 to {most}; make it again")

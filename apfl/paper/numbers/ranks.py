@@ -90,7 +90,7 @@ def values(cells: Sequence[Cell], metrics: Metrics, test: str) -> Values:
 def rank(found: Values, test: str) -> Ranking:
     """Rank the methods that have every seed of every cell that any method has."""
     blocks = list(dict.fromkeys(block for given in found.values() for block in given))
-    # What nobody has run yet is no hole of one method: it is left out for all.
+    # A cell that has not been run for any method is left out for all, and does not count against one.
     seeds = {
         block: tuple(sorted({value.seed for given in found.values() for value in _done(given, block)}))
         for block in blocks

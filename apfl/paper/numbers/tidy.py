@@ -77,7 +77,7 @@ def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
     heads = columns(table, cells)
     by_place = {(_setting(cell), column_key(table, cell)): cell for cell in cells}
     if len(by_place) < len(cells):
-        raise UserError(f"{table}: two cells of the study stand in one place; give their methods different titles")
+        raise UserError(f"{table}: two cells of the study share one place; give their methods different titles")
     lines = [
         _row(table, setting, role, column, by_place.get((setting, column.key)), test, metrics)
         for setting in _settings(table, cells)

@@ -47,7 +47,7 @@ def check_timelines(cells: Sequence[Cell], metrics: Metrics) -> None:
                 continue
             now = [[getattr(one, name) for name in recorded["columns"]] for one in timeline(cell, seed).arrivals]
             if now != recorded["rows"]:
-                raise UserError(f"run {run}: was made under another course of events; run it again")
+                raise UserError(f"run {run}: was made with another timeline; run it again")
 
 
 def round_times(course: Timeline, clients: int, rounds: int) -> np.ndarray:

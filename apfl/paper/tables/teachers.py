@@ -1,7 +1,7 @@
 """What friends learn from: their teachers' accuracy on real images beside their own, and unseen classes against chance.
 
 A generator learns from its teachers alone, so a friend that learns from its images gets from them what they know. That
-is no bound: friends start from the global model, and can be above their teachers. `apfl.stages.memorize.accuracies`
+is not a bound: friends start from the global model, and can be above their teachers. `apfl.stages.memorize.accuracies`
 records both.
 """
 
