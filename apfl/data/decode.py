@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apfl.data.dataset import SIZE, Dataset, check_name
+from apfl.data.pixels import as_rgb
 from apfl.data.raw import Raw
 from apfl.errors import UserError
 from apfl.streams import numpy_stream
@@ -56,7 +57,7 @@ def to_pixels(image: Image.Image) -> np.ndarray:
     """uint8 [32, 32, 3]; an image that is not square is first padded with black on both sides, to keep its shapes."""
     from PIL import Image
 
-    image = image.convert("RGB")
+    image = as_rgb(image)
     if image.width != image.height:
         side = max(image.size)
         square = Image.new("RGB", (side, side))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from apfl.data.raw import Raw, decode, first_line, neighbours, required, sha256
+from apfl.data.layout import parquet_files
+from apfl.data.raw import Raw, decode, first_line, leave_out, mistaken, required, sha256
 from apfl.errors import UserError
 from apfl.storage.files import sha256_file
 
@@ -26,29 +27,36 @@ FAULTS = (OSError, ValueError, pyarrow.ArrowException, MemoryError)
 
 
 def parquet(name: str, folder: Path | None) -> Raw:
-    """The files {train,test}*.parquet of a folder, train first.
+    """The Parquet files of a folder, train first (`apfl.data.layout.parquet_files`).
 
     The column ``img`` or ``image`` is a struct of encoded ``bytes`` and ``path``; ``label`` or ``fine_label`` is a
     whole number. Class names come from the schema's metadata, or else from the folder in each image's path. Images are
     read one row group at a time, so that memory does not grow with the file.
     """
     folder = required(name, folder)
-    paths = [path for split in ("train", "test") for path in sorted(folder.glob(f"{split}*.parquet"))]
-    if not paths:
-        raise UserError(f"data set {name}: {folder} has no train*.parquet or test*.parquet{neighbours(folder)}")
-    _check_complete(folder, paths)
-    parts = [_open(path) for path in paths]
+    found = parquet_files(name, folder)
+    leave_out(name, found.left_out)
+    parts = [_open(path) for path in found.files]
     labels = [part.labels() for part in parts]
-    names = _names_in_metadata(parts[0]) or _names_in_paths(parts, labels)
+    names = _common_names(parts) or _names_in_paths(parts, labels)
     for part, own in zip(parts, labels, strict=True):
         if len(own) and not 0 <= own.min() <= own.max() < len(names):
             raise UserError(
                 f"{part.path}: labels run from {own.min()} to {own.max()}, classes from 0 to {len(names) - 1};"
                 " correct the file"
             )
-    hashes = {path.name: sha256_file(path) for path in paths}
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in found.files}
+    for digest, number in Counter(hashes.values()).items():
+        if number > 1:
+            same = [file for file, own in hashes.items() if own == digest]
+            raise UserError(f"data set {name}: {same[0]} and {same[1]} are the same file; remove one of them")
     source = {"kind": "parquet", "files": hashes, "sha256": sha256(value.encode() for value in hashes.values())}
     return Raw(np.concatenate(labels), names, lambda positions: _images(parts, positions), source)
+
+
+def class_names(name: str, folder: Path) -> tuple[str, ...]:
+    """The class names that the metadata of the files say, before any image is read; none if they say none."""
+    return _common_names([_open(path) for path in parquet_files(name, folder).files])
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,12 @@ class _Part:
             message = f"row group {group} is damaged ({first_line(error)}); get the file again"
             raise UserError(f"{self.path}: {message}") from None
 
+    def image_path(self, group: int, row: int) -> str:
+        """What a row names as the path of its image; empty if nothing."""
+        if self.file.schema_arrow.field(self.image).type.get_field_index("path") < 0:
+            return ""
+        return (self.read(group, f"{self.image}.path")[self.image][row].as_py() or {}).get("path") or ""
+
     def labels(self) -> np.ndarray:
         """int64 [rows]."""
         groups = [self.read(group, self.label)[self.label] for group in range(self.file.num_row_groups)]
@@ -85,28 +99,41 @@ def _open(path: Path) -> _Part:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except FAULTS as error:
-        raise UserError(f"{path}: not a complete Parquet file ({first_line(error)}); get it again") from None
+        problem = _mistaken(path) or first_line(error)
+        raise UserError(f"{path}: not a complete Parquet file ({problem}); get it again") from None
     there = file.schema_arrow.names
-    image, label = (
-        next((name for name in names if name in there), None) for names in (("img", "image"), ("label", "fine_label"))
-    )
-    if image is None or label is None:
-        missing = "img or image" if image is None else "label or fine_label"
-        raise UserError(f"{path}: has no column {missing} (it has {', '.join(there)}); rename it")
-    if twice := [name for name in (image, label) if there.count(name) > 1]:
-        raise UserError(f"{path}: has {there.count(twice[0])} columns {twice[0]}; rename all but one")
+    image, label = (_column(path, there, usual) for usual in (("img", "image"), ("label", "fine_label")))
     kind = file.schema_arrow.field(image).type
     if not (pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
         raise UserError(f"{path}: column {image} is not a struct with bytes; store encoded images there")
     return _Part(path, file, image, label)
 
 
-def _check_complete(folder: Path, paths: list[Path]) -> None:
-    """A `UserError` if a file calls itself one of so many (train-00000-of-00005) and not all are there."""
-    for path in paths:
-        shard = re.fullmatch(r"(.*)-\d+-of-(\d+)\.parquet", path.name)
-        if shard and len(list(folder.glob(f"{shard[1]}-*-of-{shard[2]}.parquet"))) != int(shard[2]):
-            raise UserError(f"{path}: is one of {int(shard[2])} files, but not all of them are there; get the others")
+def _mistaken(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return mistaken(stream.read(100))
+    except OSError:
+        return None
+
+
+def _column(path: Path, there: list[str], usual: tuple[str, ...]) -> str:
+    column = next((name for name in usual if name in there), None)
+    if column is None:
+        raise UserError(f"{path}: has no column {' or '.join(usual)} (it has {', '.join(there)}); rename it")
+    if there.count(column) > 1:
+        raise UserError(f"{path}: has {there.count(column)} columns {column}; rename all but one")
+    return column
+
+
+def _common_names(parts: list[_Part]) -> tuple[str, ...]:
+    """The class names in the metadata of the files, none if no file has any; a `UserError` if they differ."""
+    named = [(part, names) for part in parts if (names := _names_in_metadata(part))]
+    for part, names in named[1:]:
+        if names != named[0][1]:
+            first = named[0][0].path.name
+            raise UserError(f"{part.path}: has not the class names of {first}; give files of one data set")
+    return named[0][1] if named else ()
 
 
 def _names_in_metadata(part: _Part) -> tuple[str, ...]:
@@ -116,6 +143,8 @@ def _names_in_metadata(part: _Part) -> tuple[str, ...]:
         names = value["info"]["features"][part.label]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ()
+    if isinstance(names, dict) and all(key.isdecimal() for key in names):  # in JSON, "10" may stand before "2"
+        names = [names[key] for key in sorted(names, key=int)]
     names = list(names.values()) if isinstance(names, dict) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
@@ -155,6 +184,12 @@ def _images(parts: list[_Part], positions: np.ndarray) -> Iterator[Image.Image]:
                     message = f"row group {group} has {len(column)} images for {stop - start} rows; get the file again"
                     raise UserError(f"{part.path}: {message}")
                 for row in rows.tolist():
-                    value = column[row].as_py() or {}
-                    yield decode(value.get("bytes"), f"{part.path}: row {row} of row group {group}")
+                    value = (column[row].as_py() or {}).get("bytes")
+                    where = f"{part.path}: row {row} of row group {group}"
+                    if not value and (path := part.image_path(group, row)):
+                        raise UserError(
+                            f"{where}: holds a path ({path:.60}), no image; embed the images, with"
+                            " datasets.table.embed_table_storage, or give their folder to the source folder"
+                        )
+                    yield decode(value, where)
             start = stop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apfl.data.pixels import as_rgb
 from apfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded: not the formats for which other programs are called."""
 LARGEST_SIDE = 8000
+INSTEAD = {
+    b"version https://git-lfs": "a pointer of Git LFS; run git lfs pull",
+    b"<!doctype": "a page of the web, perhaps a message of the server",
+    b"<html": "a page of the web, perhaps a message of the server",
+    b"<?xml": "XML",
+    b"<svg": "SVG",
+    b"pk\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "packed by gzip",
+}
+"""What is found in place of a file, by how it begins."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,8 @@ class Raw:
 
 
 def decode(encoded: bytes | None, where: str) -> Image.Image:
-    """The RGB image in the bytes of a PNG, JPEG, WebP ... file; if there is none, a `UserError` that says ``where``."""
+    """The picture in the bytes of a PNG, JPEG, WebP ... file, as `as_rgb` has it; if there is none, a `UserError` that
+    says ``where``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -48,12 +61,23 @@ def decode(encoded: bytes | None, where: str) -> Image.Image:
             if max(image.size) > LARGEST_SIDE:
                 raise ValueError(f"{image.width} x {image.height} pixels; a side has at most {LARGEST_SIDE}")
             image.load()
-            image = image.convert("RGB")
+            image = as_rgb(image)
     except Exception as error:  # decoders raise many kinds for damaged bytes
         known = not isinstance(error, UnidentifiedImageError)
-        problem = first_line(error) if known else f"none of {', '.join(FORMATS)}"
+        problem = first_line(error) if known else mistaken(encoded or b"") or f"none of {', '.join(FORMATS)}"
         raise UserError(f"{where}: not an image that can be decoded ({problem}); get the file again") from None
     return image
+
+
+def mistaken(head: bytes) -> str | None:
+    """What the beginning of a file shows that is often there in place of the file itself; None if nothing known."""
+    return next((what for begin, what in INSTEAD.items() if head.lstrip()[:60].lower().startswith(begin)), None)
+
+
+def leave_out(name: str, things: Iterable[str]) -> None:
+    """Say what of a data set's folder is not used."""
+    for thing in things:
+        print(f"data set {name}: leaves out {thing}", file=sys.stderr)
 
 
 def from_array(pixels: np.ndarray) -> Callable[[np.ndarray], Iterator[Image.Image]]:

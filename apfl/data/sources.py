@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apfl.data.downloads import check_extracted
-from apfl.data.raw import Raw, decode, first_line, from_array, neighbours, required, sha256
+from apfl.data.layout import image_classes
+from apfl.data.raw import Raw, decode, first_line, from_array, leave_out, required, sha256
 from apfl.errors import UserError
 from apfl.optional import optional
 from apfl.storage.files import sha256_file
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 def digits(name: str, folder: Path | None = None) -> Raw:
@@ -97,7 +98,7 @@ def pooled(name: str, parts: Sequence[Any]) -> Raw:
 
 
 def parquet(name: str, folder: Path | None) -> Raw:
-    """Files {train,test}*.parquet in the layout of Hugging Face; see `apfl.data.parquet`."""
+    """Parquet files in the layout of Hugging Face; see `apfl.data.parquet`."""
     from apfl.data.parquet import parquet
 
     return parquet(name, folder)
@@ -111,35 +112,20 @@ def nist_letters(name: str, folder: Path | None) -> Raw:
 
 
 def image_folder(name: str, folder: Path | None) -> Raw:
-    """A folder of images for each class, named after it, possibly inside the folders ``train`` and ``test``.
-
-    Classes are sorted by name, or as whole numbers if all of their names are.
-    """
+    """A folder of images for each class, named after it, possibly inside of folders of splits; see
+    `apfl.data.layout.image_classes`."""
     folder = required(name, folder)
-    splits = [folder / split for split in ("train", "test") if (folder / split).is_dir()]
-    parts = splits or [folder] if folder.is_dir() else []
-    found = sorted(
-        {child.name for part in parts for child in part.iterdir() if child.is_dir() and child.name[0] != "."}
-    )
-    names = tuple(sorted(found, key=int) if all(child.isdecimal() for child in found) else found)
-    paths: list[Path] = []
-    labels: list[int] = []
-    for part in parts:
-        for label, child in enumerate(names):
-            images = sorted(
-                path for path in (part / child).glob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-            )
-            paths += images
-            labels += [label] * len(images)
-    if not paths:
-        raise UserError(f"data set {name}: {folder} has no images in folders of classes{neighbours(folder)}")
-    hashes = (f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode() for path in paths)
+    found = image_classes(name, folder)
+    leave_out(name, found.left_out)
+    paths = [path for path, _ in found.files]
+    # The bytes of the names as the file system has them: not all of them are UTF-8.
+    hashes = (os.fsencode(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n") for path in paths)
     source = {"kind": "folder", "files": len(paths), "sha256": sha256(hashes)}
 
     def images_at(positions: np.ndarray) -> Iterator[Image.Image]:
         return (decode(paths[position].read_bytes(), str(paths[position])) for position in positions)
 
-    return Raw(np.array(labels, np.int64), names, images_at, source)
+    return Raw(np.array([label for _, label in found.files], np.int64), found.names, images_at, source)
 
 
 SOURCES: dict[str, Callable[[str, Path | None], Raw]] = {
