@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,8 @@ class Dataset:
             return f"has labels outside 0 to {self.classes - 1}, such as {outside}"
         if bad := [name for name in self.class_names if not isinstance(name, str) or not name.strip()]:
             return f"has the class name {bad[0]!r}, which is not text"
+        if bad := [name for name in self.class_names if any(unicodedata.category(c) in ("Cc", "Cs") for c in name)]:
+            return f"has the class name {bad[0]!r}, with a character that cannot be shown"
         if twice := [name for name in self.class_names if self.class_names.count(name) > 1]:
             return f"has two classes called {twice[0]!r}"
         return None

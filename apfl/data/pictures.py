@@ -105,7 +105,7 @@ def _draw_bubbles(axes: Axes, held: np.ndarray, partition: Partition, cell: floa
 def _label_classes(axes: Axes, names: tuple[str, ...], unseen: np.ndarray, cell: float) -> None:
     short = max(len(name) for name in names) <= 2
     steep = {"rotation": 0} if short else {"rotation": 90} if cell < 15 else {"rotation": 40, "ha": "right"}
-    mode = {} if short or cell < 15 else {"rotation_mode": "anchor"}
+    mode = {"parse_math": False} | ({} if short or cell < 15 else {"rotation_mode": "anchor"})
     axes.set_xticks(np.arange(len(names)), names, fontsize=min(7.5, 0.74 * cell), color=INK, **steep, **mode)
     _mark(axes.get_xticklabels(), unseen)
     axes.tick_params(length=0, pad=3)

@@ -18,7 +18,7 @@ import numpy as np
 from apfl.data.raw import first_line
 from apfl.errors import UserError
 from apfl.optional import optional
-from apfl.semantics.table import Semantics, class_text
+from apfl.semantics.table import Semantics, class_texts
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = 
     binary = ".bin" in file.suffixes or (path is None and model == WORD2VEC)
     read = gensim.KeyedVectors.load_word2vec_format
     vectors = _load(f"semantics w2v: {path or model}", lambda: read(str(file), binary=binary))
-    words = [class_text(name).split() for name in class_names]
+    words = [text.split() for text in class_texts(class_names)]
     keys = {word: _key(vectors, word) for word in sorted({word for name in words for word in name})}
     if unknown := [word for word, key in keys.items() if key is None]:
         raise UserError(f"semantics w2v: the vectors lack {', '.join(unknown)}; use other vectors, or --source table")
@@ -153,7 +153,7 @@ def _embedded(
 
     if bad := [template for template in templates if "{}" not in template]:
         raise UserError(f"template {bad[0]!r}: has no place for the class name; write {{}} where it goes")
-    words = [class_text(name) for name in class_names]
+    words = class_texts(class_names)
     total = np.zeros(())
     for template in templates:
         texts = [template.replace("{}", word) for word in words]

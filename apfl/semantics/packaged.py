@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from apfl.errors import UserError
-from apfl.semantics.table import Semantics, class_text
+from apfl.semantics.table import Semantics, class_texts
 from apfl.storage.files import read_npz
 
 TABLE = Path(__file__).with_name("minilm.npz")
@@ -23,7 +23,7 @@ def packaged(class_names: Sequence[str]) -> Semantics:
     """Rows of the packaged table, float32 [C, 384]; `UserError` for a class name that it does not have."""
     arrays = read_npz(TABLE, "packaged embeddings", ("embedding", "texts"))
     place = {str(text): row for row, text in enumerate(arrays["texts"])}
-    texts = tuple(class_text(name) for name in class_names)
+    texts = class_texts(class_names)
     if unknown := [text for text in texts if text not in place]:
         raise UserError(
             f"semantics packaged: no embedding of {', '.join(unknown[:5])}; use another source, or add the names"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ import numpy as np
 
 from apfl.errors import UserError
 from apfl.storage.files import canonical_json, read_npz, write_npz
+
+NUMBER = re.compile(r"^(?:n\d{8}[-_ ]+|0\d*[._-]+|\d+[.] *|\d{3,}[._-]+|\d+ - )(?=[^\W\d_])")
+"""What stands before a class name to sort it: 001.Black_footed_Albatross, n02085620-Chihuahua, 0 - zero."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,37 @@ class Semantics:
 
 
 def class_text(name: str) -> str:
-    """The words that a class name stands for.
+    """The words that a class name stands for: the first of several names, without the number that hubs put before it.
 
     >>> class_text("aquarium_fish"), class_text("T-shirt/top"), class_text("Ankle boot")
     ('aquarium fish', 't-shirt', 'ankle boot')
+    >>> class_text("001.Black_footed_Albatross"), class_text("n02085620-Chihuahua"), class_text("tench, Tinca tinca")
+    ('black footed albatross', 'chihuahua', 'tench')
+    >>> class_text("HerbaceousVegetation"), class_text("0 - zero"), class_text("7-eleven")
+    ('herbaceous vegetation', 'zero', '7-eleven')
     """
-    return " ".join(name.partition("/")[0].replace("_", " ").lower().split())
+    numbered = unicodedata.normalize("NFC", name).strip()
+    bare = NUMBER.sub("", numbered)
+    first = re.split(r"[/,]", bare.strip("/, "))[0].replace("_", " ")
+    return " ".join(re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", first).lower().split())
+
+
+def class_texts(class_names: Sequence[str]) -> tuple[str, ...]:
+    """The words of each class. Two classes never have the same: where `class_text` would give them the same, they keep
+    more of their names, as ``dog/husky`` and ``dog/beagle`` do, or their capitals, as A and a.
+
+    >>> class_texts(["cat", "dog/husky", "dog/beagle"]), class_texts(["A", "a"])
+    (('cat', 'dog husky', 'dog beagle'), ('A', 'a'))
+    """
+    texts = [class_text(name) for name in class_names]
+    for fuller in (lambda name: _words(name).lower(), _words, str):
+        shared = [not text or texts.count(text) > 1 for text in texts]
+        texts = [fuller(name) if more else text for name, text, more in zip(class_names, texts, shared, strict=True)]
+    return tuple(texts)
+
+
+def _words(name: str) -> str:
+    return " ".join(re.sub(r"[/_,]", " ", name).split())
 
 
 def standardize(embedding: np.ndarray, centre: bool = True, scale: bool = True) -> np.ndarray:
@@ -113,15 +142,19 @@ def match(table: Semantics, class_names: Sequence[str], where: str) -> Semantics
     asked for. If some names are written otherwise but the number of classes agrees and no name speaks against it, or
     if the table has no names, rows are taken in label order. Otherwise a `UserError`.
     """
-    wanted = [_key(name) for name in class_names]
-    there = [_key(name) for name in table.names]
-    place = {key: row for row, key in enumerate(there)}
-    found = [place.get(key) for key in wanted]
-    unique = len(place) == len(there) and len(set(wanted)) == len(wanted)
+    for key in (str, _words, lambda name: _words(name).lower(), _key):  # A and a may be two classes, or written as one
+        wanted, there = [key(name) for name in class_names], [key(name) for name in table.names]
+        place = {name: row for row, name in enumerate(there)}
+        found = [place.get(name) for name in wanted]
+        unique = len(place) == len(there) and len(set(wanted)) == len(wanted)
+        if unique and there and None not in found:
+            break
     if unique and there and None not in found:
         rows = found
     elif len(table.embedding) == len(wanted) and _agree(found, wanted, there):
         rows = list(range(len(wanted)))
+    elif there and not unique and None not in found:
+        raise UserError(f"{where}: has several rows for one class, or one for several; use a table of these classes")
     elif there and any(row is not None for row in found):
         missing = [name for name, row in zip(class_names, found, strict=True) if row is None]
         raise UserError(f"{where}: has no row for {_some(missing)}; use a table of all {len(wanted)} classes")
