@@ -28,22 +28,27 @@ def data(
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
     root: Annotated[Path | None, typer.Option(help="A folder with one for each data set, named after it.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Keep so many images, classes in proportion.")] = None,
+    classes: Annotated[int | None, typer.Option(help="How many classes it must have.", min=2)] = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a data set: 32x32 images, train and test pooled."""
+    """Write a data set: 32x32 images, official parts for training, validation and tests pooled."""
     from apfl.data.catalogue import folder_of
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
     from apfl.data.pictures import sample_picture
     from apfl.data.sources import SOURCES
-    from apfl.storage.files import require_output
+    from apfl.storage.files import expanded, require_output
 
     check_name(name)
     require_output(out, ".npz")
     if source not in SOURCES:
         raise UserError(f"source {source!r}: unknown; use one of {', '.join(SOURCES)}")
     folder = path if path is not None else root / folder_of(name) if root is not None else None
-    dataset = make_dataset(name, SOURCES[source](name, folder), max_samples, seed, _progress(name))
+    folder = folder if folder is None else Path(expanded(folder, "--root" if path is None else "--path"))
+    raw = SOURCES[source](name, folder)
+    if classes not in (None, len(raw.class_names)):
+        raise UserError(f"data set {name}: has {len(raw.class_names)} classes, not {classes}; correct the number")
+    dataset = make_dataset(name, raw, max_samples, seed, _progress(name))
     sample_picture(out.with_suffix(".png"), dataset)
     save_dataset(out, dataset)
 
@@ -88,12 +93,13 @@ def semantics(
     from apfl.data.dataset import load_dataset
     from apfl.semantics.sources import embed
     from apfl.semantics.table import Semantics, save_semantics
-    from apfl.storage.files import require_output
+    from apfl.storage.files import expanded, require_output
 
     require_output(out, ".npz")
     dataset = load_dataset(data)
     given = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
     options = {key: value for key, value in given.items() if value}
+    options |= {key: Path(expanded(options[key], f"--{key}")) for key in ("path", "of") if key in options}
     made = embed(source, dataset.class_names, {"dataset": dataset.name, "seed": seed}, options)
     save_semantics(out, Semantics(made.embedding, made.names, made.texts, {**made.source, "name": name or out.stem}))
 

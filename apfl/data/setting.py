@@ -56,7 +56,7 @@ class Setting:
         if self.clients < 1:
             raise UserError(f"setting {self}: clients is {self.clients}; there must be at least 1")
         if self.alpha is not None and not (
-            re.fullmatch(r"\d+(\.\d+)?", self.alpha) and 0 < float(self.alpha) < float("inf")
+            re.fullmatch(r"[0-9]+(\.[0-9]+)?", self.alpha) and 0 < float(self.alpha) < float("inf")
         ):
             raise UserError(
                 f"setting {self}: alpha is {self.alpha!r}; it must be a decimal number above 0, such as 0.1"

@@ -128,6 +128,17 @@ def image_folder(name: str, folder: Path | None) -> Raw:
     return Raw(np.array([label for _, label in found.files], np.int64), found.names, images_at, source)
 
 
+def number_of_classes(name: str, source: str, folder: Path) -> int | None:
+    """How many classes a folder holds, as its names say, before any image is read; None if they do not say."""
+    if source == "folder":
+        return len(image_classes(name, folder).names)
+    if source == "parquet":
+        from apfl.data.parquet import class_names
+
+        return len(class_names(name, folder)) or None
+    return None
+
+
 SOURCES: dict[str, Callable[[str, Path | None], Raw]] = {
     "digits": digits,
     "photos": photos,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -180,15 +181,42 @@ def _checked(fields: Mapping[str, Field], name: str, value: Any, where: str) -> 
         except OverflowError:
             raise UserError(f"{where}: {name} is larger than any float; give a smaller number") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        yaml_text = kind is float and _looks_like_a_number(value)
-        remedy = f"write {value.lower().replace('e', '.0e')}" if yaml_text else f"give a {wanted}"
-        raise UserError(f"{where}: {name} {value!r} is not of type {wanted}; {remedy}")
+        raise UserError(f"{where}: {name} {value!r} is not of type {wanted}; {remedy(value, wanted)}")
     return value
 
 
-def _looks_like_a_number(value: Any) -> bool:
-    """YAML reads 1e-3, without a point, as text."""
-    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) is not None
+def remedy(value: Any, wanted: str) -> str:
+    """What to do about a value that is not of the type ``wanted``: how YAML takes what it is meant to be.
+
+    >>> remedy("1e1", "float"), remedy("1e1", "int"), remedy("0,5", "float"), remedy(10.0, "int"), remedy(1, "str")
+    ('write 1.0e+1', 'write 10', 'write 0.5', 'write 10', 'put it in quotes')
+    """
+    if wanted == "str" and isinstance(value, int | float):
+        return "put it in quotes"
+    if wanted == "bool" and str(value).strip().lower() in ("true", "false", "yes", "no", "on", "off"):
+        return f"write {str(str(value).strip().lower() in ('true', 'yes', 'on')).lower()}, without quotes"
+    number = None if isinstance(value, bool) or wanted not in ("int", "float") else written(value, wanted == "int")
+    return f"write {number}" if number else f"give {'an' if wanted == 'int' else 'a'} {wanted}"
+
+
+def written(value: Any, whole: bool) -> str | None:
+    """A number as YAML takes it, from a text that means one; None if it means none, or no ``whole`` one where that is
+    asked for. YAML 1.1 reads an exponent only after a point and with a sign: 1e1 and 1.0e1 are texts."""
+    text = re.sub(r"(?<=\d),(?!\d{3}$)(?=\d+$)", ".", str(value).strip())
+    percent = re.fullmatch(r"([0-9.]+) ?%", text)
+    try:
+        number = float(percent[1]) / 100 if percent else float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number) or (whole and not number.is_integer()):
+        return None
+    if whole:
+        return str(int(number))
+    parts = re.fullmatch(r"(-?)(\d+)(?:\.(\d+))?(?:e([+-]?)(\d+))?", text.lower())
+    parts = parts or re.fullmatch(r"(-?)(\d+)(?:\.(\d+))?(?:e([+-]?)(\d+))?", repr(number))
+    if parts is None or parts[5] is None:
+        return repr(number)
+    return f"{parts[1]}{parts[2]}.{parts[3] or 0}e{parts[4] or '+'}{parts[5]}"
 
 
 def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dict[str, Field]]:

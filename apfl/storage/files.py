@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -86,6 +87,18 @@ def sha256_file(path: str | os.PathLike) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path or its rights") from None
+
+
+def expanded(path: str | os.PathLike, where: str) -> str:
+    """``path`` with the home folder in place of ~ and the values of environment variables in place of their names.
+
+    `UserError`, naming ``where`` the path was given, for a user or a variable that there is not.
+    """
+    text = os.path.expanduser(os.path.expandvars(path))
+    unknown = re.search(r"^~[^/]*|\$(\w+|\{\w+\})", text)
+    if unknown and not os.path.lexists(text):
+        raise UserError(f"{where} {path}: there is nothing that {unknown[0]} stands for; write the whole path")
+    return text
 
 
 def require_file(path: str | os.PathLike, what: str) -> Path:

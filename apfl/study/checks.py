@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from apfl.data.catalogue import CATALOGUE, DOWNLOADS, FOR_ONE, UNDER_ROOT, parts_of
 from apfl.data.setting import parse_setting
+from apfl.data.sources import number_of_classes
 from apfl.errors import UserError
-from apfl.registry.cards import check_values
+from apfl.registry.cards import check_values, written
 from apfl.study.outputs import OUTPUTS
 from apfl.study.readings import check_distinct
 from apfl.study.schedules import check_clients
@@ -27,6 +29,9 @@ def _check(study: Study) -> None:
     for field in ("training", "apfl"):
         for name in getattr(study, field)["datasets"]:
             _known(name, study.data, f"{field}.datasets", "data set")
+    for key, value in study.network.items():
+        if isinstance(value, str) and (number := written(value, whole=True) or written(value, whole=False)):
+            raise UserError(f"network.{key} {value!r}: is a text, not a number; write {number}")
     check_distinct(study.apfl["readings"])
     if "selection" in study.apfl:
         _check_selection(study, study.apfl["selection"])
@@ -73,6 +78,8 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.{name}: unknown data set; choose from {known}, or give its number of classes (`classes`)"
         )
+    if "classes" in entry and (there := _classes_there(study, name, entry)) not in (None, entry["classes"]):
+        raise UserError(f"data.{name}.classes {entry['classes']}: it has {there}; correct the number")
     if (entry["source"] in FOR_ONE or name in FOR_ONE) and entry["source"] != name:
         raise UserError(
             f"data.{name}.source {entry['source']!r}: {', '.join(FOR_ONE)} are sources of one data set each, which has"
@@ -88,6 +95,14 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         )
     if entry["source"] in UNDER_ROOT and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
+
+
+def _classes_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | None:
+    """How many classes a data set has, if that is known or can be seen without reading an image."""
+    if name in CLASSES:
+        return CLASSES[name]
+    folder = Path(study.data_root, entry.get("folder", name))
+    return number_of_classes(name, entry["source"], folder) if study.data_root and folder.is_dir() else None
 
 
 def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:

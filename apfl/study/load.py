@@ -12,6 +12,7 @@ from typing import Any
 from apfl.errors import UserError
 from apfl.registry.cards import Card, card
 from apfl.registry.trees import ROOT
+from apfl.storage.files import expanded
 from apfl.study.checks import _check
 from apfl.study.parse import explain, read
 from apfl.study.schedules import completed
@@ -32,7 +33,7 @@ def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[
     _validate(values, where)
     values = _with_defaults(schema(), values)
     for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
-        values[root] = values[root] or os.environ.get(variable, "")
+        values[root] = expanded(values[root] or os.environ.get(variable, ""), root)
     beside = [Path(where).parent] if where else list(folders)
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
     methods = _methods(values)
@@ -57,7 +58,11 @@ def schema() -> dict[str, Any]:
 def _validate(values: Mapping[str, Any], where: str) -> None:
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(schema())
+    # To JSON's schemas 4.0 is a whole number too, but not to what counts with it.
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema())
     error = min(validator.iter_errors(values), key=lambda error: list(map(str, error.absolute_path)), default=None)
     if error is not None:
         raise UserError(f"{where}: {explain(error)}" if where else explain(error))

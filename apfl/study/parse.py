@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apfl.errors import UserError
+from apfl.registry.cards import remedy
 
 if TYPE_CHECKING:
     import yaml
@@ -20,6 +22,8 @@ TEMPLATE = "__use_yte__"
 MOST_VALUES = 1_000_000
 """More values than any study has: aliases can make a small file mean more than fits into memory."""
 DEEPEST = 40
+OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+:.*)")
+"""Numbers that YAML 1.1 reads in base 8 (010) or 60 (1:30)."""
 LARGEST = 2**63 - 1
 
 
@@ -98,6 +102,11 @@ def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
         return known[id(node)]
     known[id(node)] = 0
     total = 1
+    if node.id == "scalar" and node.tag.endswith((":int", ":float")) and OTHER_BASE.fullmatch(node.value):
+        line = node.start_mark.line + 1
+        raise UserError(
+            f"{where}: line {line}: YAML takes {node.value} for another number; leave out zeros in front, and colons"
+        )
     if node.id == "mapping":
         seen: set[tuple[str, str]] = set()
         for key, value in node.value:
@@ -176,8 +185,19 @@ def explain(error: Any) -> str:
     if "propertyNames" in error.absolute_schema_path:
         names = "lower-case letters, digits and -" if field == "methods" else "lower-case letters, digits and _"
         return f"{field}: {_shortened(repr(error.instance))} is not a valid name; use {names}, 60 at most"
+    if error.validator == "type" and (meant := _meant(error.instance, error.validator_value)):
+        return f"{field}: {_shortened(error.message)}; {meant} ({parent.get('description', 'its type')})"
     problem = f"{error.instance!r} is not valid" if error.validator in ("pattern", "not") else error.message
     return f"{field}: {_shortened(problem)}; give {parent.get('description', 'another value')}"
+
+
+def _meant(value: Any, wanted: str | list[str]) -> str:
+    """What to write in place of a value of another type; empty if that cannot be told."""
+    kinds = {"number": "float", "integer": "int", "string": "str", "boolean": "bool"}
+    if wanted == "array" and not isinstance(value, dict):
+        return f"put it in brackets: [{value}]" if isinstance(value, int | float) else ""
+    said = remedy(value, kinds[wanted]) if isinstance(wanted, str) and wanted in kinds else "give"
+    return "" if said.startswith("give") or isinstance(value, dict | list | None) else said
 
 
 def _shortened(text: str) -> str:

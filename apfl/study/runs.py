@@ -210,6 +210,7 @@ def data_artefact(study: Study, dataset: str) -> Artefact:
     spec = {"dataset": dataset, "folder": entry.get("folder", folder_of(dataset))} | {
         name: entry[name] for name in ("source", "max_samples")
     }
+    spec |= {"classes": entry["classes"]} if "classes" in entry else {}
     return Artefact("data", f"data/{dataset}{size}.npz", spec)
 
 

@@ -242,6 +242,8 @@ def data_options(wildcards):
         given["path"] = f'"{os.path.join(roots[spec["source"]], spec["folder"])}"'
     if spec["max_samples"]:
         given["max-samples"] = spec["max_samples"]
+    if "classes" in spec:
+        given["classes"] = spec["classes"]
     return f"{spec['dataset']} {as_options(given)}"
 
 
