@@ -6,6 +6,8 @@
 #
 # Nothing here computes: every rule calls `python -m apfl`. What is run is decided by apfl/study/cells.py from the configuration.
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.14")
@@ -13,7 +15,7 @@ min_version("9.14")
 # Snakemake merges files given with --configfile into this one, so the demo is read only where no other study is named.
 if "name" not in config:
 
-    configfile: "config/demo.yaml"
+    configfile: os.path.join(workflow.basedir, "config/demo.yaml")
 
 
 include: "workflow/rules/common.smk"

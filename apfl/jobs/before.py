@@ -9,15 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from apfl.errors import UserError
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
-from apfl.storage.files import digest
+from apfl.storage.files import digest, read_record, sha256_file, write_json
 from apfl.storage.locks import busy
+from apfl.study.runs import Artefact
 from apfl.study.study import Study
+
+FROM_FILES = ("parquet", "folder", "nist_letters")
+"""Sources whose files are the user's."""
+NOTE = ".files.json"
 
 
 def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
@@ -54,6 +60,34 @@ def date_back(folder: str | os.PathLike = "results", now: float | None = None) -
                     os.utime(path, (latest, latest), follow_symlinks=False)
                     found += 1
     return found
+
+
+def note_sources(study: Study, data: Iterable[Artefact], results: str | os.PathLike = "results") -> None:
+    """Beside each data set that is made from files write what the files hold, anew if that has changed: the note is an
+    input of the job that makes the data set. Where the files lie, and when they were copied there, changes nothing."""
+    for entry in data:
+        if entry.spec["source"] in FROM_FILES:
+            made = Path(results, entry.path)
+            note_source(Path(study.data_root, entry.spec["folder"]), made.with_suffix(NOTE), made)
+
+
+def note_source(folder: Path, note: Path, made: Path) -> None:
+    """The note on one folder, as old as the content is; a folder that is gone leaves it as it was."""
+    known = read_record(note) if note.exists() else {}
+    if not folder.is_dir():
+        if not note.exists():
+            write_json(note, {})
+        return
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    states = [(path.relative_to(folder).as_posix(), (at := path.stat()).st_size, at.st_mtime_ns) for path in paths]
+    if known.get("seen") == (seen := digest([ascii(states)])):
+        return
+    content = digest([ascii([(name, sha256_file(path)) for (name, *_), path in zip(states, paths, strict=True)])])
+    earlier = note if known.get("content") == content else made if not note.exists() and made.exists() else None
+    at = earlier.stat().st_mtime - (earlier is made) if earlier else None
+    write_json(note, {"seen": seen, "content": content})
+    if at is not None:
+        os.utime(note, (at, at))
 
 
 FAILED = "apfl: error: "

@@ -35,8 +35,8 @@ def asked(record: Record) -> str:
 
 
 def read_checkpoint(path: Path, record: Record, device: str) -> tuple[Round, dict[str, Tensor], dict[str, Any]] | None:
-    """The round to go on from, the states kept so far and the header; None if there is none, if other code made it, or
-    if it is damaged."""
+    """The round to go on from, the states kept so far and the header; None if there is none, if it is of another
+    configuration or made by other code, or if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -45,7 +45,8 @@ def read_checkpoint(path: Path, record: Record, device: str) -> tuple[Round, dic
         print(f"{error}: starting again")
         return None
     if header.get("asked") != asked(record):
-        raise UserError(f"checkpoint {path}: of another configuration; remove it to start again, or restore that one")
+        print(f"checkpoint {path}: of another configuration; starting again")
+        return None
     if header.get("code") != record.code:
         print(f"{path}: made by other code; starting again")
         return None

@@ -99,8 +99,8 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
 
 def _classes_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | None:
     """How many classes a data set has, if that is known or can be seen without reading an image."""
-    if name in CLASSES:
-        return CLASSES[name]
+    if name in CATALOGUE:
+        return CATALOGUE[name].classes
     folder = Path(study.data_root, entry.get("folder", name))
     return number_of_classes(name, entry["source"], folder) if study.data_root and folder.is_dir() else None
 

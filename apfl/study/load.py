@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[
     values.setdefault("validation", chooses)
     if "selection" in values["apfl"] and values["one_job_per"] == "auto":
         values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
-    study = Study(**values | {"seeds": tuple(values["seeds"]), "methods": methods})
+    study = Study(**values | {"seeds": tuple(sorted(values["seeds"])), "methods": methods})
     _check(study)
     return study
 
@@ -53,6 +54,33 @@ def schema() -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def typed(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a study, of which those that were ``given`` on Snakemake's command line may be texts: within lists
+    and sections it hands over nothing else. Where the schema takes no text, they are read as YAML reads them.
+
+    >>> typed({"seeds": ["1", "0"], "training": {"rounds": "4"}, "name": "a"}, {"seeds": ["1", "0"]})
+    {'seeds': [1, 0], 'training': {'rounds': '4'}, 'name': 'a'}
+    """
+    return _typed(schema(), dict(values), given)
+
+
+def _typed(part: Mapping[str, Any], value: Any, given: Any) -> Any:
+    import yaml
+
+    part = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+    if isinstance(value, Mapping) and isinstance(given, Mapping):
+        own, other = part.get("properties", {}), part.get("additionalProperties") or {}
+        read = {key: _typed(own.get(key, other), value[key], given[key]) for key in given if key in value}
+        return {**value, **read}
+    if isinstance(value, list) and value == given:
+        return [_typed(part.get("items", {}), item, item) for item in value]
+    kinds = part.get("type", "string")
+    if isinstance(value, str) and value == given and (kinds != "string" and "enum" not in part):
+        with suppress(yaml.YAMLError):
+            return read if isinstance(read := yaml.safe_load(value), int | float) else value
+    return value
 
 
 def _validate(values: Mapping[str, Any], where: str) -> None:

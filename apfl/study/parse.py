@@ -194,8 +194,6 @@ def explain(error: Any) -> str:
 def _meant(value: Any, wanted: str | list[str]) -> str:
     """What to write in place of a value of another type; empty if that cannot be told."""
     kinds = {"number": "float", "integer": "int", "string": "str", "boolean": "bool"}
-    if wanted == "array" and not isinstance(value, dict):
-        return f"put it in brackets: [{value}]" if isinstance(value, int | float) else ""
     said = remedy(value, kinds[wanted]) if isinstance(wanted, str) and wanted in kinds else "give"
     return "" if said.startswith("give") or isinstance(value, dict | list | None) else said
 

@@ -6,7 +6,6 @@ changes nothing but the time that rounds take, the run is the ordinary one: the 
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from apfl.clock.schedule import Schedule
 from apfl.errors import UserError
 from apfl.storage.files import canonical_json
+from apfl.storage.spreadsheets import read_rows
 
 TRACE = ("client", "start", "arrival")
 
@@ -114,19 +114,12 @@ def read_trace(path: Path) -> list[tuple[int, float, float]]:
     """The rows of a CSV file with columns client, start, arrival; a `UserError` names the line that is wrong."""
     rows: list[tuple[int, float, float]] = []
     last: dict[int, float] = {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream)
-        try:
-            head, *lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
-        except (csv.Error, UnicodeDecodeError, OSError) as error:
-            raise UserError(f"{path}: not a CSV file ({error}); write columns {','.join(TRACE)}") from None
-    if tuple(head[1]) != TRACE or not lines:
-        raise UserError(f"{path}: line {head[0]}: must be {','.join(TRACE)}, with rows below; correct the file")
-    for line, cells in lines:
-        row = _numbers(cells)
+    for line, cells in read_rows(path, TRACE, "client and two times"):
+        given = [cells[name] for name in TRACE]
+        row = _numbers(given)
         if row is None:
             raise UserError(
-                f"{path}: line {line}: {','.join(cells)!r:.80} is not a client and two times; correct the line"
+                f"{path}: line {line}: {','.join(given)!r:.80} is not a client and two times; correct the line"
             )
         client, start, arrival = row
         if not last.get(client, 0.0) <= start < arrival:
@@ -142,7 +135,8 @@ def read_trace(path: Path) -> list[tuple[int, float, float]]:
 def _numbers(cells: Sequence[str]) -> tuple[int, float, float] | None:
     try:
         client, start, arrival = cells
-        row = int(client), float(start), float(arrival)
-    except ValueError:
+        number = float(client)  # some programs write whole numbers as 3.0
+        row = int(number), float(start), float(arrival)
+    except (ValueError, OverflowError):
         return None
-    return row if row[0] >= 0 and all(map(math.isfinite, row)) else None
+    return row if row[0] == number >= 0 and all(map(math.isfinite, row)) else None

@@ -93,12 +93,6 @@ def _forget_outputs(record: Path) -> None:
         write_json(record, {key: value for key, value in read_json(record).items() if key != "outputs"})
 
 
-def checkpoint(world: Path) -> None:
-    """A checkpoint of another configuration in the folder of a run."""
-    (world / "out").mkdir()
-    write_tensors(world / "out" / "checkpoint.safetensors", {"a": torch.ones(1)}, {"asked": "another", "round": 1})
-
-
 CASES = [
     # Specifications.
     wrong("no JSON", r"--spec: not JSON \(.*\); `apfl plan --json` prints", "{'method': 'fedavg'}"),
@@ -162,8 +156,6 @@ CASES = [
     Case("spec: other wrong stage", nothing, personalize(spec(rounds=[1])),
          r"method 'fedavg': is a federated method; use"),
     # Checkpoints and states.
-    Case("checkpoint of another study", checkpoint, federate(),
-         r"checkpoint out/checkpoint\.safetensors: of another config"),
     Case("run missing", without(STATE), personalize(), r"run base/state\.safetensors: no such file; make it first"),
     Case("run's folder missing", nothing, personalize(run="nowhere"), r"run nowhere/state\.safetensors: no such file"),
     Case("state a folder", folder_instead(STATE), personalize(),

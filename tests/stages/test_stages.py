@@ -174,7 +174,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(files, tmp_path, monkeypatc
     assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(files, tmp_path, monkeypatch) -> None:
+def test_a_run_with_a_checkpoint_of_another_configuration_starts_anew(files, tmp_path, monkeypatch, capsys) -> None:
     def interrupted(*arguments):
         write(*arguments)
         raise KeyboardInterrupt
@@ -184,9 +184,11 @@ def test_a_checkpoint_of_another_configuration_is_refused(files, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         federate(specification(), files.inputs, tmp_path)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="of another configuration"):
-        federate(specification(seed=1), files.inputs, tmp_path)
-    assert not (tmp_path / "run.json").exists()
+    changed = specification(training={"learning_rate": 0.02})
+    federate(changed, files.inputs, tmp_path)
+    assert "of another configuration; starting again" in capsys.readouterr().out
+    federate(changed, files.inputs, tmp_path.with_name("never-interrupted"))
+    assert same(tmp_path, tmp_path.with_name("never-interrupted"))
 
 
 def test_evaluating_more_often_changes_no_bit_of_the_models(files, fedavg, tmp_path) -> None:

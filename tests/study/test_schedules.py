@@ -235,7 +235,6 @@ def test_a_trace_is_read_from_beside_the_study_or_from_under_data_root(tmp_path:
     [
         ("", 1, "client,start,arrival"),
         ("client,start,arrival\n", 1, "with rows below"),
-        ("client;start;arrival\n0;0;1\n", 1, "client,start,arrival"),
         ("client,start,arrival\n0,0,1\nx,0,1\n", 3, "not a client and two times"),
         ("client,start,arrival\n0,0,1\n\n0,1\n", 4, "not a client and two times"),
         ("client,start,arrival\n0,0,nan\n", 2, "not a client and two times"),

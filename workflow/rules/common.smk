@@ -13,11 +13,11 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, str(workflow.basedir))
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError
-from apfl.jobs.before import clear_stale_locks, date_back, try_once
+from apfl.jobs.before import FROM_FILES, NOTE, clear_stale_locks, date_back, note_sources, try_once
 from apfl.registry.code import code_digest, files_digest
 from apfl.storage.files import canonical_json
 from apfl.study.cells import artefacts, cells, runs
-from apfl.study.load import load_study
+from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, OUTPUTS
 from apfl.study.parse import read
 from apfl.study.runs import job_unit
@@ -28,6 +28,7 @@ def load():
     try:
         for path in workflow.configfiles:
             read(path)  # Snakemake takes the last of two equal keys, and says nothing
+        config.update(typed(config, workflow.config_settings.config or {}))
         study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
         planned = {run.path: run for run in runs(study)}
         files = {entry.path: entry for entry in artefacts(study)}
@@ -62,6 +63,10 @@ STUDY, RUNS, ARTEFACTS, CELLS = load()
 if workflow.is_main_process:
     clear_stale_locks()
     date_back()
+    try:
+        note_sources(STUDY, (entry for entry in ARTEFACTS.values() if entry.kind == "data"))
+    except (UserError, OSError) as error:
+        refuse(error)
 
 RUN_OUTPUTS = {
     "federate": ("metrics.parquet", "state.safetensors", "run.json"),
@@ -230,6 +235,12 @@ def run_files():
 
 
 # Data sets, partitions and embeddings.
+
+
+def data_files(wildcards):
+    """The note on what the files of a data set hold, so that it is made again when that has changed."""
+    source = ARTEFACTS[f"data/{wildcards.name}.npz"].spec["source"]
+    return [f"results/data/{wildcards.name}{NOTE}"] if source in FROM_FILES else []
 
 
 def data_options(wildcards):

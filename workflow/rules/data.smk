@@ -2,6 +2,8 @@
 
 
 rule data:
+    input:
+        data_files,
     output:
         data="results/data/{name}.npz",
         picture="results/data/{name}.png",
