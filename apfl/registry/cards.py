@@ -196,7 +196,7 @@ def remedy(value: Any, wanted: str) -> str:
     if wanted == "bool" and str(value).strip().lower() in ("true", "false", "yes", "no", "on", "off"):
         return f"write {str(str(value).strip().lower() in ('true', 'yes', 'on')).lower()}, without quotes"
     number = None if isinstance(value, bool) or wanted not in ("int", "float") else written(value, wanted == "int")
-    return f"write {number}" if number else f"give {'an' if wanted == 'int' else 'a'} {wanted}"
+    return f"write {number}" if number else f"give a {wanted}"
 
 
 def written(value: Any, whole: bool) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def _classes_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | N
     if name in CATALOGUE:
         return CATALOGUE[name].classes
     folder = Path(study.data_root, entry.get("folder", name))
-    return number_of_classes(name, entry["source"], folder) if study.data_root and folder.is_dir() else None
+    with suppress(OSError):  # a folder that nobody may enter: whoever reads the images will say so
+        return number_of_classes(name, entry["source"], folder) if study.data_root and folder.is_dir() else None
+    return None
 
 
 def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:

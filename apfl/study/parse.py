@@ -50,7 +50,7 @@ def _parsed(path: Path) -> Any:
     try:
         if not path.is_file():
             raise UserError(f"study {path}: no such file; name one of config/*.yaml")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
