@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from apfl.data.dataset import Dataset
-from apfl.data.partitioners import dirichlet, iid, pathological, quantity
-from apfl.data.setting import Setting, parse_setting
+from apfl.data.partitioners import dirichlet, extended_dirichlet, iid, pathological, powerlaw, quantity
+from apfl.data.setting import OPTIONAL, Setting, parse_setting
 from apfl.errors import UserError
 from apfl.storage.files import canonical_json, read_npz, write_npz
 from apfl.streams import numpy_stream
@@ -23,6 +23,8 @@ PARTITIONERS = {
     "pathological": pathological.assign,
     "iid": iid.assign,
     "quantity": quantity.assign,
+    "extended_dirichlet": extended_dirichlet.assign,
+    "powerlaw": powerlaw.assign,
 }
 ARRAYS = ("client", "is_train", "is_validation", "counts", "dropout", "unseen")
 
@@ -83,7 +85,7 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
             f"setting {setting}: more clients ({setting.clients}) than images ({len(dataset)} of {dataset.name});"
             " use fewer clients"
         )
-    if setting.kind in ("dirichlet", "quantity") and setting.clients * setting.min_samples > len(dataset):
+    if "min" in OPTIONAL[setting.kind] and setting.clients * setting.min_samples > len(dataset):
         raise UserError(
             f"setting {setting}: {setting.clients} clients of at least {setting.min_samples} images need more than"
             f" {dataset.name} has ({len(dataset)}); use fewer clients or a smaller minimum (such as -min1)"

@@ -12,6 +12,8 @@ EXAMPLES = {
     "pathological": "pathological-classes2-clients10-missing20",
     "iid": "iid-clients5",
     "quantity": "quantity-alpha0.5-clients5",
+    "extended_dirichlet": "extended_dirichlet-alpha0.5-classes2-clients5",
+    "powerlaw": "powerlaw-alpha1.5-clients5",
 }
 """The kinds of partition, with an example of each."""
 
@@ -20,12 +22,16 @@ REQUIRED = {
     "pathological": ("classes", "clients"),
     "iid": ("clients",),
     "quantity": ("alpha", "clients"),
+    "extended_dirichlet": ("alpha", "classes", "clients"),
+    "powerlaw": ("alpha", "clients"),
 }
 OPTIONAL = {
     "dirichlet": ("balanced", "min", "train"),
     "pathological": ("missing", "train"),
     "iid": ("train",),
     "quantity": ("min", "train"),
+    "extended_dirichlet": ("min", "train"),
+    "powerlaw": ("min", "train"),
 }
 FIELDS = {"min": "min_samples", "train": "train_samples"}
 """Fields that are called otherwise in a name."""
@@ -36,8 +42,9 @@ MIN_SAMPLES = 10
 class Setting:
     """How images are shared among clients; `str` gives the name back.
 
-    kind: dirichlet (label skew per class), pathological (a few classes a client), iid or quantity (sizes differ);
-    clients: how many; alpha: concentration of the Dirichlet distribution, as written (a decimal number above 0);
+    kind: dirichlet (label skew per class), pathological (a few classes a client), extended_dirichlet (both), iid,
+    quantity or powerlaw (sizes differ); clients: how many; alpha: concentration of the Dirichlet distribution, or
+    exponent of the power law, as written (a decimal number above 0);
     classes: classes of each client; missing: percentage of classes that clients monopolise and drop out with;
     balanced: a client that has its fair share of images gets no more; min_samples: the least a client may hold;
     train_samples: how many images that are not for tests are kept, of all clients together (None: all of them).

@@ -8,7 +8,6 @@ finished, their seconds correct what is said of its other runs.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from apfl.clock.schedule import Schedule
 from apfl.clock.timeline import plan as course
 from apfl.data.catalogue import channels_of, size_of
 from apfl.data.partition import Partition
-from apfl.engine.process import tune_process
+from apfl.engine.process import cores, tune_process
 from apfl.engine.settings import TrainingConfig
 from apfl.estimate.amounts import (
     SAMPLES,
@@ -194,13 +193,12 @@ def estimate(study: Study, results: Path) -> Estimate:
         torch.set_num_threads(threads)
     took = {job.path: job.seconds for job in jobs(study, results) if job.path in seconds and job.seconds is not None}
     priced = [run for run in planned if run.path in seconds]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Estimate(
         corrected([(run, seconds[run.path]) for run in priced], took),
         unknown,
         job_counts(study).total(),
         start_seconds(),
-        cores,
+        cores(),
         len(took),
         torch.cuda.is_available(),
     )

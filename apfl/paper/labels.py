@@ -52,4 +52,6 @@ def partition_label(setting: str) -> str:
         "pathological": f"{parsed.classes} classes each",
         "iid": "IID",
         "quantity": f"quantity skew {parsed.alpha}",
+        "extended_dirichlet": f"{parsed.classes} classes, Dir({parsed.alpha})",
+        "powerlaw": f"power law {parsed.alpha}",
     }[parsed.kind]

@@ -38,6 +38,8 @@ SETTINGS = [
     "pathological-classes5-clients5",
     "iid-clients7",
     "quantity-alpha0.5-clients5",
+    "extended_dirichlet-alpha0.5-classes2-clients10",
+    "powerlaw-alpha1.5-clients10",
 ]
 
 
@@ -233,6 +235,31 @@ def test_sizes_differ_by_quantity_but_not_by_iid_and_labels_by_neither():
         large = partition.counts[partition.counts.sum(axis=1) > 400]
         assert (large / large.sum(axis=1, keepdims=True)).max() < 0.2
         assert not partition.dropout.any() and not partition.unseen.any()
+
+
+def test_extended_dirichlet_deals_few_classes_and_shares_each_of_them_unevenly():
+    dataset = fake(6000)
+    one, other = (f"extended_dirichlet-alpha{alpha}-classes3-clients20" for alpha in ("0.3", "1000000"))
+    spread = []
+    for setting in (one, other):
+        partition = make_partition(dataset, setting, 0)
+        assert all(len(classes) <= 3 for classes in held(partition, dataset))
+        counts = np.array([np.bincount(dataset.labels[partition.client == k], minlength=10) for k in range(20)])
+        assert counts.sum(axis=1).min() >= 10
+        holders = (counts > 0).sum(axis=0)
+        assert holders.min() >= 1 and (setting == one or (np.ptp(holders) <= 1 and holders.sum() == 60))
+        spread.append(max(np.ptp(column[column > 0]) for column in counts.T))
+    assert spread[0] > 100 > 3 >= spread[1]
+
+
+def test_sizes_by_a_power_law_fall_as_it_says_and_leave_every_client_its_minimum():
+    dataset = fake(20_005)
+    sizes = np.sort(np.bincount(make_partition(dataset, "powerlaw-alpha1.5-clients30-min4", 0).client))[::-1]
+    weights = np.arange(1, 31) ** -1.5
+    assert (abs(sizes - 4 - weights / weights.sum() * (len(dataset) - 120)) <= 1).all()
+    assert sizes.min() >= 4 and sizes.sum() == len(dataset)
+    orders = [np.bincount(make_partition(dataset, "powerlaw-alpha1.5-clients30", seed).client) for seed in (0, 1)]
+    assert not np.array_equal(*orders) and np.array_equal(*map(np.sort, orders))
 
 
 def test_a_tenth_of_what_is_trained_on_is_set_aside_by_class_and_the_tests_stay_as_they_are():
