@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
@@ -21,8 +22,6 @@ from apfl.storage.locks import busy
 from apfl.study.runs import Artefact
 from apfl.study.study import Study
 
-FROM_FILES = ("parquet", "folder", "nist_letters")
-"""Sources whose files are the user's."""
 NOTE = ".files.json"
 
 
@@ -66,7 +65,7 @@ def note_sources(study: Study, data: Iterable[Artefact], results: str | os.PathL
     """Beside each data set that is made from files write what the files hold, anew if that has changed: the note is an
     input of the job that makes the data set. Where the files lie, and when they were copied there, changes nothing."""
     for entry in data:
-        if entry.spec["source"] in FROM_FILES:
+        if entry.spec["source"] in UNDER_ROOT:
             made = Path(results, entry.path)
             note_source(Path(study.data_root, entry.spec["folder"]), made.with_suffix(NOTE), made)
 

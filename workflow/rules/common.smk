@@ -13,7 +13,7 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, str(workflow.basedir))
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError
-from apfl.jobs.before import FROM_FILES, NOTE, clear_stale_locks, date_back, note_sources, try_once
+from apfl.jobs.before import NOTE, clear_stale_locks, date_back, note_sources, try_once
 from apfl.registry.code import code_digest, files_digest
 from apfl.storage.files import canonical_json
 from apfl.study.cells import artefacts, cells, runs
@@ -240,7 +240,7 @@ def run_files():
 def data_files(wildcards):
     """The note on what the files of a data set hold, so that it is made again when that has changed."""
     source = ARTEFACTS[f"data/{wildcards.name}.npz"].spec["source"]
-    return [f"results/data/{wildcards.name}{NOTE}"] if source in FROM_FILES else []
+    return [f"results/data/{wildcards.name}{NOTE}"] if source in UNDER_ROOT else []
 
 
 def data_options(wildcards):
