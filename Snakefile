@@ -35,8 +35,8 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        run_files(),
-        pictures(),
+        PLAN.run_files(),
+        PLAN.partitions(".png"),
         rules.tables.input,
         rules.figures.input,
         rules.report.input,

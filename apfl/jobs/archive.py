@@ -12,7 +12,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apfl.errors import UserError
 from apfl.storage.files import atomic_path, require_file
@@ -21,6 +21,7 @@ from apfl.storage.tables import read_parquet, write_parquet
 if TYPE_CHECKING:
     import pandas as pd
 
+    from apfl.study.runs import Run
     from apfl.study.study import Study
 
 METRICS, RECORDS = "metrics.parquet", "records.zip"
@@ -37,10 +38,8 @@ def pack(study: Study, text: str, results: Path, folder: Path) -> list[Path]:
     ``text`` is the study's configuration as it was run.
     """
     from apfl.study.cells import artefacts, runs
-    from apfl.study.runs import Run
 
-    planned: list[Run] = runs(study)
-    done = [run for run in planned if (results / run.path / "run.json").is_file()]
+    done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
     frames = {
@@ -84,12 +83,12 @@ def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return rows[["run", *(name for name in rows.columns if name != "run")]]
 
 
-def _shown(done: Iterable[Any]) -> list[Any]:
+def _shown(done: Iterable[Run]) -> list[Run]:
     """Of each data set and semantics the generator of the lowest seed where most classes are missing."""
     from apfl.data.setting import parse_setting
 
     generators = [run for run in done if run.stage == "memorize"]
-    chosen: dict[tuple[str, str], Any] = {}
+    chosen: dict[tuple[str, str], Run] = {}
     for run in sorted(generators, key=lambda run: (run.seed, -(parse_setting(run.setting).missing or 0), run.path)):
         chosen.setdefault((run.dataset, run.spec["semantics"]), run)
     return list(chosen.values())

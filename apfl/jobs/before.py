@@ -1,4 +1,5 @@
-"""What a killed Snakemake and a clock set back leave behind, so that the same command goes on without more ado."""
+"""What comes before the first job: what a killed Snakemake and a clock set back leave behind is put right, so that the
+same command goes on, and the study is tried out."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from apfl.study.study import Study
 NOTE = ".files.json"
 
 
-def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
+def clear_stale_locks(state: str | os.PathLike[str] = ".snakemake") -> None:
     """Remove the locks that a killed Snakemake left below ``state``, and keep others from doing so while we live.
 
     Whoever is alive shares a lock of the kernel on ``state/host``, which names the machine; who can have it alone is
@@ -45,7 +46,7 @@ def clear_stale_locks(state: str | os.PathLike = ".snakemake") -> None:
         fcntl.flock(handle, fcntl.LOCK_SH)
 
 
-def date_back(folder: str | os.PathLike = "results", now: float | None = None) -> int:
+def date_back(folder: str | os.PathLike[str] = "results", now: float | None = None) -> int:
     """Give files below ``folder`` that were changed in the future the present time; returns how many there were.
 
     A clock was set back since. Snakemake throws the output of a job away that is older than the job's input.
@@ -61,11 +62,11 @@ def date_back(folder: str | os.PathLike = "results", now: float | None = None) -
     return found
 
 
-def note_sources(study: Study, data: Iterable[Artefact], results: str | os.PathLike = "results") -> None:
+def note_sources(study: Study, entries: Iterable[Artefact], results: str | os.PathLike = "results") -> None:
     """Beside each data set that is made from files write what the files hold, anew if that has changed: the note is an
     input of the job that makes the data set. Where the files lie, and when they were copied there, changes nothing."""
-    for entry in data:
-        if entry.spec["source"] in UNDER_ROOT:
+    for entry in entries:
+        if entry.kind == "data" and entry.spec["source"] in UNDER_ROOT:
             made = Path(results, entry.path)
             note_source(Path(study.data_root, entry.spec["folder"]), made.with_suffix(NOTE), made)
 

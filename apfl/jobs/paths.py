@@ -1,27 +1,118 @@
-"""Where the files of a job are."""
+"""Where the files of each kind of job are: what it makes, its log and its benchmark; and which kind comes first.
+
+Paths are relative to results/. Names in braces, Snakemake's wildcards, tell the jobs of a kind apart.
+"""
 
 from __future__ import annotations
 
-RUNS = ("federate", "external", "memorize", "personalize")
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+DRAWN = (".svg", ".pdf", ".png")
+TABLE = "{study}/tables/{table}"
+FIGURE = "{study}/figures/{figure}"
+CLAIMS = "{study}/verdict/claims"
+PARTITION = "{study}/partitions/{dataset}/{setting}/seed{seed}"
 
 
-KINDS = ("data", "partition", "initial", "semantics", *RUNS, "table", "figure", "report", "claims")
+@dataclass(frozen=True)
+class Kind:
+    """A kind of job.
+
+    ``path`` names one job: the file that it makes, or the folder of a run. ``files`` are all that it makes, by the name
+    that its rule gives them. Of the jobs that can start, those with the highest ``priority`` do. ``per_cell``: one job
+    may make the runs of all seeds of a cell.
+    """
+
+    path: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    per_cell: bool = False
+
+    def made(self, name: str = "", seeds: Iterable[int] = ()) -> list[str]:
+        """The file of that name, or without one what ``path`` names; for each of the ``seeds``, if there are any."""
+        pattern = self.files[name] if name else self.path
+        return [pattern.replace("{seed}", str(seed)) for seed in seeds] or [pattern]
 
 
-PAGES = {"report": "report.html", "claims": "verdict/claims.json"}
-"""What is made once from the whole study; the log is called after it."""
+def each(stem: str, *endings: str) -> dict[str, str]:
+    """A file for each ending, by its ending.
+
+    >>> each("{study}/tables/{table}", ".csv", ".md")
+    {'csv': '{study}/tables/{table}.csv', 'md': '{study}/tables/{table}.md'}
+    """
+    return {ending.strip("._"): stem + ending for ending in endings}
 
 
-def log_of(kind: str, path: str) -> str:
-    """Where the rule of a job writes its log.
+def folder_of_run(folder: str, priority: int, **files: str) -> Kind:
+    """A kind of job that makes a run: ``files`` by name, in a folder of its own below the study's ``folder``."""
+    path = f"{{study}}/{folder}/{{dataset}}/{{setting}}/{{method}}/seed{{seed}}"
+    files = {name: f"{path}/{file}" for name, file in files.items()}
+    return Kind(path, files, priority, per_cell=True)
+
+
+FEDERATE = folder_of_run("runs", 30, metrics="metrics.parquet", state="state.safetensors", record="run.json")
+RUNS: Mapping[str, Kind] = {
+    "federate": FEDERATE,
+    "external": replace(FEDERATE, per_cell=False),
+    "memorize": folder_of_run(
+        "generators", 20, generator="generator.safetensors", record="run.json", samples="samples.png"
+    ),
+    "personalize": folder_of_run("runs", 10, metrics="metrics.parquet", record="run.json"),
+}
+"""The jobs that make runs, by stage."""
+KINDS: Mapping[str, Kind] = {
+    "data": Kind("data/{name}.npz", {"data": "data/{name}.npz", "picture": "data/{name}.png"}, 50),
+    "partition": Kind(f"{PARTITION}.npz", {"partition": f"{PARTITION}.npz", "picture": f"{PARTITION}.png"}, 40),
+    "initial": Kind("{study}/initial/{dataset}/seed{seed}.safetensors"),
+    "semantics": Kind("semantics/{dataset}/{semantics}.npz", priority=40),
+    **RUNS,
+    "table": Kind(f"{TABLE}.csv", each(TABLE, ".csv", ".md", ".tex", ".html")),
+    "figure": Kind(f"{FIGURE}.csv", each(FIGURE, *DRAWN, *(f"_own{ending}" for ending in DRAWN), ".csv")),
+    "report": Kind("{study}/report.html"),
+    "claims": Kind(f"{CLAIMS}.json", each(CLAIMS, ".json", ".csv", ".md")),
+}
+"""Every kind of job, in the order of the stages."""
+STUDY = "{study}/study.json"
+COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
+"""A figure of the course of events, which is the same for all tests, by ending."""
+BESIDE = tuple(
+    f"{{study}}/verdict/{name}"
+    for name in (
+        *("forest.csv", "forest.svg", "forest.pdf", "forest.png"),
+        *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
+        *("readings.csv", "readings.md", "teachers.csv", "teachers.md", "controls.csv", "controls.md"),
+    )
+)
+"""What is made with the verdicts: their picture, ranks of the methods, choice of the reading, teachers, controls."""
+
+
+def log_of(kind: str, path: str, cell: bool = False) -> str:
+    """Where the rule of a job, or of the job that makes the runs of all seeds of a ``cell``, writes its log.
 
     >>> log_of("federate", "demo/runs/digits/iid-clients5/fedavg/seed0")
     'demo/logs/runs/digits/iid-clients5/fedavg/seed0.log'
-    >>> log_of("semantics", "semantics/digits/clip.npz"), log_of("table", "demo/tables/table2.csv")
-    ('logs/semantics/digits/clip.log', 'demo/logs/tables/table2.log')
+    >>> log_of("semantics", "semantics/digits/clip.npz"), log_of("table", "{study}/tables/{table}.csv")
+    ('logs/semantics/digits/clip.log', '{study}/logs/tables/{table}.log')
+    >>> log_of("federate", "demo/runs/digits/iid-clients5/fedavg/seed0", cell=True)
+    'demo/logs/runs/digits/iid-clients5/fedavg/seeds.log'
     """
-    if kind in PAGES:
-        return f"{path.partition('/')[0]}/logs/{kind}.log"
+    return _beside("logs", ".log", kind, path, cell)
+
+
+def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
+    """Where Snakemake writes what a job took.
+
+    >>> benchmark_of("data", "data/digits-300.npz")
+    'benchmarks/data/digits-300.tsv'
+    """
+    return _beside("benchmarks", ".tsv", kind, path, cell)
+
+
+def _beside(folder: str, ending: str, kind: str, path: str, cell: bool) -> str:
+    """The path with ``folder`` below the study, or first where the file belongs to no study."""
     stem = path if kind in RUNS else path.rpartition(".")[0]
-    folder, _, rest = ("", "", stem) if kind in ("data", "semantics") else stem.partition("/")
-    return "/".join(filter(None, (folder, "logs", f"{rest}.log")))
+    if cell:
+        stem = f"{stem.rpartition('/')[0]}/seeds"
+    study, _, rest = ("", "", stem) if kind in ("data", "semantics") else stem.partition("/")
+    return "/".join(filter(None, (study, folder, f"{rest}{ending}")))

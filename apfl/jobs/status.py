@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -18,7 +18,7 @@ from typing import Any
 
 from apfl.errors import UserError
 from apfl.jobs import log as joblog
-from apfl.jobs.paths import KINDS, PAGES, RUNS, log_of
+from apfl.jobs.paths import KINDS, RUNS, log_of
 from apfl.registry.code import code_digest
 from apfl.storage.files import canonical_json, read_json
 from apfl.study.cells import artefacts, cells, runs
@@ -33,7 +33,7 @@ STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdat
 error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another
 specification, by other code, or older than what it shows; waiting: not begun."""
 ROUND = re.compile(r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b")
-LIKENESS: tuple[Callable[[Run], tuple], ...] = (
+LIKENESS: tuple[Callable[[Run], tuple[object, ...]], ...] = (
     lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
     lambda run: (run.stage, run.spec.get("module"), run.dataset),
     lambda run: (run.stage, run.spec.get("module")),
@@ -93,32 +93,33 @@ def jobs(study: Study, results: Path) -> list[Job]:
         found[run.path] = _run_job(run, results, found)
     for output in (*study.tables, *study.figures, "report", "claims"):
         found[output] = _output_job(study, output, results, found)
-    return sorted(found.values(), key=lambda job: KINDS.index(job.kind))
+    order = list(KINDS)
+    return sorted(found.values(), key=lambda job: order.index(job.kind))
 
 
 def _log(kind: str, path: str, results: Path) -> str:
     """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
     own = log_of(kind, path)
-    both = (own, f"{own.rpartition('/')[0]}/seeds.log") if kind in RUNS else (own,)
+    both = (own, log_of(kind, path, cell=True)) if kind in RUNS else (own,)
     there = [log for log in both if (results / log).is_file()]
     return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
 
 
 def left(all_jobs: Sequence[Job]) -> Left:
     """An estimate of the computing time that is left, one run after another."""
-    timed = [job for job in all_jobs if job.run and job.seconds is not None]
-    levels: list[dict[tuple, list[float]]] = []
+    timed = [(job.run, job.seconds) for job in all_jobs if job.run and job.seconds is not None]
+    levels: list[dict[tuple[object, ...], list[float]]] = []
     for key in LIKENESS:
-        alike: dict[tuple, list[float]] = {}
-        for job in timed:
-            alike.setdefault(key(job.run), []).append(job.seconds)
+        alike: dict[tuple[object, ...], list[float]] = {}
+        for run, seconds in timed:
+            alike.setdefault(key(run), []).append(seconds)
         levels.append(alike)
-    waiting = [job for job in all_jobs if job.run and job.state not in ("done", "diverged")]
-    total, unknown = 0.0, Counter()
-    for job in waiting:
-        alike_to_it = (level.get(key(job.run)) for key, level in zip(LIKENESS, levels, strict=True))
-        if seconds := next(filter(None, alike_to_it), None):
-            total += (1 - job.share) * mean(seconds)
+    waiting = [(job, job.run) for job in all_jobs if job.run and job.state not in ("done", "diverged")]
+    total, unknown = 0.0, Counter[str]()
+    for job, run in waiting:
+        likest = next(filter(None, (level.get(key(run)) for key, level in zip(LIKENESS, levels, strict=True))), None)
+        if likest:
+            total += (1 - job.share) * mean(likest)
         else:
             unknown[job.kind] += 1
     return Left(total, len(waiting), len(timed), tuple(f"{number} {kind}" for kind, number in unknown.items()))
@@ -163,8 +164,8 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
     every = (*study.tables, *study.figures)
     names = {"report": every, "claims": tuple(name for name in every if name in JUDGED)}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
-    kind = output if output in PAGES else "table" if output in study.tables else "figure"
-    path = f"{study.name}/{PAGES.get(output) or f'{kind}s/{output}.csv'}"
+    kind = output if output in KINDS else "table" if output in study.tables else "figure"
+    path = KINDS[kind].path.format_map({"study": study.name, kind: output})
     made = (results / path).stat().st_mtime_ns if (results / path).is_file() else None
     state = ""
     if made is not None:
@@ -177,7 +178,7 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
 
 
 def _job(
-    kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Any, broken: str = ""
+    kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Iterable[str], broken: str = ""
 ) -> Job:
     """A job whose result is there (``made`` says in which state), or else what its log says of it."""
     log = _log(kind, path, results)

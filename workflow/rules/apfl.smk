@@ -2,18 +2,27 @@
 # Other methods that start from a finished run, such as fine-tuning, are personalizations without a generator.
 
 
+def pictures_of_samples():
+    """What generators make, a picture a seed, for the report."""
+    common = {"caption": "../report/samples.rst", "category": "Synthetic images", "subcategory": "{dataset}"}
+    seeds = map(str, STUDY.seeds) if in_cells("memorize") else ["{seed}"]
+    labels = [{"setting": "{setting}", "generator": "{method}", "seed": seed} for seed in seeds]
+    files = made("memorize", "samples") if in_cells("memorize") else [made("memorize", "samples")]
+    return [report(file, labels=own, **common) for file, own in zip(files, labels, strict=True)]
+
+
 rule memorize:
     input:
-        unpack(generator_inputs),
+        unpack(of("memorize", calls.inputs)),
     output:
-        generator=each_seed("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/generator.safetensors"),
-        record=each_seed("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/run.json"),
-        samples=pictures_of_samples("results/{study}/generators/{dataset}/{setting}/{method}/seed{seed}/samples.png"),
+        generator=made("memorize", "generator"),
+        record=made("memorize", "record"),
+        samples=pictures_of_samples(),
     log:
-        job_file("results/{study}/logs/generators/{dataset}/{setting}/{method}/seed{seed}.log"),
+        log_of("memorize"),
     benchmark:
-        job_file("results/{study}/benchmarks/generators/{dataset}/{setting}/{method}/seed{seed}.tsv")
-    priority: 20
+        benchmark_of("memorize")
+    priority: KINDS["memorize"].priority
     conda:
         "../../environment.yml"
     threads: 1
@@ -22,25 +31,25 @@ rule memorize:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=generator_calls,
-        code=generator_code,
+        runs=of("memorize", calls.run_options),
+        code=of("memorize", calls.run_code),
     shell:
         "python -m apfl memorize {params.runs} > {log:q} 2>&1"
 
 
 rule personalize:
     input:
-        unpack(run_inputs),
+        unpack(of("personalize", calls.inputs)),
     output:
-        metrics=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet"),
-        record=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json"),
+        metrics=made("personalize", "metrics"),
+        record=made("personalize", "record"),
     log:
-        job_file("results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log"),
+        log_of("personalize"),
     benchmark:
-        job_file("results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv")
+        benchmark_of("personalize")
     wildcard_constraints:
-        method=variants("personalize"),
-    priority: 10
+        method=calls.any_of(PLAN.variants("personalize")),
+    priority: KINDS["personalize"].priority
     conda:
         "../../environment.yml"
     threads: 1
@@ -49,7 +58,7 @@ rule personalize:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=run_calls,
-        code=run_code,
+        runs=of("personalize", calls.run_options),
+        code=of("personalize", calls.run_code),
     shell:
         "python -m apfl personalize {params.runs} > {log:q} 2>&1"

@@ -3,22 +3,22 @@
 
 rule data:
     input:
-        data_files,
+        of("data", calls.source_note),
     output:
-        data="results/data/{name}.npz",
-        picture="results/data/{name}.png",
+        data=made("data", "data"),
+        picture=made("data", "picture"),
     log:
-        "results/logs/data/{name}.log",
+        log_of("data"),
     benchmark:
-        "results/benchmarks/data/{name}.tsv"
+        benchmark_of("data")
     wildcard_constraints:
         name="[a-z0-9_-]+",
-    priority: 50
+    priority: KINDS["data"].priority
     conda:
         "../../environment.yml"
     threads: 1
     params:
-        options=data_options,
+        options=of("data", calls.data_options),
         code=code("apfl.data.decode", "apfl.data.sources", "apfl.data.dataset"),
     shell:
         "python -m apfl data {params.options} --out {output.data:q} > {log:q} 2>&1"
@@ -26,21 +26,21 @@ rule data:
 
 rule partition:
     input:
-        unpack(partition_data),
+        unpack(of("partition", calls.inputs)),
     output:
-        partition="results/{study}/partitions/{dataset}/{setting}/seed{seed}.npz",
+        partition=made("partition", "partition"),
         picture=report(
-            "results/{study}/partitions/{dataset}/{setting}/seed{seed}.png",
+            made("partition", "picture"),
             caption="../report/partition.rst",
             category="Partitions",
             subcategory="{dataset}",
             labels={"setting": "{setting}", "seed": "{seed}"},
         ),
     log:
-        "results/{study}/logs/partitions/{dataset}/{setting}/seed{seed}.log",
+        log_of("partition"),
     benchmark:
-        "results/{study}/benchmarks/partitions/{dataset}/{setting}/seed{seed}.tsv"
-    priority: 40
+        benchmark_of("partition")
+    priority: KINDS["partition"].priority
     conda:
         "../../environment.yml"
     threads: 1
@@ -54,14 +54,14 @@ rule partition:
 
 rule semantics:
     input:
-        unpack(semantics_inputs),
+        unpack(of("semantics", calls.inputs)),
     output:
-        "results/semantics/{dataset}/{semantics}.npz",
+        made("semantics"),
     log:
-        "results/logs/semantics/{dataset}/{semantics}.log",
+        log_of("semantics"),
     benchmark:
-        "results/benchmarks/semantics/{dataset}/{semantics}.tsv"
-    priority: 40
+        benchmark_of("semantics")
+    priority: KINDS["semantics"].priority
     conda:
         "../../environment.yml"
     threads: 1
@@ -69,7 +69,7 @@ rule semantics:
         # All of word2vec's vectors are read.
         mem_mb=8000,
     params:
-        options=semantics_options,
+        options=of("semantics", calls.semantics_options),
         code=code("apfl.semantics.sources"),
     shell:
         "python -m apfl semantics {params.options} --out {output:q} > {log:q} 2>&1"

@@ -3,19 +3,18 @@
 
 rule federate:
     input:
-        unpack(run_inputs),
+        unpack(of("federate", calls.inputs)),
     output:
-        metrics=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet"),
-        state=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors"),
-        record=each_seed("results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json"),
+        metrics=made("federate", "metrics"),
+        state=made("federate", "state"),
+        record=made("federate", "record"),
     log:
-        job_file("results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log"),
+        log_of("federate"),
     benchmark:
-        job_file("results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv")
+        benchmark_of("federate")
     wildcard_constraints:
-        method=variants("federate"),
-    # Those that others wait for, and the longest, come first.
-    priority: 30
+        method=calls.any_of(PLAN.variants("federate")),
+    priority: KINDS["federate"].priority
     conda:
         "../../environment.yml"
     threads: 1
@@ -24,7 +23,7 @@ rule federate:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=run_calls,
-        code=run_code,
+        runs=of("federate", calls.run_options),
+        code=of("federate", calls.run_code),
     shell:
         "python -m apfl federate {params.runs} > {log:q} 2>&1"

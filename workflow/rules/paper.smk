@@ -1,12 +1,9 @@
 # The paper's outputs from finished runs.
 
 # Named here, because with a storage provider Snakemake expands no output of another rule.
-TABLE = expand("results/{{study}}/tables/{{table}}.{format}", format=["csv", "md", "tex", "html"])
-FIGURE = expand("results/{{study}}/figures/{{figure}}{test}.{format}", test=["", "_own"], format=["svg", "pdf", "png"])
-FIGURE_POINTS = "results/{study}/figures/{figure}.csv"
-COURSE = expand("results/{{study}}/figures/{{course}}.{format}", format=["svg", "pdf", "png"])
-COURSE_POINTS = "results/{study}/figures/{course}.csv"
-PAGE = "results/{study}/report.html"
+TABLE = [f"results/{path}" for path in KINDS["table"].files.values()]
+*FIGURE, FIGURE_POINTS = (f"results/{path}" for path in KINDS["figure"].files.values())
+*COURSE, COURSE_POINTS = (f"results/{path}" for path in paths.COURSE.values())
 
 PAPER_FILES = ("apfl/paper/published", "apfl/paper/templates")
 
@@ -20,14 +17,14 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        text=lambda wildcards: study_text(),
+        text=STUDY_TEXT,
     shell:
         "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 
 
 rule table:
     input:
-        table_inputs,
+        lambda wildcards: PLAN.shown([wildcards.table]),
         study="results/{study}/study.json",
     output:
         report(
@@ -37,7 +34,7 @@ rule table:
             labels={"table": "{table}"},
         ),
     log:
-        "results/{study}/logs/tables/{table}.log",
+        log_of("table"),
     conda:
         "../../environment.yml"
     threads: 1
@@ -49,7 +46,7 @@ rule table:
 
 rule figure:
     input:
-        figure_inputs,
+        lambda wildcards: PLAN.shown([wildcards.figure]),
         study="results/{study}/study.json",
     output:
         report(
@@ -60,7 +57,7 @@ rule figure:
         ),
         FIGURE_POINTS,
     log:
-        "results/{study}/logs/figures/{figure}.log",
+        log_of("figure"),
     conda:
         "../../environment.yml"
     threads: 1
@@ -73,7 +70,7 @@ rule figure:
 # Figures of the course of events, which are the same for all tests.
 rule course:
     input:
-        course_inputs,
+        lambda wildcards: PLAN.shown([wildcards.course]),
         study="results/{study}/study.json",
     output:
         report(
@@ -96,13 +93,13 @@ rule course:
 
 rule page:
     input:
-        page_inputs,
+        PLAN.page_inputs(),
         study="results/{study}/study.json",
     output:
         # No part of Snakemake's report: inlined there it is longer than browsers let such an address be.
-        PAGE,
+        made("report"),
     log:
-        "results/{study}/logs/report.log",
+        log_of("report"),
     conda:
         "../../environment.yml"
     threads: 1
@@ -115,21 +112,21 @@ rule page:
 # Each of these targets names the runs too; rule all says why.
 rule tables:
     input:
-        shown(*STUDY.tables),
+        PLAN.shown(STUDY.tables),
         expand(TABLE, study=STUDY.name, table=STUDY.tables),
 
 
 rule figures:
     input:
-        shown(*STUDY.figures),
+        PLAN.shown(STUDY.figures),
         expand([*FIGURE, FIGURE_POINTS], study=STUDY.name, figure=set(STUDY.figures) - set(COURSES)),
         expand([*COURSE, COURSE_POINTS], study=STUDY.name, course=set(STUDY.figures) & set(COURSES)),
 
 
 rule report:
     input:
-        page_inputs,
-        expand(PAGE, study=STUDY.name),
+        PLAN.page_inputs(),
+        expand(made("report"), study=STUDY.name),
 
 
 # What is there already, at any time; what is missing is marked as not run. Nothing waits for a run.

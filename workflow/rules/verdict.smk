@@ -1,30 +1,19 @@
 # What is judged from finished runs: a verdict on each of the paper's claims, and what stands beside it.
 
-from apfl.study.outputs import JUDGED
-
-CLAIMS = expand("results/{{study}}/verdict/claims.{format}", format=["json", "csv", "md"])
-# The verdicts as a picture, ranks of the methods, the choice of the reading, teachers of the friends: apfl.paper.outputs.
-BESIDE = expand(
-    "results/{{study}}/verdict/{name}",
-    name=[
-        *("forest.csv", "forest.svg", "forest.pdf", "forest.png"),
-        *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
-        *("readings.csv", "readings.md", "teachers.csv", "teachers.md"),
-        *("controls.csv", "controls.md"),
-    ],
-)
-SEEN = [name for name in JUDGED if CELLS.get(name)]
+CLAIMS = [f"results/{path}" for path in KINDS["claims"].files.values()]
+BESIDE = [f"results/{path}" for path in paths.BESIDE]
+SEEN = [name for name in JUDGED if PLAN.cells.get(name)]
 
 
 rule claims:
     input:
-        shown(*SEEN),
+        PLAN.shown(SEEN),
         study="results/{study}/study.json",
     output:
         report(CLAIMS, caption="../report/claims.rst", category="Verdicts"),
         BESIDE,
     log:
-        "results/{study}/logs/claims.log",
+        log_of("claims"),
     conda:
         "../../environment.yml"
     threads: 1
@@ -40,5 +29,5 @@ rule claims:
 
 rule verdict:
     input:
-        shown(*SEEN),
+        PLAN.shown(SEEN),
         expand(CLAIMS + BESIDE, study=STUDY.name),

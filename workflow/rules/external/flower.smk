@@ -3,15 +3,15 @@
 
 rule initial:
     input:
-        unpack(initial_data),
+        unpack(of("initial", calls.inputs)),
     output:
-        "results/{study}/initial/{dataset}/seed{seed}.safetensors",
+        made("initial"),
     log:
-        "results/{study}/logs/initial/{dataset}/seed{seed}.log",
+        log_of("initial"),
     conda:
         "../../../environment.yml"
     params:
-        spec=initial_spec,
+        spec=of("initial", calls.specification),
         code=code("apfl.engine.networks"),
     shell:
         "python -m apfl initial --spec {params.spec:q} --data {input.data:q} --out {output:q} > {log:q} 2>&1"
@@ -19,19 +19,19 @@ rule initial:
 
 rule flower:
     input:
-        unpack(run_inputs),
+        unpack(of("external", calls.inputs)),
         script=os.path.join(workflow.basedir, "workflow", "rules", "external", "flower.py"),
     output:
-        metrics="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/metrics.parquet",
-        state="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/state.safetensors",
-        record="results/{study}/runs/{dataset}/{setting}/{method}/seed{seed}/run.json",
+        metrics=made("external", "metrics"),
+        state=made("external", "state"),
+        record=made("external", "record"),
     log:
-        "results/{study}/logs/runs/{dataset}/{setting}/{method}/seed{seed}.log",
+        log_of("external"),
     benchmark:
-        "results/{study}/benchmarks/runs/{dataset}/{setting}/{method}/seed{seed}.tsv"
+        benchmark_of("external")
     wildcard_constraints:
-        method=external_variants("external/flower"),
-    priority: 30
+        method=calls.any_of(PLAN.variants("external", "external/flower")),
+    priority: KINDS["external"].priority
     conda:
         "flower.yml"
     threads: 1
@@ -39,7 +39,7 @@ rule flower:
         mem_mb=8000,
         runtime=1440,
     params:
-        run=run_calls,
+        run=of("external", calls.run_options),
         # Without conda, the environment that `make flower` makes.
         python=external_python("flower"),
     # The program gets these files and no more: not the suite's modules, not where other data lie, none of the user's keys.

@@ -1,0 +1,186 @@
+"""What the jobs of a study read, make and are called with: what the rules of the workflow say, without Snakemake.
+
+A job is found by its kind and by Snakemake's wildcards, the names in braces in `apfl.jobs.paths`. Files are relative to
+the folder that Snakemake works in, so that they begin with results/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from posixpath import join
+from typing import TYPE_CHECKING
+
+from apfl.data.catalogue import UNDER_ROOT
+from apfl.jobs.before import NOTE
+from apfl.jobs.paths import KINDS, RUNS
+from apfl.registry.code import code_digest, files_digest
+from apfl.storage.files import canonical_json
+from apfl.study import cells as asked
+from apfl.study.outputs import OUTPUTS
+from apfl.study.runs import Artefact, Run
+
+if TYPE_CHECKING:
+    from apfl.study.cells import Cell
+    from apfl.study.study import Study
+
+RESULTS = "results/"
+READ_OF_A_RUN = {"run": "/state.safetensors", "generator": "/generator.safetensors"}
+"""What of a run's folder the runs read that start from it, by the name of the input."""
+DATA_ROOTS = dict.fromkeys(UNDER_ROOT, "$APFL_DATA_ROOT") | {"torchvision": "${APFL_DATA_ROOT:-downloads}"}
+"""Where a source looks for images; the job's shell sets the variables (`shell_prefix`)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with all that is made for it: by path its runs and the files that they read, by output its cells."""
+
+    study: Study
+    runs: Mapping[str, Run]
+    artefacts: Mapping[str, Artefact]
+    cells: Mapping[str, Sequence[Cell]]
+
+    @classmethod
+    def of(cls, study: Study) -> Plan:
+        return cls(
+            study,
+            {run.path: run for run in asked.runs(study)},
+            {entry.path: entry for entry in asked.artefacts(study)},
+            {output: asked.cells(study, output) for output in OUTPUTS},
+        )
+
+    def jobs(self, kind: str, wildcards: Mapping[str, str]) -> list[Run | Artefact]:
+        """What the wildcards spell out: a file that runs read, a run, or, without a seed, the runs of all seeds."""
+        seeds = (wildcards["seed"],) if "seed" in wildcards else self.study.seeds
+        paths = dict.fromkeys(KINDS[kind].path.format_map({**wildcards, "seed": seed}) for seed in seeds)
+        return [self.runs[path] if kind in RUNS else self.artefacts[path] for path in paths]
+
+    def run_files(self) -> list[str]:
+        """Every file of every run."""
+        return [
+            RESULTS + run.path + file.removeprefix(RUNS[run.stage].path)
+            for run in self.runs.values()
+            for file in RUNS[run.stage].files.values()
+        ]
+
+    def partitions(self, ending: str = ".npz") -> list[str]:
+        """The file of every partition, or its picture."""
+        paths = (path for path, entry in self.artefacts.items() if entry.kind == "partition")
+        return [RESULTS + path.removesuffix(".npz") + ending for path in paths]
+
+    def shown(self, outputs: Iterable[str]) -> list[str]:
+        """What tables and figures are made from: Table 1's partition, otherwise metrics and records of runs."""
+        paths: dict[str, None] = {}
+        for cell in (cell for output in outputs for cell in self.cells[output]):
+            for path in (*cell.runs, *cell.origins):
+                names = ("/metrics.parquet", "/run.json") if path in self.runs else ("",)
+                paths |= dict.fromkeys(RESULTS + path + name for name in names)
+        return list(paths)
+
+    def page_inputs(self) -> list[str]:
+        """What the page is made from: what all outputs show, every record, every partition."""
+        records = (f"{RESULTS}{path}/run.json" for path in self.runs)
+        return [*self.shown((*self.study.tables, *self.study.figures)), *records, *self.partitions()]
+
+    def variants(self, stage: str, module: str | None = None) -> set[str]:
+        """The folders below a setting that a stage makes, or of these the runs of one ``module``."""
+        runs = (run for run in self.runs.values() if run.stage == stage)
+        return {run.variant for run in runs if module in (None, run.spec.get("module"))}
+
+    def text(self, config: Mapping[str, object]) -> str:
+        """The configuration as it is run, with all that the command line changed but for where the data lie, and with
+        the rows of traces in place of their files."""
+        given = {key: value for key, value in config.items() if not key.endswith("_root")}
+        return json.dumps(given | {"schedules": self.study.schedules}, sort_keys=True)
+
+
+def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
+    """By name, the files that jobs read."""
+    read: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        for name, path in job.inputs.items():
+            read.setdefault(name, {})[RESULTS + path + READ_OF_A_RUN.get(name, "")] = None
+    return {name: list(paths) for name, paths in read.items()}
+
+
+def run_options(runs: Iterable[Run]) -> str:
+    """For each run its specification, its inputs and its folder."""
+    given = ({"spec": canonical_json(run.spec), **_placed(run), "out": RESULTS + run.path} for run in runs)
+    return " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
+
+
+def data_options(entries: Sequence[Artefact]) -> str:
+    """Which data set, where it comes from, and how many of its images."""
+    (entry,) = entries
+    spec = entry.spec
+    given = {"source": spec["source"]}
+    if root := DATA_ROOTS.get(spec["source"]):
+        given["path"] = f'"{join(root, spec["folder"])}"'
+    if spec["max_samples"]:
+        given["max-samples"] = spec["max_samples"]
+    if "classes" in spec:
+        given["classes"] = spec["classes"]
+    return f"{spec['dataset']} {_options(given)}"
+
+
+def source_note(entries: Sequence[Artefact]) -> list[str]:
+    """The note on what the files of a data set hold, so that it is made again when that has changed."""
+    return [RESULTS + entry.path.removesuffix(".npz") + NOTE for entry in entries if entry.spec["source"] in UNDER_ROOT]
+
+
+def semantics_options(entries: Sequence[Artefact]) -> str:
+    """What an embedding is made from, and how."""
+    (entry,) = entries
+    spec = entry.spec
+    words = _placed(entry) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
+    given = {name: shlex.quote(word) for name, word in words.items()}
+    if "path" in spec:
+        given["path"] = f'"{join("$APFL_SEMANTICS_ROOT", spec["path"])}"'
+    return " ".join([_options(given), *(f"--template {shlex.quote(text)}" for text in spec.get("template", ()))])
+
+
+def specification(entries: Sequence[Artefact]) -> str:
+    """How a file is made, as JSON."""
+    (entry,) = entries
+    return canonical_json(entry.spec)
+
+
+def run_code(runs: Sequence[Run]) -> str:
+    """What stands for the code of runs, which are those of one method."""
+    return code_of(runs[0].modules)
+
+
+def code_of(modules: Iterable[str], files: Iterable[str] = (), titles: Iterable[str] = ()) -> str:
+    """What stands for the code of a job and for the folders that it reads, as Snakemake does not see that an imported
+    module has changed, or a template; with the ``titles`` of methods, which head columns and decide no run."""
+    code = code_digest(*modules) + "".join(f" {files_digest(folder)}" for folder in files)
+    return "\n".join([code, *titles])
+
+
+def shell_prefix(study: Study, code: str, programs: str) -> str:
+    """What a job's shell sets first: where the code is, where data and embeddings are, and, unless it is empty, the
+    folder in which programs are looked for before others. None of it is a parameter of a job, so that moving the data
+    computes nothing again."""
+    given = {"PYTHONPATH": code, "APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
+    sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
+    return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
+
+
+def any_of(values: Iterable[str]) -> str:
+    """A regular expression for a wildcard that takes these values and no other.
+
+    >>> any_of(["table2", "table1"]), any_of([])
+    ('table1|table2', 'none')
+    """
+    return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
+
+
+def _placed(job: Run | Artefact) -> dict[str, str]:
+    return {name: RESULTS + path for name, path in job.inputs.items()}
+
+
+def _options(values: Mapping[str, object]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in values.items())

@@ -1,0 +1,135 @@
+"""What jobs read, make and are called with, as the rules of the workflow say it, without Snakemake."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from apfl.jobs.calls import Plan, any_of, data_options, inputs, run_code, run_options, semantics_options, shell_prefix
+from apfl.jobs.paths import BESIDE, COURSE, KINDS, RUNS
+from apfl.paper.outputs import FILES
+from apfl.registry.code import code_digest
+from apfl.registry.trees import ROOT
+from apfl.study.load import load_study
+from apfl.study.runs import Artefact
+from tests.helpers.studies import tiny
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    methods = {"local": {}, "fedavg": {}, "apfl": {}, "flower": {"module": "external/flower"}}
+    return Plan.of(load_study(tiny(seeds=[0, 1], methods=methods)))
+
+
+def wildcards(kind: str, path: str) -> dict[str, str]:
+    """What Snakemake makes of a path: a value for each name in braces."""
+    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(KINDS[kind].path))
+    return re.fullmatch(pattern, path).groupdict()
+
+
+def test_wildcards_find_the_job_that_makes_a_path(plan: Plan) -> None:
+    for path, run in plan.runs.items():
+        assert plan.jobs(run.stage, wildcards(run.stage, path)) == [run]
+    for path, entry in plan.artefacts.items():
+        assert plan.jobs(entry.kind, wildcards(entry.kind, path)) == [entry]
+
+
+def test_without_a_seed_they_find_the_runs_of_all_seeds(plan: Plan) -> None:
+    first, second = (run for run in plan.runs.values() if run.stage == "memorize")
+    given = wildcards("memorize", first.path)
+    assert plan.jobs("memorize", {name: value for name, value in given.items() if name != "seed"}) == [first, second]
+
+
+def test_jobs_read_what_other_jobs_make_and_nothing_twice(plan: Plan) -> None:
+    made = set(plan.run_files()) | {f"results/{path}" for path in plan.artefacts}
+    for run in plan.runs.values():
+        read = [file for files in inputs([run]).values() for file in files]
+        assert set(read) <= made and len(read) == len(run.inputs), run.path
+    cell = [run for run in plan.runs.values() if run.stage == "personalize"]
+    assert [len(files) for files in inputs(cell).values()] == [1, 2, 2, 2], (
+        "data are shared by both seeds, runs are not"
+    )
+
+
+def test_a_run_is_called_with_its_specification_its_inputs_and_its_folder(plan: Plan) -> None:
+    runs = [run for run in plan.runs.values() if run.stage == "personalize"]
+    assert run_options(runs) == " ".join(run_options([run]) for run in runs) and len(runs) == 2
+    words = shlex.split(run_options(runs[:1]))
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert json.loads(given.pop("--spec")) == json.loads(json.dumps(dict(runs[0].spec)))
+    assert given.pop("--out") == f"results/{runs[0].path}"
+    assert given == {f"--{name}": f"results/{path}" for name, path in runs[0].inputs.items()}
+    assert run_code(runs) == code_digest(*runs[0].modules)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ({"source": "digits", "max_samples": None}, "x --source digits"),
+        ({"source": "parquet", "max_samples": 30}, 'x --source parquet --path "$APFL_DATA_ROOT/f" --max-samples 30'),
+        ({"source": "torchvision", "max_samples": 0}, 'x --source torchvision --path "${APFL_DATA_ROOT:-downloads}/f"'),
+    ],
+)
+def test_images_are_looked_for_where_the_shell_of_the_job_says(spec: dict[str, Any], options: str) -> None:
+    assert data_options([Artefact("data", "data/x.npz", {"dataset": "x", "folder": "f", **spec})]) == options
+
+
+def test_words_of_an_embedding_are_quoted(plan: Plan) -> None:
+    spec = {"source": "model", "model": "a b", "path": "w.npz", "template": ["a {}", "it's"]}
+    entry = Artefact("semantics", "semantics/x/m.npz", spec, {"data": "data/x.npz"})
+    words = shlex.split(semantics_options([entry]))
+    assert words == ["--data", "results/data/x.npz", "--source", "model", "--model", "a b",
+                     "--path", "$APFL_SEMANTICS_ROOT/w.npz", "--template", "a {}", "--template", "it's"]  # fmt: skip
+
+
+def test_the_shell_of_a_job_knows_where_data_are_and_finds_the_interpreter_first() -> None:
+    study = load_study(tiny(data_root="/my data", semantics_root="/s"))
+    said = "export PYTHONPATH=/code; export APFL_DATA_ROOT='/my data'; export APFL_SEMANTICS_ROOT=/s; "
+    assert shell_prefix(study, "/code", "") == said
+    assert shell_prefix(study, "/code", "/opt/bin") == f"{said}export PATH=/opt/bin:$PATH; "
+
+
+def test_outputs_show_metrics_and_records_of_their_runs_and_table_1_its_partition(plan: Plan) -> None:
+    shown = plan.shown(["table2"])
+    folders = {f"results/{path}" for cell in plan.cells["table2"] for path in cell.runs}
+    assert set(shown) == {f"{path}/{name}" for path in folders for name in ("metrics.parquet", "run.json")}
+    assert len(shown) == len(set(shown)) and set(shown) < set(plan.page_inputs())
+    study = load_study(tiny(tables__table1={"dataset": "digits", "clients": 3}))
+    assert [path.rpartition("/")[2] for path in Plan.of(study).shown(["table1"])] == ["seed0.npz"]
+
+
+def test_where_the_data_are_is_no_part_of_the_study_s_text(plan: Plan) -> None:
+    assert json.loads(plan.text({"name": "tiny", "data_root": "/here"})) == {"name": "tiny", "schedules": {}}
+
+
+def test_a_wildcard_takes_the_values_that_are_named_and_no_other() -> None:
+    pattern = re.compile(any_of(["a.b", "c"]))
+    assert pattern.fullmatch("a.b") and pattern.fullmatch("c") and not pattern.fullmatch("axb")
+
+
+def test_every_file_of_a_kind_has_the_wildcards_of_its_path() -> None:
+    for kind, entry in KINDS.items():
+        names = set(re.findall("{.*?}", entry.path))
+        assert all(set(re.findall("{.*?}", file)) == names for file in entry.files.values()), kind
+    assert all(entry.made("record", [0, 1]) != entry.made("record") for entry in RUNS.values())
+
+
+def test_those_that_others_wait_for_start_first() -> None:
+    order = [KINDS[kind].priority for kind in ("data", "partition", "federate", "memorize", "personalize", "table")]
+    assert order == sorted(order, reverse=True) and len(set(order)) == len(order)
+
+
+def test_the_rules_name_no_file_that_stands_in_paths() -> None:
+    """So that a name is changed in one place."""
+    named = ("metrics.parquet", "state.safetensors", "generator.safetensors", "/logs/data", "/logs/runs", "claims.json")
+    for file in (ROOT / "workflow").rglob("*.smk"):
+        assert not [name for name in named if name in file.read_text()], file
+
+
+def test_what_is_made_beside_the_verdicts_is_what_the_command_writes() -> None:
+    assert {path.rpartition("/")[2] for path in BESIDE} == set(FILES)
+    assert set(COURSE) == {"csv", "svg", "pdf", "png"}
