@@ -64,10 +64,9 @@ def plan(
     shared = (f"{stage} {wanted[stage]} asked for, {number} made" for stage, number in trained.items())
     print(f"runs shared: {', '.join(shared)}", flush=True)
     if not (no_estimate or list_):
-        from apfl.estimate.estimate import estimate
-        from apfl.estimate.forecast import forecast
+        from apfl.estimate.estimate import estimate, in_words
 
-        print("\n".join(forecast(estimate(loaded, results))))
+        print("\n".join(in_words(estimate(loaded, results))))
 
 
 def check(study: StudyFile) -> None:

@@ -1,21 +1,20 @@
-"""How long a study would take on this machine: the work that its runs ask for (`apfl.estimate.amounts`) at the prices
-of `apfl.estimate.prices`.
+"""How long a study would take on this machine: what its methods take for a client and for an image, measured
+(`apfl.estimate.prices`), times how many there are.
 
-A federated run is one round times the rounds (or the share of it that a schedule lets arrive) and its evaluations, a
-generator is its steps with the images that its teachers see, a personalization is itself. Where runs of a method are
-finished, their seconds correct what is said of its other runs.
+A federated run is its clients in each round, or in the share of rounds that a schedule lets arrive, and the server; a
+personalization is its clients, a generator its samples and the teachers that see them; models that are evaluated see
+the test images. Where runs of a method are finished, their seconds correct what is said of its other runs.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,140 +22,116 @@ import torch
 from apfl.clock.schedule import Schedule
 from apfl.clock.timeline import plan as course
 from apfl.data.catalogue import channels_of, size_of
-from apfl.data.partition import Partition
-from apfl.engine.process import cores, tune_process
-from apfl.engine.settings import TrainingConfig
-from apfl.estimate.amounts import (
-    SAMPLES,
-    Amounts,
-    Trial,
-    at_size,
-    base_of,
-    even_partition,
-    personal_amounts,
-    round_amounts,
-    trial,
-)
-from apfl.estimate.prices import generator_prices, network_prices, start_seconds
-from apfl.federation.method import load_method
+from apfl.data.dataset import Dataset
+from apfl.data.partition import Partition, make_partition
+from apfl.durations import hours
+from apfl.engine.process import cores
+from apfl.estimate.prices import Price, measured, price_of_drawing
 from apfl.jobs.status import jobs
-from apfl.memorization.generator import GeneratorConfig, teachers_of
+from apfl.memorization.generator import GeneratorConfig
+from apfl.stages.specification import configure
 from apfl.study.cells import job_counts, runs
 from apfl.study.runs import Run
 from apfl.study.study import Study
 
+FORWARD = 1 / 3
+"""What classifying an image takes, as a part of training on it; and drawing one, as a part of learning to draw it."""
+START = 1.5
+"""Seconds of computing until the process of a job has begun: torch is imported."""
+MOST_EXPENSIVE = 5
+"""How many of the methods that cost most are named."""
+
 
 @dataclass
 class Pricing:
-    """The seconds of a study's runs, of which everything is measured once and kept.
+    """The seconds of a study's runs on one core of the CPU; what is measured once is kept.
 
-    Everything is computed on the CPU with one thread, as the jobs of the default profile are. Seconds are those that
-    the process computes, so that other programs at work do not count.
+    Seconds are those that the process computes, so that other programs at work do not count.
     """
 
     study: Study
-    kept: dict[tuple, Any] = field(default_factory=dict)
-
-    def seconds(self, run: Run) -> float | None:
-        """Seconds of a run on one core, without the start of its process; None where nobody can know them: of foreign
-        programs, and of data sets of unknown size."""
-        kinds = {"federate": self._federate, "memorize": self._memorize, "personalize": self._personalize}
-        if run.stage not in kinds or size_of(self.study.data[run.dataset], run.dataset) is None:
-            return None
-        return kinds[run.stage](run)
-
-    def _federate(self, run: Run) -> float:
-        module, values = run.spec["module"], run.spec["parameters"]
-        partition, rounds = self._partition(run), run.spec["training"]["rounds"]
-        key = (run.stage, run.dataset, partition.clients, int(partition.dropout.sum()), module, str(values))
-        training, looking = self._once(key, lambda: self._asked(run, round_amounts))
-        share = 1.0
-        if "schedule" in run.spec:
-            schedule = Schedule(**{k: tuple(v) if isinstance(v, list) else v for k, v in run.spec["schedule"].items()})
-            clients = load_method(module, values).clients(self._trial(run))
-            timeline = course(schedule, clients, rounds, run.seed)
-            share = sum(len(merge.arrivals) for merge in timeline.merges) / max(1, rounds * len(clients))
-        looks = len(run.spec["training"]["evaluate_rounds"])
-        return rounds * share * self._charged(run, training) + looks * self._charged(run, looking)
-
-    def _memorize(self, run: Run) -> float:
-        config, problem = GeneratorConfig(**run.spec["parameters"]), self._trial(run)
-        teachers, weights = teachers_of(problem, base_of(problem), config)
-        held = (weights > 0).sum(0)  # by how many teachers, each class
-        groups = int((held > 0).sum()) * max(1, round(config.samples_per_class / config.group))
-        steps = config.passes * -(-groups // (config.batch_size // config.group))
-        seen = steps * config.batch_size * float(held[held > 0].float().mean())
-        tested = (len(teachers) + 1) * sum(map(len, problem.test))
-        work = Amounts(seen + tested, seen, seconds=steps * self._generator(run, config)[0])
-        return len(run.spec["rounds"]) * self._charged(run, work)
-
-    def _personalize(self, run: Run) -> float:
-        module, values = run.spec["module"], run.spec["parameters"]
-        generator = self._generators.get(run.inputs.get("generator", ""))
-        key = (run.stage, run.dataset, run.setting, module, str(values), str(generator))
-        (work,) = self._once(key, lambda: self._asked(run, partial(personal_amounts, generator=generator)))
-        return len(run.spec["rounds"]) * self._charged(run, work, generator)
-
-    def _asked(self, run: Run, amounts: Callable[[Any, Trial], tuple[Amounts, ...]]) -> tuple[Amounts, ...]:
-        """What the method of a run asks for, judged by few local epochs and few synthetic images."""
-        values = run.spec["parameters"]
-
-        def attempt(epochs: int, samples: int) -> tuple[Amounts, ...]:
-            few = values | ({"samples_per_class": samples} if samples else {})
-            return amounts(load_method(run.spec["module"], few), self._trial(run, epochs))
-
-        some = partial(at_size, values.get("samples_per_class", 0), SAMPLES)
-        return at_size(run.spec["training"]["local_epochs"], 1, lambda epochs: some(partial(attempt, epochs)))
-
-    def _charged(self, run: Run, work: Amounts, generator: GeneratorConfig | None = None) -> float:
-        """Seconds of an amount of work; a batch is as large as those of the clients are on average."""
-        training, partition = TrainingConfig(**run.spec["training"]), self._partition(run)
-        sizes = partition.counts.sum(1)
-        batch = max(1, round(sizes.sum() / max(1, np.ceil(sizes / training.batch_size).sum())))
-        channels, classes = channels_of(run.dataset), self.study.classes(run.dataset)
-        key = ("network", channels, classes, training.optimizer, training.precision, batch)
-        forward, backward = self._once(
-            key, lambda: network_prices(run.spec["network"], channels, classes, training, batch)
-        )
-        drawn = self._generator(run, generator)[1] if generator else 0.0
-        return work.forward * forward + work.backward * backward + work.drawn * drawn + work.seconds
-
-    def _generator(self, run: Run, config: GeneratorConfig) -> tuple[float, float]:
-        channels, classes = channels_of(run.dataset), self.study.classes(run.dataset)
-        key = ("generator", channels, classes, str(replace(config, samples_per_class=1, epochs=1, steps_as_with=0)))
-        precision = run.spec["training"]["precision"]
-        return self._once(key, lambda: generator_prices(config, channels, classes, precision))
+    kept: dict[str, Price | Exception] = field(default_factory=dict)
 
     @cached_property
-    def _generators(self) -> dict[str, GeneratorConfig]:
+    def generators(self) -> dict[str, GeneratorConfig]:
         made = (run for run in runs(self.study) if run.stage == "memorize")
         return {run.path: GeneratorConfig(**run.spec["parameters"]) for run in made}
 
-    def _trial(self, run: Run, epochs: int = 1) -> Trial:
-        training = replace(TrainingConfig(**run.spec["training"]), local_epochs=epochs)
-        make = partial(trial, self._partition(run), channels_of(run.dataset), run.spec["network"], training)
-        return self._once(("trial", run.dataset, run.setting, str(training)), make)
+    def seconds(self, run: Run) -> float | None:
+        """Seconds of a run without the start of its process; None where they are unknown: of foreign programs, and of
+        data sets of unknown size."""
+        size = size_of(self.study.data[run.dataset], run.dataset)
+        if run.stage == "external" or size is None:
+            return None
+        part = even_partition(size, self.study.classes(run.dataset), run.setting, self.study.validation)
+        if run.stage == "memorize":
+            return self._memorize(run, part)
+        price, training = self._price(run, part), run.spec["training"]
+        heard = part.counts[~part.dropout] if run.stage == "federate" else part.counts
+        clients = len(heard) * price.client + int(heard.sum()) * price.image
+        if run.stage == "personalize":
+            return len(run.spec["rounds"]) * (clients + self._evaluated(run, part, price))
+        trained = int(training["rounds"]) * (arriving(run, part) * clients + price.server)
+        return trained + len(training["evaluate_rounds"]) * self._evaluated(run, part, price)
 
-    def _partition(self, run: Run) -> Partition:
-        size, classes = size_of(self.study.data[run.dataset], run.dataset), self.study.classes(run.dataset)
-        make = partial(even_partition, size, classes, run.setting, self.study.seeds[0], self.study.validation)
-        return self._once(("partition", run.dataset, run.setting), make)
+    def _memorize(self, run: Run, part: Partition) -> float:
+        config, held = GeneratorConfig(**run.spec["parameters"]), (part.counts[~part.dropout] > 0).sum(0)
+        teachers = float(held[held > 0].mean()) if config.teacher == "clients" else 1.0
+        drawn = self._once(
+            f"{channels_of(run.dataset)} {config.width}", lambda: price_of_drawing(config, channels_of(run.dataset))
+        )
+        learnt = drawn.image / FORWARD + teachers * self._network(run, part)
+        images = config.passes * config.samples_per_class * int((held > 0).sum())
+        return len(run.spec["rounds"]) * (images * learnt + self._evaluated(run, part, Price(0.0, 0.0)))
 
-    def _once(self, key: tuple, measure: Callable[[], Any]) -> Any:
+    def _evaluated(self, run: Run, part: Partition, price: Price) -> float:
+        """Seconds of classifying the images that are set aside with the models of all clients."""
+        count = int((part.client >= 0).sum() - part.counts.sum())
+        return part.clients * price.models * count * FORWARD * self._network(run, part)
+
+    def _network(self, run: Run, part: Partition) -> float:
+        """Seconds of training the network on an image once."""
+        plain = replace(run, stage="federate", spec={**run.spec, "module": "fedavg", "parameters": {}})
+        return self._price(plain, part).image / int(run.spec["training"]["local_epochs"])
+
+    def _price(self, run: Run, part: Partition) -> Price:
+        """The price of a method where clients have as many classes as here on average, and images for these."""
+        images, held = part.counts.sum() / part.clients, max(1, round((part.counts > 0).sum(1).mean()))
+        generator, classes = self.generators.get(run.inputs.get("generator", "")), self.study.classes(run.dataset)
+        spec = {name: run.spec[name] for name in ("module", "parameters")}
+        key = str((run.stage, spec, run.dataset, part.clients, round(images), held, generator))
+        return self._once(key, lambda: measured(run, generator, part.clients, images, held, classes))
+
+    def _once(self, key: str, measure: Callable[[], Price]) -> Price:
         if key not in self.kept:
             try:
                 self.kept[key] = measure()
             except Exception as error:  # which would come again, as slowly
                 self.kept[key] = error
-        if isinstance(self.kept[key], Exception):
-            raise self.kept[key]
-        return self.kept[key]
+        if isinstance(found := self.kept[key], Exception):
+            raise found
+        return found
+
+
+def even_partition(size: int, classes: int, setting: str, validation: bool) -> Partition:
+    """A partition of ``size`` images, as many of each class."""
+    labels, nothing = np.arange(size, dtype=np.int64) % classes, np.broadcast_to(np.uint8(0), (size, 1, 32, 32))
+    dataset = Dataset("random", nothing, labels, tuple(map(str, range(classes))), {})
+    return make_partition(dataset, setting, 0, validation)
+
+
+def arriving(run: Run, part: Partition) -> float:
+    """The share of the clients' rounds that a run's schedule lets arrive."""
+    if "schedule" not in run.spec:
+        return 1.0
+    clients, rounds = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]["rounds"]
+    merges = course(configure(Schedule, run.spec["schedule"], "schedule"), clients, rounds, run.seed).merges
+    return sum(len(merge.arrivals) for merge in merges) / max(1, int(rounds) * len(clients))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one core by run, without the start of its process; why some have none; and how many ``jobs`` start,
-    each in ``start`` seconds.
+    """Seconds of one core by run, without the start of its process; why some have none; how many ``jobs`` start.
 
     ``finished``: runs whose seconds correct those of others; ``gpu``: there is one, which is not in the estimate.
     """
@@ -164,7 +139,6 @@ class Estimate:
     seconds: Sequence[tuple[Run, float]]
     unknown: Mapping[str, int]
     jobs: int
-    start: float
     cores: int
     finished: int = 0
     gpu: bool = False
@@ -172,52 +146,65 @@ class Estimate:
 
 def estimate(study: Study, results: Path) -> Estimate:
     """Price every run of a study whose finished runs, if there are any, are in ``results``."""
-    tune_process()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pricing, planned = Pricing(study), runs(study)
-    seconds: dict[str, float] = {}
-    unknown: Counter[str] = Counter()
-    try:
-        for run in planned:
-            try:
-                with redirect_stdout(sys.stderr):  # a method may print
-                    here = pricing.seconds(run)
-                if here is not None:
-                    seconds[run.path] = here
-                else:
-                    unknown[f"{title(run)} on {run.dataset} (a foreign program, or a data set of unknown size)"] += 1
-            except Exception as error:  # whatever a method's code does on random images
-                unknown[f"{title(run)} ({' '.join(str(error).split()) or type(error).__name__})"] += 1
-    finally:
-        torch.set_num_threads(threads)
-    took = {job.path: job.seconds for job in jobs(study, results) if job.path in seconds and job.seconds is not None}
-    priced = [run for run in planned if run.path in seconds]
-    return Estimate(
-        corrected([(run, seconds[run.path]) for run in priced], took),
-        unknown,
-        job_counts(study).total(),
-        start_seconds(),
-        cores(),
-        len(took),
-        torch.cuda.is_available(),
-    )
+    threads, pricing = torch.get_num_threads(), Pricing(study)
+    priced: list[tuple[Run, float]] = []
+    unknown = Counter[str]()
+    torch.set_num_threads(1)  # as the jobs of the default profile have
+    for run in runs(study):
+        try:
+            with redirect_stdout(sys.stderr):  # a method may print
+                seconds = pricing.seconds(run)
+            if seconds is not None:
+                priced.append((run, seconds))
+            else:
+                unknown[f"{title(run)} on {run.dataset} (a foreign program, or a data set of unknown size)"] += 1
+        except Exception as error:  # whatever a method's code does on random images
+            unknown[f"{title(run)} ({' '.join(str(error).split()) or type(error).__name__})"] += 1
+    torch.set_num_threads(threads)
+    paths = {run.path for run, _ in priced}
+    took = {job.path: job.seconds for job in jobs(study, results) if job.path in paths and job.seconds is not None}
+    total = job_counts(study).total()
+    return Estimate(corrected(priced, took), unknown, total, cores(), len(took), torch.cuda.is_available())
 
 
 def corrected(seconds: Sequence[tuple[Run, float]], took: Mapping[str, float]) -> list[tuple[Run, float]]:
     """The seconds of runs, times the ratio of what finished runs of their method ``took`` to what is said of these."""
-    said, true = Counter(), Counter()
+    said, true = defaultdict[tuple[str, str], float](float), defaultdict[tuple[str, str], float](float)
     for run, one in seconds:
         if run.path in took:
-            said[_kind(run)] += one
-            true[_kind(run)] += took[run.path]
-    return [(run, one * true[_kind(run)] / said[_kind(run)] if said[_kind(run)] else one) for run, one in seconds]
+            said[kind(run)] += one
+            true[kind(run)] += took[run.path]
+    return [(run, one * true[kind(run)] / said[kind(run)] if said[kind(run)] else one) for run, one in seconds]
 
 
-def _kind(run: Run) -> tuple[str, str]:
+def kind(run: Run) -> tuple[str, str]:
     return run.stage, run.spec.get("module", "")
 
 
 def title(run: Run) -> str:
     """What a run is called among those that cost much."""
     return "generators" if run.stage == "memorize" else run.method
+
+
+def in_words(found: Estimate) -> Iterator[str]:
+    """The hours of a study, in lines for people."""
+    stages, pairs = defaultdict[str, float](float), defaultdict[tuple[str, str], float](float)
+    for run, seconds in found.seconds:
+        stages[run.stage] += seconds
+        pairs[title(run), run.dataset] += seconds
+    stages["starting jobs"] = START * found.jobs
+    total, parts = sum(stages.values()), ", ".join(f"{what} {hours(seconds)}" for what, seconds in stages.items())
+    least = "at least " if found.unknown else ""
+    yield f"computing on one core: {least}{hours(total)} ({parts})"
+    if pairs:
+        largest = sorted(pairs.items(), key=lambda pair: -pair[1])[:MOST_EXPENSIVE]
+        most = (f"{what} on {data} {hours(seconds)}" for (what, data), seconds in largest)
+        yield f"most expensive: {', '.join(most)}"
+    if found.finished:
+        yield f"corrected by the seconds of {found.finished} finished {'run' if found.finished == 1 else 'runs'}"
+    for reason, number in found.unknown.items():
+        yield f"not in it: {number} {'run' if number == 1 else 'runs'} of {reason}"
+    if found.gpu:
+        yield "not in it: the GPU of this machine, on which the runs would be trained"
+    cores = "1 core" if found.cores == 1 else f"{found.cores} cores"
+    yield f"on this machine: {least}{hours(total / found.cores)} with {cores}, if jobs do not slow each other"

@@ -7,6 +7,7 @@ the folder that Snakemake works in, so that they begin with results/.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -167,6 +168,12 @@ def shell_prefix(study: Study, code: str, programs: str) -> str:
     given = {"PYTHONPATH": code, "APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
     sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
     return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
+
+
+def external_python(code: str | os.PathLike[str], name: str) -> str:
+    """The interpreter of a foreign method: its conda environment's, or that of .venv-{name} beside the code."""
+    own = os.path.join(code, f".venv-{name}", "bin", "python")
+    return own if os.path.exists(own) else "python"
 
 
 def any_of(values: Iterable[str]) -> str:

@@ -1,133 +1,113 @@
-"""The estimate of `apfl plan`: a method's own code says how much work it is, measured prices what that costs."""
+"""The estimate of `apfl plan`: seconds that methods take for an image, measured, times the images."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from apfl.cli import main
 from apfl.data.catalogue import parts_of, size_of
 from apfl.data.sources import digits, photos
 from apfl.durations import hours
-from apfl.engine.settings import TrainingConfig
-from apfl.errors import UserError
-from apfl.estimate import amounts
-from apfl.estimate.amounts import Amounts, Counting, even_partition, narrow, round_amounts, trial
-from apfl.estimate.estimate import Estimate, Pricing, corrected, estimate
-from apfl.estimate.forecast import forecast
-from apfl.federation.method import load_method
+from apfl.estimate import estimate as module
+from apfl.estimate.estimate import FORWARD, START, Estimate, Pricing, corrected, estimate, in_words
+from apfl.estimate.prices import Price, measured
 from apfl.study.cells import asked, job_counts, runs
 from apfl.study.load import load_study
-from apfl.study.runs import job_unit
+from apfl.study.runs import Run, job_unit
+from apfl.study.study import Study
 from tests.helpers.studies import tiny
-
-PART = even_partition(600, 10, "dirichlet-alpha0.1-clients3", 0, False)
-IMAGES = int(PART.counts.sum())
-
-
-def work(module: str, epochs: int = 1, **parameters: Any) -> tuple[Amounts, Amounts]:
-    """What a round of a method and its evaluation ask for."""
-    problem = trial(PART, 3, {"name": "cnn"}, TrainingConfig(1, local_epochs=epochs))
-    return round_amounts(load_method(module, parameters), problem)
-
-
-def test_a_round_is_every_image_of_every_epoch_forward_and_backward() -> None:
-    for epochs in (1, 3):
-        training, looking = work("fedavg", epochs)
-        assert training.forward == training.backward == epochs * IMAGES
-        tested = 600 - IMAGES
-        assert (looking.forward, looking.backward) == (4 * tested, 0), "the global model and three local ones"
-
-
-def test_what_a_method_adds_is_counted_by_its_own_code() -> None:
-    plain = work("fedavg")[0]
-    distilled = work("feddf", steps=7, batch_size=30, evaluate_every=7)[0]
-    assert distilled.backward - plain.backward == 7 * 30, "the student"
-    assert distilled.forward - plain.forward == 7 * 30 * (3 + 1), (
-        "and three teachers; nothing is set aside to choose by"
-    )
-    head, whole = (work("fedrep", head_epochs=epochs)[0] for epochs in (4, 5))
-    assert whole.forward - head.forward == IMAGES and whole.backward == head.backward, "the head's gradient is cheap"
-    first, second = (work("persafl", order=order)[0] for order in (1, 2))
-    assert second.backward == first.backward + 2 * IMAGES, "a Hessian is two backward passes more"
-
-
-def test_only_few_images_are_computed_and_each_has_an_answer() -> None:
-    model = Counting(narrow(3, 5, 10))
-    params = dict(model.network.named_parameters())
-    assert model(params, torch.rand(50, 3, 8, 8)).shape == (50, 10) and model(params, torch.rand(0, 3, 8, 8)).shape == (
-        0,
-        10,
-    )
-    assert model.counts["forward"] == 50
-
-
-def test_trying_a_method_out_ends_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amounts, "PATIENCE", -1.0)
-    with pytest.raises(UserError, match="to try out"):
-        work("fedavg")
-
-
-def test_what_is_large_is_judged_by_a_line_through_what_is_small() -> None:
-    tried: list[int] = []
-
-    def attempt(size: int) -> tuple[Amounts, ...]:
-        tried.append(size)
-        return (Amounts(forward=3 * size + 7, drawn=5),)
-
-    assert amounts.at_size(600, 10, attempt) == (Amounts(forward=1807, drawn=5),) and tried == [10, 20]
-    assert amounts.at_size(20, 10, attempt) == (Amounts(forward=67, drawn=5),) and tried[2:] == [20]
 
 
 @pytest.fixture(scope="module")
-def study() -> Any:
+def study() -> Study:
     values = tiny(
         training__rounds=3, training__local_epochs=5, seeds=[0, 1], schedules={"fast": {"mode": "async"}},
-        methods={"local": {}, "fedavg": {}, "scaffold": {}, "apfl": {"samples_per_class": 90}, "fedavg-ft": {}},
+        methods={"local": {}, "fedavg": {}, "scaffold": {}, "feddf": {}, "apfl": {}, "fedavg-ft": {}},
+        proxy={"digits": "digits"},
     )  # fmt: skip
     values["tables"]["dropout"] = {"rates": [0.5], "alpha": "0.1", "clients": 3,
                                    "entries": [{"method": "fedavg", "schedule": "fast"}]}  # fmt: skip
     return load_study(values)
 
 
-def find(study: Any, stage: str, text: str = "") -> Any:
+def find(study: Study, stage: str, text: str = "") -> Run:
     return next(one for one in runs(study) if one.stage == stage and text in one.path)
 
 
-def changed(run: Any, part: str, **values: Any) -> Any:
+def changed(run: Run, part: str, **values: Any) -> Run:
     return dataclasses.replace(run, spec={**run.spec, part: {**run.spec[part], **values}})
 
 
-def test_rounds_epochs_and_lost_uploads_scale_the_seconds(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apfl.estimate.estimate.network_prices", lambda *_: (1.0, 2.0))
-    monkeypatch.setattr("apfl.estimate.estimate.generator_prices", lambda *_: (100.0, 10.0))
-    pricing, fedavg = Pricing(study), find(study, "federate", "/fedavg/")
-    unseen = changed(fedavg, "training", evaluate_rounds=[])
-    images = int(pricing._partition(fedavg).counts.sum())
-    assert pricing.seconds(unseen) == pytest.approx(3 * 5 * 3 * images, rel=1e-3), "rounds, epochs, and a price of 3"
-    assert pricing.seconds(fedavg) > pricing.seconds(unseen)
-    timed = find(study, "federate", "--fast")
-    usual = dataclasses.replace(timed, spec={key: value for key, value in timed.spec.items() if key != "schedule"})
-    assert 0 < pricing.seconds(timed) < pricing.seconds(usual)
+def at_prices(monkeypatch: pytest.MonkeyPatch, **prices: float) -> None:
+    """As if every method had these prices, and drawing an image took a second."""
+    monkeypatch.setattr(module, "measured", lambda *_: Price(**{"client": 0.0, "image": 0.0} | prices))
+    monkeypatch.setattr(module, "price_of_drawing", lambda *_: Price(0.0, 1.0))
+
+
+def test_a_federated_run_is_its_clients_images_and_server_in_every_round(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = changed(find(study, "federate", "/fedavg/"), "training", evaluate_rounds=[])
+    images = 300 - set_aside(study, run)
+    for prices, round in (({"client": 2.0}, 3 * 2), ({"image": 2.0}, 2 * images), ({"server": 5.0}, 5)):
+        at_prices(monkeypatch, **prices)
+        assert Pricing(study).seconds(run) == pytest.approx(3 * round), prices
+    at_prices(monkeypatch, image=2.0, client=2.0)
+    timed = changed(find(study, "federate", "--fast"), "training", evaluate_rounds=[])
+    assert 0 < Pricing(study).seconds(timed) < Pricing(study).seconds(run), "uploads that are lost are not trained"
+
+
+def set_aside(study: Study, run: Run) -> int:
+    part = module.even_partition(300, 10, run.setting, study.validation)
+    return int((part.client >= 0).sum() - part.counts.sum())
+
+
+def test_models_that_are_evaluated_see_the_test_images(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_prices(monkeypatch, image=5.0, models=2.0)  # of five epochs: a second for an image once
+    run = find(study, "federate", "/fedavg/")
+    once, never = (changed(run, "training", evaluate_rounds=rounds) for rounds in ([3], []))
+    difference = Pricing(study).seconds(once) - Pricing(study).seconds(never)
+    assert difference == pytest.approx(3 * 2 * set_aside(study, run) * FORWARD), "three clients, two models each"
+
+
+def test_a_generator_is_its_samples_and_the_teachers_that_see_them(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = find(study, "memorize")
-    longer = pricing.seconds(changed(made, "parameters", epochs=11)) - pricing.seconds(made)
-    assert longer == pytest.approx(
-        10 * (pricing.seconds(changed(made, "parameters", epochs=2)) - pricing.seconds(made))
-    )
-    few, many = (
-        pricing.seconds(changed(find(study, "personalize", "/apfl/"), "parameters", samples_per_class=count))
-        for count in (200, 1200)
-    )
-    assert 5 < many / few < 6.1, "images that are drawn and trained on, besides what is evaluated"
+    for kind, prices, longer in (("drawn", {}, 1 / FORWARD), ("taught", {"image": 5.0}, 1 / FORWARD + 1)):
+        at_prices(monkeypatch, **prices)
+        one, two = (
+            Pricing(study).seconds(changed(made, "parameters", epochs=epochs, teacher="global")) for epochs in (1, 2)
+        )
+        assert two - one == pytest.approx(10 * 10 * longer), f"{kind}: ten samples of each of ten classes an epoch"
 
 
-def test_seconds_of_finished_runs_correct_those_of_their_method(study: Any) -> None:
+def price(study: Study, text: str, images: float = 100, **parameters: Any) -> Price:
+    run = changed(find(study, "federate", text), "parameters", **parameters)
+    return measured(changed(run, "training", local_epochs=1), None, 3, images, 10, 10)
+
+
+def test_what_is_measured_is_what_the_method_s_own_code_does(study: Study) -> None:
+    plain, distilled = price(study, "/fedavg/"), price(study, "/feddf/", steps=40)
+    assert plain.image > 0 and distilled.image > 0
+    assert distilled.server > 10 * plain.server, "forty steps on the server"
+
+
+def test_a_server_s_steps_are_measured_few_and_counted_all(study: Study) -> None:
+    began = time.process_time()
+    many = price(study, "/feddf/", steps=100_000)
+    assert time.process_time() - began < 60
+    assert many.server > 100 * price(study, "/feddf/", steps=40).server
+
+
+def test_seconds_of_finished_runs_correct_those_of_their_method(study: Study) -> None:
     first, second, other = *(run for run in runs(study) if "/scaffold/" in run.path), find(study, "memorize")
     said = [(first, 10.0), (second, 20.0), (other, 5.0)]
     assert [seconds for _, seconds in corrected(said, {first.path: 40.0})] == [40.0, 80.0, 5.0]
@@ -135,28 +115,29 @@ def test_seconds_of_finished_runs_correct_those_of_their_method(study: Any) -> N
 
 
 def test_what_fails_is_named_and_the_rest_is_estimated(
-    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def seconds(self: Pricing, run: Any) -> float | None:
+    def seconds(self: Pricing, run: Run) -> float | None:
         if run.method == "scaffold":
             raise RuntimeError("not on random images")
         return None if run.method == "local" else 10.0
 
     monkeypatch.setattr(Pricing, "seconds", seconds)
-    monkeypatch.setattr("apfl.estimate.estimate.start_seconds", lambda: 2.0)
     found = dataclasses.replace(estimate(study, tmp_path), cores=4, gpu=True)
-    priced, lines = len(runs(study)) - 4, "\n".join(forecast(found))
+    priced, lines = len(runs(study)) - 4, "\n".join(in_words(found))
     assert sum(seconds for _, seconds in found.seconds) == 10 * priced and found.jobs == job_counts(study).total()
     assert "not in it: 2 runs of scaffold (not on random images)" in lines and "the GPU" in lines
     assert "not in it: 2 runs of local on digits (a foreign program, or a data set of unknown size)" in lines
-    total = 10 * priced + 2 * found.jobs
-    assert f"on this machine: at least {hours(total / 4)} with 4 cores" in lines
+    assert f"on this machine: at least {hours((10 * priced + START * found.jobs) / 4)} with 4 cores" in lines
 
 
-def test_runs_of_the_same_numbers_share_measurements(study: Any) -> None:
+def test_runs_of_the_same_numbers_share_measurements(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(module, "measured", lambda run, *_: tried.append(run.path) or Price(1.0, 1.0))
     pricing = Pricing(study)
     first, second = (one for one in runs(study) if "/scaffold/" in one.path)
     assert pricing.seconds(first) == pricing.seconds(second) > 0
+    assert sum("/scaffold/" in path and "seed1" in path for path in tried) == 0
 
 
 def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
@@ -215,7 +196,7 @@ def test_plan_prints_jobs_sharing_and_estimate_without_data(
 
 
 def test_what_is_not_known_is_not_told_as_if_it_were() -> None:
-    lines = list(forecast(Estimate([], {"broken (it fails)": 2}, jobs=1, start=2.0, cores=2)))
+    lines = list(in_words(Estimate([], {"broken (it fails)": 2}, jobs=1, cores=2)))
     assert lines[0] == "computing on one core: at least 2 s (starting jobs 2 s)"
     assert lines[1] == "not in it: 2 runs of broken (it fails)" and "at least" in lines[2]
 

@@ -2,15 +2,6 @@
 # Other methods that start from a finished run, such as fine-tuning, are personalizations without a generator.
 
 
-def pictures_of_samples():
-    """What generators make, a picture a seed, for the report."""
-    common = {"caption": "../report/samples.rst", "category": "Synthetic images", "subcategory": "{dataset}"}
-    seeds = map(str, STUDY.seeds) if in_cells("memorize") else ["{seed}"]
-    labels = [{"setting": "{setting}", "generator": "{method}", "seed": seed} for seed in seeds]
-    files = made("memorize", "samples") if in_cells("memorize") else [made("memorize", "samples")]
-    return [report(file, labels=own, **common) for file, own in zip(files, labels, strict=True)]
-
-
 rule memorize:
     input:
         unpack(of("memorize", calls.inputs)),

@@ -69,12 +69,6 @@ def gpus():
     return int(not workflow.remote_exec and shutil.which("nvidia-smi") is not None)
 
 
-def external_python(name):
-    """The interpreter of a foreign method: its conda environment's, or that of the folder .venv-{name}."""
-    own = os.path.join(workflow.basedir, f".venv-{name}", "bin", "python")
-    return own if os.path.exists(own) else "python"
-
-
 def in_cells(kind):
     """Does a job of this kind make the runs of all seeds of a cell? Its files are those of each seed then."""
     return PER_CELL and KINDS[kind].per_cell
@@ -83,6 +77,15 @@ def in_cells(kind):
 def made(kind, name=""):
     found = KINDS[kind].made(name, STUDY.seeds if in_cells(kind) else ())
     return [f"results/{file}" for file in found] if in_cells(kind) else f"results/{found[0]}"
+
+
+def pictures_of_samples():
+    """What generators make, a picture a seed, for the report."""
+    common = {"caption": "../report/samples.rst", "category": "Synthetic images", "subcategory": "{dataset}"}
+    seeds = map(str, STUDY.seeds) if in_cells("memorize") else ["{seed}"]
+    labels = [{"setting": "{setting}", "generator": "{method}", "seed": seed} for seed in seeds]
+    files = made("memorize", "samples") if in_cells("memorize") else [made("memorize", "samples")]
+    return [report(file, labels=own, **common) for file, own in zip(files, labels, strict=True)]
 
 
 def log_of(kind):

@@ -41,7 +41,7 @@ rule flower:
     params:
         run=of("external", calls.run_options),
         # Without conda, the environment that `make flower` makes.
-        python=external_python("flower"),
+        python=calls.external_python(workflow.basedir, "flower"),
     # The program gets these files and no more: not the suite's modules, not where other data lie, none of the user's keys.
     shell:
         'env -i PATH="$PATH" ${{HOME+HOME="$HOME"}} ${{TMPDIR+TMPDIR="$TMPDIR"}}'
