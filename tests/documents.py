@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -208,6 +211,27 @@ def _weighted(rows: pd.DataFrame) -> float:
     return float((rows["accuracy"] * rows["train_samples"]).sum() / rows["train_samples"].sum())
 
 
+def rulegraph() -> str:
+    """The rules of the workflow and what waits for what, as Snakemake says for the demo, for a viewer of Mermaid.
+
+    `all`, which waits for everything, is left out, and so is an arrow where others lead the same way.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", folder,
+                   "--configfile", str(ROOT / "config/demo.yaml"), "--rulegraph", "dot"]  # fmt: skip
+        dot = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
+    arrows = {(names[one], names[two]) for one, two in re.findall(r"(\d+) -> (\d+)", dot) if one != two}
+    arrows = {(one, two) for one, two in arrows if two != "all"}
+    behind: dict[str, set[str]] = {name: {two for one, two in arrows if one == name} for name in names.values()}
+    for _ in behind:
+        behind = {name: after.union(*(behind[next_] for next_ in after)) for name, after in behind.items()}
+    direct = sorted(
+        (one, two) for one, two in arrows if not any((one, mid) in arrows and two in behind[mid] for mid in behind)
+    )
+    return "\n".join(["```mermaid", "flowchart TB", *(f"    {one} --> {two}" for one, two in direct), "```"])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "paper-scale": paper_scale,
     "checks": checks,
@@ -217,6 +241,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "verdicts": verdicts,
     "readings": readings,
     "facts": facts,
+    "rulegraph": rulegraph,
 }
 MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
 

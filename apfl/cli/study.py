@@ -41,7 +41,7 @@ def plan(
 ) -> None:
     """Show what a study would run, without running it, and how long that would take on this machine.
 
-    For the estimate each method's code is asked for its work, which is charged at prices measured on random images.
+    For the estimate each method works on a few random images.
     """
     from dataclasses import asdict
     from json import dumps

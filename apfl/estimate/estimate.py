@@ -98,8 +98,9 @@ class Pricing:
         """The price of a method where clients have as many classes as here on average, and images for these."""
         images, held = part.counts.sum() / part.clients, max(1, round((part.counts > 0).sum(1).mean()))
         generator, classes = self.generators.get(run.inputs.get("generator", "")), self.study.classes(run.dataset)
-        spec = {name: run.spec[name] for name in ("module", "parameters")}
-        key = str((run.stage, spec, run.dataset, part.clients, round(images), held, generator))
+        # To synthetic images it matters how many real ones there are, and of how many classes.
+        shape = (round(images), held) if "samples_per_class" in run.spec["parameters"] else (part.clients,)
+        key = str((run.stage, run.spec["module"], run.spec["parameters"], run.dataset, shape, generator))
         return self._once(key, lambda: measured(run, generator, part.clients, images, held, classes))
 
     def _once(self, key: str, measure: Callable[[], Price]) -> Price:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from timeit import repeat
 
-import numpy as np
 import torch
 
 from apfl.data.catalogue import channels_of
@@ -29,7 +28,7 @@ from apfl.memorization.generator import GeneratorConfig, build_memory
 from apfl.study.runs import Run
 
 CLIENTS, IMAGES, EPOCHS = 2, 50, 2
-"""At most so many clients, training images of each (and twice as many), and local epochs are measured."""
+"""At most so many clients, images of each (and twice as many, synthetic ones among them), and epochs are measured."""
 SYNTHETIC = ("samples_per_class", "steps_as_with")
 """Hyper-parameters that say how many synthetic images there are: fewer in proportion where a method is measured."""
 SERVER_STEPS = {"steps": 4, "generator_steps": 4}
@@ -54,7 +53,8 @@ def measured(
 ) -> Price:
     """The price of a run's method where ``clients`` have so many ``images`` each, of ``held`` of the ``classes``."""
     training, parameters = TrainingConfig(**run.spec["training"]), dict(run.spec["parameters"])
-    epochs, few = min(EPOCHS, training.local_epochs), max(1, min(IMAGES, round(images / 2)))
+    epochs, drawn = min(EPOCHS, training.local_epochs), held * parameters.get("samples_per_class", 0)
+    few = max(1, round(min(IMAGES / (1 + drawn / images), images / 2)))
 
     def at(count: int) -> tuple[float, float, float]:
         """Seconds of two clients with so many images, and of the server; and models of each client."""
@@ -78,10 +78,10 @@ def measured(
         spent, server = one_round_of_few(method, problem)
         return spent, server * more, 1.0
 
-    (one, server, models), (two, _, _) = (np.min([at(count) for _ in range(2)], axis=0) for count in (few, 2 * few))
+    (one, server, models), (two, again, _) = (at(count) for count in (few, 2 * few))
     image = max(0.0, two - one) / (CLIENTS * few)
     client = max(0.0, one / CLIENTS - few * image)
-    return Price(client, image * training.local_epochs / epochs, server, models)
+    return Price(client, image * training.local_epochs / epochs, min(server, again), models)
 
 
 def one_round_of_few(method: Method, problem: Problem) -> tuple[float, float]:
