@@ -89,8 +89,8 @@ def parquet_files(name: str, folder: Path) -> Found:
         raise UserError(f"{part[0]}: is an unfinished download; get the file again, or remove it")
     places: dict[Path, list[Path]] = {}
     for path in found:
-        inside = path.parent != folder and split_of(path.parent.name) and not split_of(path.stem)
-        places.setdefault(path.parent.parent if inside else path.parent, []).append(path)
+        in_split = path.parent != folder and split_of(path.parent.name) and not split_of(path.stem)
+        places.setdefault(path.parent.parent if in_split else path.parent, []).append(path)
     if not places:
         raise UserError(f"data set {name}: {folder} has no train*.parquet or test*.parquet{neighbours(folder)}")
     with_splits = {place for place, paths in places.items() if any(_split_in(place, path) for path in paths)}
@@ -108,8 +108,8 @@ def parquet_files(name: str, folder: Path) -> Found:
             f" {unnamed[1].name}; name the files after their splits"
         )
     by_split = by_split or {"train": unnamed}
-    for split, paths in by_split.items():
-        _check_shards(split, paths)
+    for split in SPLITS:
+        _check_shards(split, by_split.get(split, ()))
     files = tuple(path for split in SPLITS for path in by_split.get(split, ()))
     others = [path for path in found if path not in files]
     return Found(files, (f"{_listed(others, folder)}, which belong to no split",) if others else ())

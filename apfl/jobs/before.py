@@ -84,10 +84,10 @@ def note_source(folder: Path, note: Path, made: Path) -> None:
         return
     content = digest([ascii([(name, sha256_file(path)) for (name, *_), path in zip(states, paths, strict=True)])])
     earlier = note if known.get("content") == content else made if not note.exists() and made.exists() else None
-    at = earlier.stat().st_mtime - (earlier is made) if earlier else None
+    age = earlier.stat().st_mtime - (earlier is made) if earlier else None
     write_json(note, {"seen": seen, "content": content})
-    if at is not None:
-        os.utime(note, (at, at))
+    if age is not None:
+        os.utime(note, (age, age))
 
 
 FAILED = "apfl: error: "
