@@ -35,7 +35,7 @@ def data(
     from apfl.data.catalogue import folder_of
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
-    from apfl.data.pictures import sample_picture
+    from apfl.data.plots import sample_picture
     from apfl.data.sources import SOURCES
     from apfl.storage.files import expanded, require_output
 
@@ -63,7 +63,7 @@ def partition(
     """Share the images of a data set among clients."""
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import make_partition, save_partition
-    from apfl.data.pictures import partition_picture
+    from apfl.data.plots import partition_picture
     from apfl.data.setting import parse_setting
     from apfl.storage.files import require_output
 

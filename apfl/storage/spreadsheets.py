@@ -45,7 +45,7 @@ def read_rows(
     for line, cells in lines[1:]:
         if len(cells) != len(names):
             shown = delimiter.join(cells)
-            raise UserError(f"{path}: line {line}: {shown!r:.80} is no {what}; correct the line")
+            raise UserError(f"{path}: line {line}: {shown!r:.80} is not a {what}; correct the line")
     comma = delimiter == ";"
     return [
         (line, {name: _point(cell) if comma else cell for name, cell in zip(names, cells, strict=True)})

@@ -19,7 +19,7 @@ from apfl.cli import main
 from apfl.data.dataset import Dataset, load_dataset, save_dataset
 from apfl.data.decode import make_dataset, subset, to_pixels
 from apfl.data.partition import make_partition
-from apfl.data.pictures import partition_picture, sample_picture
+from apfl.data.plots import partition_picture, sample_picture
 from apfl.data.raw import Raw, from_array
 from apfl.data.sources import digits, image_folder, photos, pooled
 from apfl.errors import UserError

@@ -204,16 +204,16 @@ def test_what_is_not_known_is_not_told_as_if_it_were() -> None:
 def test_the_estimate_trains_on_the_thinned_images_and_tests_on_all(
     study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apfl.estimate.estimate.network_prices", lambda *_: (1.0, 2.0))
     thin = load_study(tiny(data__digits__max_samples=0, data__digits__train_samples=300, training__rounds=3))
     run = find(thin, "federate", "/fedavg/")
-    assert Pricing(thin)._partition(run).counts.sum() == 300
+    at_prices(monkeypatch, image=1.0)
     unseen = changed(run, "training", evaluate_rounds=[])
-    cycles = run.spec["training"]["rounds"] * run.spec["training"]["local_epochs"]
-    assert Pricing(thin).seconds(unseen) == pytest.approx(cycles * 3 * 300, rel=1e-3)
+    assert Pricing(thin).seconds(unseen) == 3 * 300, "an image costs a second in each of the rounds"
+    at_prices(monkeypatch, image=1.0, models=2.0)
+    seconds = Pricing(thin).seconds
     looks, tested = len(run.spec["training"]["evaluate_rounds"]), 1797 // 10
-    looking = Pricing(thin).seconds(run) - Pricing(thin).seconds(unseen)
-    assert looking == pytest.approx(looks * (1 + 3) * tested, rel=0.02), "the global model and those of three clients"
+    once = FORWARD / run.spec["training"]["local_epochs"]
+    assert seconds(run) - seconds(unseen) == pytest.approx(looks * 3 * 2 * tested * once, rel=0.02)
     assert parts_of(thin.data["digits"], "digits", False) == (300, 0, 180)
     assert parts_of(thin.data["digits"], "digits", True) == (270, 30, 180)
     assert parts_of({"max_samples": 1000}, "cifar10", True) == (810, 90, 100) and parts_of({}, "mine", True) is None

@@ -11,7 +11,7 @@ from apfl.data.setting import parse_setting
 from apfl.storage.files import write_json, write_npz
 from apfl.storage.tables import write_parquet
 from apfl.study.cells import Cell, cells
-from apfl.study.runs import Place
+from apfl.study.runs import RunContext
 from apfl.study.study import Study
 
 SETTING = "dirichlet-alpha0.1-clients5"
@@ -71,7 +71,7 @@ def write_partitions(results: Path, study: Study):
         clients, classes = parse_setting(cell.setting).clients, study.classes(cell.dataset)
         whole = {"counts": np.ones((clients, classes), np.int64), "dropout": np.zeros(clients, bool)}
         for seed in cell.seeds:
-            path = results / Place(study, cell.dataset, cell.setting, seed).partition.path
+            path = results / RunContext(study, cell.dataset, cell.setting, seed).partition.path
             write_npz(path, **whole, unseen=np.zeros(classes, bool))
 
 

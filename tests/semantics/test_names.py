@@ -9,7 +9,7 @@ import pytest
 
 from apfl.data.dataset import Dataset
 from apfl.data.partition import make_partition
-from apfl.data.pictures import partition_picture, sample_picture
+from apfl.data.plots import partition_picture, sample_picture
 from apfl.errors import UserError
 from apfl.semantics.packaged import TABLE, packaged
 from apfl.semantics.table import Semantics, class_text, class_texts, match

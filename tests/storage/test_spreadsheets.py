@@ -48,8 +48,8 @@ def test_a_trace_is_read_however_a_spreadsheet_has_written_it(tmp_path: Path, co
     [
         ("a;b\n1;2\n", "line 1: must be client,start,arrival, with rows below; correct the file .it is 'a;b'"),
         ("client,start,arrival,client\n0,0,1,0\n", "line 1: must be client,start,arrival"),
-        ("sep=;\nclient;start;arrival\n0;0\n", "line 3: '0;0' is no client and two times; correct the line"),
-        ("client,start,arrival\n0.5,0,1\n", "line 2: '0.5,0,1' is no client and two times"),
+        ("sep=;\nclient;start;arrival\n0;0\n", "line 3: '0;0' is not a client and two times; correct the line"),
+        ("client,start,arrival\n0.5,0,1\n", "line 2: '0.5,0,1' is not a client and two times"),
         (PLAIN.encode("utf-16")[:-1], "not a CSV file .*; write columns client,start,arrival"),
     ],
 )
