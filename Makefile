@@ -32,12 +32,13 @@ suites: $(VENV)/full.stamp ## other suites, each in an environment of its own, f
 	@for suite in $(SUITES); do $(MAKE) --no-print-directory .venv-$$suite/$$suite.stamp \
 	  || echo "$$suite cannot be installed here; make bench leaves it out" >&2; done
 
-lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, the direction of imports
+lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, mypy, the direction of imports
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	lint-imports
+	mypy
 	hadolint Containerfile
 
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it

@@ -85,7 +85,7 @@ class APFL(Derived):
         known |= {"friend_distribution": ("own", "uniform", "global")}
         check_fields(self, "apfl", at_least=least, one_of=known)
 
-    def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Memory) -> dict[str, Models]:
+    def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Memory) -> dict[str, Models]:  # type: ignore[override]
         heard = [client for client in problem.participants if client in base.local_models]
         locals_ = {client: base.local_models[client] for client in heard}
         # Eq. 12 for whoever is there: a client of which the server never heard is a dropout client to it.
@@ -112,7 +112,7 @@ class APFL(Derived):
         # Some clients at a time, as their synthetic images are there together where they are trained as one stack.
         image = 4 * problem.images.pixels[0].numel()
         most = max(1, IMAGES_AT_A_TIME // (image * self.samples_per_class * problem.classes))
-        friends = {}
+        friends: dict[int, Params] = {}
         for _ in range(0, len(starts), most):
             friends |= {result.client: result.params for result in run_all(problem, islice(pieces, most))}
         return starts | friends

@@ -88,7 +88,7 @@ class APFLFeedback(FedAvg):
         )
 
     def init(self, problem: Problem) -> State:
-        memory = build_memory(self.config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+        memory = build_memory(self.config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)  # type: ignore[arg-type]
         return {"global": problem.start, "generator": dict(memory.generator.state_dict()), "friends": {}}
 
     def server_update(self, state: State, problem: Problem, round: int, results: Sequence[Result]) -> State:
@@ -110,7 +110,7 @@ class APFLFeedback(FedAvg):
 
     def memory(self, state: State, problem: Problem) -> Memory:
         """The generator as the state has it."""
-        memory = build_memory(self.config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)
+        memory = build_memory(self.config, problem.semantics, problem.images.pixels.shape[-1], problem.seed)  # type: ignore[arg-type]
         memory.generator.load_state_dict(state["generator"])
         return memory
 

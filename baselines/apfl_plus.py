@@ -84,7 +84,7 @@ class FeatureMemory:
 def remember(problem: Problem, model: Params, indices: Tensor) -> FeatureMemory:
     """The statistics of the images at ``indices`` in the feature space of ``model``: what a client sends."""
     width = model["head.weight"].shape[1]
-    size = {"dtype": torch.float64, "device": problem.engine.device}
+    size: dict[str, Any] = {"dtype": torch.float64, "device": problem.engine.device}
     memory = FeatureMemory(
         torch.zeros(problem.classes, **size),
         torch.zeros(problem.classes, width, **size),

@@ -110,11 +110,11 @@ class FedDF(FedAvg):
         optimizer = Adam(list(student.values()), self.learning_rate)
         best, best_accuracy, best_step = student, -1.0, 0
         stream = torch_stream(problem.seed, "feddf-proxy", round=round)
-        everything = torch.arange(len(problem.proxy.labels), device=problem.engine.device)
+        everything = torch.arange(len(problem.proxy.labels), device=problem.engine.device)  # type: ignore[union-attr]
         phase = problem.phase(batch_size=self.batch_size, steps=self.steps)
         for step, rows in enumerate(batches(phase, everything, stream), start=1):
             with problem.engine.autocast():
-                gradients = self.gradients(problem.model, student, teachers, problem.proxy.batch(rows).images)
+                gradients = self.gradients(problem.model, student, teachers, problem.proxy.batch(rows).images)  # type: ignore[union-attr]
             norm = torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
             scale = (LARGEST_GRADIENT_NORM / (norm + 1e-6)).clamp(max=1.0)
             optimizer.learning_rate = self.learning_rate * (1 + math.cos(math.pi * (step - 1) / self.steps)) / 2

@@ -75,7 +75,7 @@ class LatentGenerator(nn.Module):
         )
 
     def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
-        return self.layers(torch.cat([noise, F.one_hot(labels, self.classes).to(noise.dtype)], dim=1))
+        return self.layers(torch.cat([noise, F.one_hot(labels, self.classes).to(noise.dtype)], dim=1))  # type: ignore[no-any-return]
 
     def noise(self, count: int, stream: torch.Generator) -> Tensor:
         """eps, uniform in [0, 1)."""
@@ -217,7 +217,7 @@ class FedGen(FedAvg):
 
     def build_generator(self, problem: Problem) -> LatentGenerator:
         """An untrained generator for the latents that the network's head reads."""
-        latent = problem.model.network.head.in_features
+        latent: int = problem.model.network.head.in_features  # type: ignore[assignment, union-attr]
         sizes = (self.noise_dimension, problem.classes, self.hidden, latent)
         return seeded(lambda: LatentGenerator(*sizes), problem.seed, "fedgen").to(problem.engine.device)
 

@@ -28,9 +28,9 @@ private part of its own from the initial one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -117,7 +117,10 @@ class FFGG(Method):
     shares_global: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        known = {"private_start": ("drawn", "initial", "kept"), "shared_update": ("gradient", "local")}
+        known: dict[str, Iterable[str]] = {
+            "private_start": ("drawn", "initial", "kept"),
+            "shared_update": ("gradient", "local"),
+        }
         whole = ("tuning_steps", "bucket_size", "clipping_iterations")
         others = ("tuning_epochs", "byzantine", "attack_strength", "clipping_radius")
         least = dict.fromkeys(whole, 1) | dict.fromkeys(others, 0)
@@ -206,11 +209,13 @@ class FFGG(Method):
         if self.private_start == "drawn":
             stream = torch_stream(problem.seed, "ffgg-private", round=round, client=client)
             private = {name: drawn_like(value, stream) for name, value in private.items()}
-        return state["shared"] | private
+        return state["shared"] | private  # type: ignore[no-any-return]
 
     def tuning(self, problem: Problem, least: int = 0) -> Phase:
         """Training of the private part, for so many steps, or passes and at least ``least`` of them."""
-        length = {"epochs": max(self.tuning_epochs, least)} if self.tuning_epochs else {"steps": self.tuning_steps}
+        length: dict[str, Any] = (
+            {"epochs": max(self.tuning_epochs, least)} if self.tuning_epochs else {"steps": self.tuning_steps}
+        )
         return problem.phase(trainable=self.split.is_private, **length)
 
     def update_of_shared(self, problem: Problem) -> Phase:

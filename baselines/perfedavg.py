@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def exact_product(
 ) -> Params:
     """H(w) v by differentiating the gradient."""
     tensors = list(trainable.values())
-    options = {"allow_unused": True, "materialize_grads": True}
+    options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
     gradient = torch.autograd.grad(meta.loss(model, params, step), tensors, create_graph=True, **options)
     product = torch.autograd.grad(gradient, tensors, [vector[name] for name in trainable], **options)
     return dict(zip(trainable, product, strict=True))

@@ -184,7 +184,7 @@ class PFedMe(Method):
 
 def last_theta(result: Result) -> Params:
     """Where theta was after the last local step; empty if there was none."""
-    return dict(result.work.phases[0].objective.warm)
+    return dict(result.work.phases[0].objective.warm)  # type: ignore[attr-defined]
 
 
 METHOD = PFedMe

@@ -158,7 +158,7 @@ class Scaffold(Method):
             return {name: -value for name, value in gradient.params.items()}
         scale = 1 / (local.steps * self.local_optimizer(problem).learning_rate)
         start, correction = local.work.start, local.work.phases[0].drift
-        return {name: scale * (start[name] - value) - correction[name] for name, value in local.params.items()}
+        return {name: scale * (start[name] - value) - correction[name] for name, value in local.params.items()}  # type: ignore[index]
 
     def weight(self, problem: Problem, client: int) -> float:
         """A client's weight in the means; clients without samples have none."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _status(arguments: list[str] | None, ended: list[int]) -> int | None:
     """The exit status of a command line; mistakes of the user are not reported once a signal has ``ended`` it."""
     try:
-        return app(args=arguments, prog_name="apfl", standalone_mode=False)
+        status: int | None = app(args=arguments, prog_name="apfl", standalone_mode=False)
+        return status
     except (UserError, UsageError, OSError) as error:
         if ended:
             return None
@@ -111,7 +112,7 @@ def _wrong_call(error: Any, some: bool) -> str:
     return f"{error.format_message().rstrip('.')}; `{command} --help` lists what there is"
 
 
-def _fail(error: object) -> None:
+def _fail(error: object) -> NoReturn:
     with suppress(OSError):  # of a full disk, where nothing can be reported
         print(f"apfl: error: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2) from None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apfl.errors import UserError
+
+if TYPE_CHECKING:
+    from apfl.data.decode import Progress
 
 Seed = Annotated[int, typer.Option(help="Seed of the random streams.", min=0)]
 Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.png) is written beside it.")]
@@ -97,19 +100,19 @@ def semantics(
 
     require_output(out, ".npz")
     dataset = load_dataset(data)
-    given = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
+    given: dict[str, Any] = {"path": path, "model": model, "template": template, "of": of, "dimension": dimension}
     options = {key: value for key, value in given.items() if value}
     options |= {key: Path(expanded(options[key], f"--{key}")) for key in ("path", "of") if key in options}
     made = embed(source, dataset.class_names, {"dataset": dataset.name, "seed": seed}, options)
     save_semantics(out, Semantics(made.embedding, made.names, made.texts, {**made.source, "name": name or out.stem}))
 
 
-def _progress(name: str):
+def _progress(name: str) -> Progress:
     """A progress bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-    def show(items: Iterable, total: int) -> Iterable:
+    def show(items: Iterable[Any], total: int) -> Iterable[Any]:
         columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             yield from bar.track(items, total=total, description=f"decode {name}")

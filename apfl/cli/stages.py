@@ -123,7 +123,7 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
         require_output(out)
     given = {name: values for name, values in paths.items() if values}
     inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
-    return [Call(_specification(spec), *others) for spec, *others in zip(specs, inputs, outs, strict=True)]
+    return [Call(_specification(spec), read, out) for spec, read, out in zip(specs, inputs, outs, strict=True)]
 
 
 def _specification(text: str) -> Specification:

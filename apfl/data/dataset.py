@@ -65,7 +65,7 @@ class Dataset:
     @property
     def channels(self) -> int:
         """1 for grey, 3 for colour."""
-        return self.images.shape[1]
+        return self.images.shape[1]  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +83,7 @@ def check_name(name: str, classes: int | None = None) -> None:
         )
 
 
-def save_dataset(path: str | os.PathLike, dataset: Dataset) -> None:
+def save_dataset(path: str | os.PathLike[str], dataset: Dataset) -> None:
     """Write the artefact: ``images``, ``labels``, ``class_names``, ``name`` and ``source`` (JSON)."""
     write_npz(
         path,
@@ -95,7 +95,7 @@ def save_dataset(path: str | os.PathLike, dataset: Dataset) -> None:
     )
 
 
-def load_dataset(path: str | os.PathLike) -> Dataset:
+def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Read an artefact that `save_dataset` wrote; anything else is a `UserError`."""
     arrays = read_npz(path, "data set", ("images", "labels", "class_names", "name", "source"))
     try:

@@ -178,7 +178,7 @@ def _shard(path: Path) -> re.Match[str]:
     return match
 
 
-def _check_shards(split: str, paths: Sequence[Path]) -> None:
+def _check_shards(split: str | None, paths: Sequence[Path]) -> None:
     """A `UserError` unless the files of a split are all of one upload, each once.
 
     They may say how many there are (train-00000-of-00005), and what the hub adds to that; those that are only numbered

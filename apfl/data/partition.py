@@ -228,13 +228,13 @@ def check_match(dataset: Dataset, partition: Partition) -> None:
         )
 
 
-def save_partition(path: str | os.PathLike, partition: Partition) -> None:
+def save_partition(path: str | os.PathLike[str], partition: Partition) -> None:
     """Write the artefact: the arrays, and the specification as JSON."""
     arrays = {name: getattr(partition, name) for name in ARRAYS}
     write_npz(path, specification=np.array(canonical_json(partition.specification)), **arrays)
 
 
-def load_partition(path: str | os.PathLike) -> Partition:
+def load_partition(path: str | os.PathLike[str]) -> Partition:
     """Read an artefact that `save_partition` wrote; anything else is a `UserError`."""
     required = (*(name for name in ARRAYS if name != "is_validation"), "specification")
     arrays = read_npz(path, "partition", required)

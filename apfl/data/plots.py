@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +17,14 @@ from apfl.streams import numpy_stream
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 BLUE, PALE_BLUE, RED, PALE_RED, TINT, LINE, INK = (
     "#2f6c9e", "#a9c6dd", "#c8354b", "#eba9b2", "#fcedef", "#e4e7eb", "#2b2d33"
 )  # fmt: skip
 
 
-def partition_picture(path: str | os.PathLike, dataset: Dataset, partition: Partition) -> None:
+def partition_picture(path: str | os.PathLike[str], dataset: Dataset, partition: Partition) -> None:
     """Write a PNG with a bubble for each client and class, its area the number of images.
 
     Clients that drop out, and the classes that nobody else holds, are red. A bar at the right of each client shows how
@@ -59,7 +62,7 @@ def partition_picture(path: str | os.PathLike, dataset: Dataset, partition: Part
     _save(figure, path)
 
 
-def sample_picture(path: str | os.PathLike, dataset: Dataset, per_class: int = 16, columns: int = 10) -> None:
+def sample_picture(path: str | os.PathLike[str], dataset: Dataset, per_class: int = 16, columns: int = 10) -> None:
     """Write a PNG with ``per_class`` images of each class, chosen at random but always the same ones."""
     columns = min(columns, dataset.classes)
     bands = -(-dataset.classes // columns)
@@ -105,7 +108,7 @@ def _draw_bubbles(axes: Axes, held: np.ndarray, partition: Partition, cell: floa
 def _label_classes(axes: Axes, names: tuple[str, ...], unseen: np.ndarray, cell: float) -> None:
     short = max(len(name) for name in names) <= 2
     steep = {"rotation": 0} if short else {"rotation": 90} if cell < 15 else {"rotation": 40, "ha": "right"}
-    mode = {"parse_math": False} | ({} if short or cell < 15 else {"rotation_mode": "anchor"})
+    mode: dict[str, Any] = {"parse_math": False} | ({} if short or cell < 15 else {"rotation_mode": "anchor"})
     axes.set_xticks(np.arange(len(names)), names, fontsize=min(7.5, 0.74 * cell), color=INK, **steep, **mode)
     _mark(axes.get_xticklabels(), unseen)
     axes.tick_params(length=0, pad=3)
@@ -113,9 +116,9 @@ def _label_classes(axes: Axes, names: tuple[str, ...], unseen: np.ndarray, cell:
         spine.set_visible(False)
 
 
-def _mark(labels: list, marked: np.ndarray) -> None:
-    for position in np.flatnonzero(marked):
-        labels[position].set(color=RED, fontweight="bold")
+def _mark(labels: Sequence[Text], marked: np.ndarray) -> None:
+    for label in compress(labels, marked):
+        label.set(color=RED, fontweight="bold")
 
 
 def _draw_totals(axes: Axes, held: np.ndarray, partition: Partition) -> None:
@@ -155,11 +158,11 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _write(figure: Figure, left: float, bottom: float, text: str, **style: object) -> None:
+def _write(figure: Figure, left: float, bottom: float, text: str, **style: Any) -> None:
     across, up = figure.get_size_inches() * 72
     figure.text(left / across, bottom / up, text, **{"fontsize": 7, "color": INK, "parse_math": False, **style})
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=200)

@@ -40,7 +40,7 @@ class Engine:
     def precision(self) -> str:
         return "bf16" if self.bf16 else "fp32"
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 

@@ -9,9 +9,9 @@ of a client are plain data and never live inside a module.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch.func import functional_call
 
 from apfl.errors import UserError, require
 from apfl.streams import stream_key
+
+if TYPE_CHECKING:
+    T = TypeVar("T")
 
 Params = dict[str, Tensor]
 
@@ -47,7 +50,7 @@ class CNN(nn.Module):
         self.head = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+        return self.head(self.body(images))  # type: ignore[no-any-return]
 
 
 class ResidualBlock(nn.Module):
@@ -84,7 +87,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(previous, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+        return self.head(self.body(images))  # type: ignore[no-any-return]
 
 
 NETWORKS = {"cnn": CNN, "resnet": ResNet}
@@ -100,7 +103,7 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     options = dict(specification)
     name = options.pop("name", "cnn")
     require(isinstance(name, str), f"network.name {name!r:.80}: is not a text; name a network")
-    kind = NETWORKS.get(name) or _imported(name)
+    kind: Callable[..., nn.Module] = NETWORKS.get(name) or _imported(name)
     try:
         network = kind(channels, classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -120,7 +123,7 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
 def _imported(name: str) -> type[nn.Module]:
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError):
         known = ", ".join(NETWORKS)
         raise UserError(
@@ -135,17 +138,17 @@ class Model:
     network: nn.Module
 
     def __call__(self, params: Params, images: Tensor) -> Tensor:
-        return functional_call(self.network, params, (images,))
+        return functional_call(self.network, params, (images,))  # type: ignore[no-any-return]
 
     def features(self, params: Params, images: Tensor) -> Tensor:
         """What the head reads: [B, features]."""
         body = {name[5:]: value for name, value in params.items() if name.startswith("body.")}
-        return functional_call(self.network.body, body, (images,))
+        return functional_call(self.network.body, body, (images,))  # type: ignore[arg-type, no-any-return]
 
     def classify(self, params: Params, features: Tensor) -> Tensor:
         """Logits of features: [B, classes]."""
         head = {name[5:]: value for name, value in params.items() if name.startswith("head.")}
-        return functional_call(self.network.head, head, (features,))
+        return functional_call(self.network.head, head, (features,))  # type: ignore[arg-type, no-any-return]
 
 
 def initial_parameters(
@@ -156,7 +159,7 @@ def initial_parameters(
     return {name: value.detach().to(device) for name, value in network.named_parameters()}
 
 
-def seeded(make, seed: int, purpose: str):
+def seeded(make: Callable[[], T], seed: int, purpose: str) -> T:
     """``make()`` with torch's own generator at the start of the named stream, and put back afterwards.
 
     Module constructors draw from that generator and take no other.

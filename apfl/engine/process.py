@@ -56,7 +56,7 @@ def threads(asked: str, usual: int) -> int:
     return int(number[1]) if number else max(1, min(usual, cores()))
 
 
-def cores(groups: str | os.PathLike = "/sys/fs/cgroup") -> int:
+def cores(groups: str | os.PathLike[str] = "/sys/fs/cgroup") -> int:
     """How many cores this process may use, which in a container are fewer than the machine has: those that it is bound
     to, and no more than its control group's share of time is worth (version 2, or 1)."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

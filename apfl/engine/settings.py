@@ -53,5 +53,9 @@ class TrainingConfig:
 
     def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
         """A phase of ordinary local training, with the changes that a method makes."""
-        settings = {"optimizer": self.local_optimizer, "epochs": self.local_epochs, "batch_size": self.batch_size}
+        settings: dict[str, Any] = {
+            "optimizer": self.local_optimizer,
+            "epochs": self.local_epochs,
+            "batch_size": self.batch_size,
+        }
         return Phase(objective or Gradient(), **(settings | changes))

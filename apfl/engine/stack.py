@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from apfl.engine.networks import Model, Params
 from apfl.engine.optimizers import SGD, Adam
 from apfl.engine.training import train
 from apfl.engine.work import Diverged, Gradient, Phase, Result, Step, Task
+
+if TYPE_CHECKING:
+    from apfl.engine.work import Loss
 
 PADDING = -100
 """The label that cross-entropy leaves out of its mean."""
@@ -44,7 +47,7 @@ def train_stack(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Res
 def attempt_stack(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result | Diverged]:
     """As `train_stack`, but what has diverged stands in the place of its result: the other models, which may be of
     other runs, are unaffected."""
-    kinds: dict[tuple, list[int]] = {}
+    kinds: dict[tuple[object, ...], list[int]] = {}
     for place, task in enumerate(tasks):
         kinds.setdefault(_kind(task) if _stackable(task) else (place,), []).append(place)
     results: dict[int, Result | Diverged] = {}
@@ -92,14 +95,14 @@ def _stackable(task: Task) -> bool:
     return plain and hard and known and len(task.indices) > 0
 
 
-def _kind(task: Task) -> tuple:
+def _kind(task: Task) -> tuple[object, ...]:
     """What tasks must have in common to be one stack.
 
     Of two such tasks the one with more images has no fewer steps in any phase.
     """
     phases = (
         (phase.optimizer, phase.batch_size, phase.epochs, phase.steps, phase.shuffle, phase.drift is None,
-         phase.trainable, _skeleton(phase.objective.loss))
+         phase.trainable, _skeleton(phase.objective.loss))  # type: ignore[attr-defined]
         for phase in task.work.phases
     )  # fmt: skip
     shapes = tuple((name, tuple(value.shape)) for name, value in task.work.start.items())
@@ -128,7 +131,7 @@ def _together(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Resul
                 task = tasks[place]
                 diverged.setdefault(place, Diverged.of_client(task.round, task.work.client, task.work.role))
     results = (
-        Result(task.work, {name: value[place].clone() for name, value in stack.items()}, *facts)
+        Result(task.work, {name: value[place].clone() for name, value in stack.items()}, *facts)  # type: ignore[arg-type]
         for place, (task, *facts) in enumerate(zip(tasks, counts, seen, losses, strict=True))
     )
     return [diverged.get(place, result) for place, result in enumerate(results)]
@@ -149,8 +152,8 @@ def _phase(
     samples = [task.samples for task in tasks]
     trained = {name: value for name, value in stack.items() if first.trainable(name)}
     optimizer = _Prefix(first, list(trained.values()))
-    tensors = _tensors([phase.objective.loss for phase in phases])
-    drift = {name: _stacked([phase.drift[name] for phase in phases]) for name in trained} if first.drift else {}
+    tensors = _tensors([phase.objective.loss for phase in phases])  # type: ignore[attr-defined]
+    drift = {name: _stacked([phase.drift[name] for phase in phases]) for name in trained} if first.drift else {}  # type: ignore[index]
     total = torch.zeros(len(tasks), device=engine.device)
     for step in range(max(steps, default=0)):
         active = sum(count > step for count in steps)
@@ -159,7 +162,7 @@ def _phase(
         params = {name: value[:active] for name, value in stack.items()} | leaves
         parts = {path: value[:active] for path, value in tensors.items()}
         with engine.autocast():
-            loss = _losses(model, params, batch, step, first.objective.loss, parts)
+            loss = _losses(model, params, batch, step, first.objective.loss, parts)  # type: ignore[attr-defined]
         gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
         optimizer.step(active, gradients)
         for name, value in drift.items():
@@ -204,13 +207,13 @@ def _gathered(samples: Sequence[Samples], rows: Tensor) -> Batch:
 
 
 def _losses(
-    model: Model, params: Params, batch: Batch, step: int, loss: Callable, tensors: Mapping[tuple[str, ...], Tensor]
+    model: Model, params: Params, batch: Batch, step: int, loss: Loss, tensors: Mapping[tuple[str, ...], Tensor]
 ) -> Tensor:
     """The loss of each model on its own batch: [M]."""
 
     def one(own: Params, images: Tensor, labels: Tensor, parts: Mapping[tuple[str, ...], Tensor]) -> Tensor:
         # A loss that can be stacked draws nothing.
-        return _with(loss, parts)(model, own, Step((Batch(images, labels),), stream=None, index=step))
+        return _with(loss, parts)(model, own, Step((Batch(images, labels),), stream=None, index=step))  # type: ignore[arg-type, no-any-return]
 
     return torch.func.vmap(one)(params, batch.images, batch.labels, dict(tensors))
 
@@ -279,5 +282,5 @@ def _with(value: Any, parts: Mapping[tuple[str, ...], Tensor], path: tuple[str, 
         return {name: _with(part, parts, (*path, name)) for name, part in value.items()}
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _with(getattr(value, name), parts, (*path, name)) for name in names})
+        return dataclasses.replace(value, **{name: _with(getattr(value, name), parts, (*path, name)) for name in names})  # type: ignore[type-var]
     return value

@@ -43,7 +43,7 @@ def cross_entropy(model: Model, params: Params, step: Step) -> Tensor:
     return F.cross_entropy(model(params, step.batch.images).float(), step.batch.labels)
 
 
-cross_entropy.stackable = True  # apfl/engine/stack.py says what that takes
+cross_entropy.stackable = True  # type: ignore[attr-defined]  # apfl/engine/stack.py says what that takes
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from apfl.engine.networks import Params
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Rule(Protocol):
@@ -120,7 +123,7 @@ class CentredClipping:
         return (clients - 1) // 2
 
 
-def bucketed(updates: Tensor, size: int, order: Sequence[int]) -> Tensor:
+def bucketed(updates: Tensor, size: int, order: Sequence[int] | np.ndarray) -> Tensor:
     """The means [ceil(n / size), d] of ``size`` updates [n, d] at a time, in this order; the last of what is left.
 
     A rule then sees rows that differ less, of which no more than before are Byzantine.

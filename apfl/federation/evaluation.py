@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from apfl.engine.work import Diverged
 from apfl.federation.method import Models
 from apfl.federation.problem import Problem
 from apfl.storage.metrics_table import NUMBERS
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 NUMBERS |= dict.fromkeys(("virtual_time", "accuracy", "loss"), np.float64)
 """What the columns hold that hold no texts."""
@@ -85,11 +88,12 @@ def evaluate(
     labels = problem.images.labels[indices]
     tested = Part.of(problem.test, 0)
     validated = Part.of(problem.validation, tested.pooled.stop) if problem.validation else None
+    client: int
     rows = []
     for role, given in models.items():
         shared = None if is_per_client(given) else outcomes(problem, _classifier(problem, given), indices)
-        for client in sorted(given) if shared is None else problem.clients:
-            outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)
+        for client in sorted(given) if shared is None else problem.clients:  # type: ignore[assignment]
+            outcome = shared or outcomes(problem, _classifier(problem, given[client]), indices)  # type: ignore[arg-type, index]
             tests: dict[str, slice | Tensor] = {"pooled": tested.pooled, "own": tested.own[client]}
             if validated:
                 tests |= {"validation-pooled": validated.pooled, "validation-own": validated.own[client]}
@@ -126,7 +130,7 @@ def finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def is_per_client(models: Models) -> bool:
+def is_per_client(models: Models) -> TypeIs[dict[int, Params]]:
     return all(isinstance(key, int) for key in models)
 
 

@@ -17,26 +17,31 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from apfl.engine.networks import Params
 from apfl.engine.work import Result, Work
 from apfl.errors import UserError
 from apfl.federation.problem import Problem
 
+if TYPE_CHECKING:
+    M = TypeVar("M")
+
 State = dict[str, Any]
 
 
-def streaming(server_update: Callable) -> Callable:
+def streaming(
+    server_update: Callable[[M, State, Problem, int, Iterable[Result]], State],
+) -> Callable[[M, State, Problem, int, Sequence[Result]], State]:
     """Mark a `Method.server_update` that goes over its results once and keeps none of them.
 
     It is given each result when it is trained, so that memory holds one model and not one of every client. A method
     that overrides `server_update` without this mark gets a sequence, whatever its base does.
     """
-    server_update.streaming = True
+    server_update.streaming = True  # type: ignore[attr-defined]
     return server_update
 
 

@@ -59,7 +59,7 @@ class Split:
 
 def join(state: State, client: int) -> Params:
     """The client's model: the shared part with its private one."""
-    return state["shared"] | state["clients"][str(client)]
+    return state["shared"] | state["clients"][str(client)]  # type: ignore[no-any-return]
 
 
 def newcomers(problem: Problem, state: State, split: Split, tuning: Phase) -> dict[int, Params]:

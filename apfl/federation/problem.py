@@ -79,7 +79,7 @@ def task_of(problem: Problem, work: Work, round: int) -> Task:
     """A piece of work with what it is trained on: the samples that it brings along, or else the client's own training
     data."""
     own = (problem.images, problem.train[work.client])
-    return Task(work, *(own if work.samples is None else (work.samples, work.indices)), problem.seed, round)
+    return Task(work, *(own if work.samples is None else (work.samples, work.indices)), problem.seed, round)  # type: ignore[arg-type]
 
 
 def run_all(problem: Problem, work: Iterable[tuple[Work, int]]) -> Iterable[Result]:

@@ -57,9 +57,9 @@ def side_by_side(federations: Sequence[Callable[[CarryOut], T]]) -> list[T]:
     return [lane.result() for lane in lanes]
 
 
-def _answered(asking: Sequence[_Lane]) -> list[_Lane]:
+def _answered(asking: Sequence[_Lane[T]]) -> list[_Lane[T]]:
     """The lanes that ask again, after all have had what they asked for."""
-    answers = _trained([lane.asked for lane in asking])
+    answers = _trained([lane.asked for lane in asking])  # type: ignore[misc]
     return [lane for lane, answer in zip(asking, answers, strict=True) if lane.turn(answer)]
 
 
@@ -71,7 +71,7 @@ def _trained(requests: Sequence[Asked]) -> list[tuple[Result, ...] | Diverged]:
     answers: list[tuple[Result, ...] | Diverged] = []
     for own in tasks:
         results = tuple(next(outcomes) for _ in own)
-        answers.append(next((one for one in results if isinstance(one, Diverged)), results))
+        answers.append(next((one for one in results if isinstance(one, Diverged)), results))  # type: ignore[arg-type]
     return answers
 
 
@@ -83,7 +83,7 @@ class _Lane(Generic[T]):
         self.asked: Asked | None = None
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._value: Any = None
+        self._value: T = None  # type: ignore[assignment]
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=LANE, daemon=True)
         self._thread.start()

@@ -65,7 +65,7 @@ def one_round(
             yield result
 
     sent = stream()
-    state = method.server_update(now.state, problem, number, sent)
+    state = method.server_update(now.state, problem, number, sent)  # type: ignore[arg-type]
     deque(sent, maxlen=0)  # what the method did not ask for is trained all the same
     return state, last_sent(problem, now.latest, heard), tuple(heard)
 

@@ -62,7 +62,7 @@ def date_back(folder: str | os.PathLike[str] = "results", now: float | None = No
     return found
 
 
-def note_sources(study: Study, entries: Iterable[Artefact], results: str | os.PathLike = "results") -> None:
+def note_sources(study: Study, entries: Iterable[Artefact], results: str | os.PathLike[str] = "results") -> None:
     """Beside each data set that is made from files write what the files hold, anew if that has changed: the note is an
     input of the job that makes the data set. Where the files lie, and when they were copied there, changes nothing."""
     for entry in entries:

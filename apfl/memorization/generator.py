@@ -163,7 +163,13 @@ DIVERSITIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def teacher_loss(model: Model, teachers: Sequence[Params], weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+def teacher_loss(
+    model: Callable[[Params, Tensor], Tensor],
+    teachers: Sequence[Params],
+    weights: Tensor,
+    images: Tensor,
+    labels: Tensor,
+) -> Tensor:
     """Eq. 6 and 7, averaged over the batch: mean_b sum_k alpha_k^{y_b} CE(D(x_b; theta_k), y_b).
 
     A teacher sees only the images of the classes it has weight in: the others would be multiplied by zero.
@@ -208,7 +214,7 @@ class Memory:
             for rows in labels.split(500):
                 noise = torch.randn(len(rows), self.config.noise_dimension, generator=stream, device=stream.device)
                 images.append(self.generator(noise, self.embeddings[rows]).float())
-        channels = self.generator.image[-1].num_features
+        channels: int = self.generator.image[-1].num_features  # type: ignore[assignment]
         return torch.cat(images) if images else torch.zeros(0, channels, 32, 32, device=labels.device)
 
 
@@ -227,7 +233,7 @@ def build_memory(config: GeneratorConfig, embeddings: Tensor, channels: int, see
         seed,
         "generator",
     )
-    return Memory(config, generator.to(embeddings.device, memory_format=torch.channels_last), embeddings)
+    return Memory(config, generator.to(embeddings.device, memory_format=torch.channels_last), embeddings)  # type: ignore[call-overload]
 
 
 def memorize(

@@ -22,7 +22,7 @@ class UpsampledConv2d(nn.Conv2d):
         height, width = images.shape[2:]
         kernels = _phases(_phases(self.weight, 2), 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
         # One convolution for all phases; with padding 1 it sees one row and column more than each of them needs.
-        planes = nn.functional.conv2d(images, kernels, self.bias.repeat(4), padding=1)
+        planes = nn.functional.conv2d(images, kernels, self.bias.repeat(4), padding=1)  # type: ignore[union-attr]
         planes = planes.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # [B, H + 1, W + 1, column, row, O]
         rows = [
             torch.stack([planes[:, row : row + height, column : column + width, column, row] for column in (0, 1)], 3)
@@ -70,4 +70,4 @@ class SemanticGenerator(nn.Module):
     def forward(self, noise: Tensor, semantics: Tensor) -> Tensor:
         branches = torch.cat([self.noise(noise), self.semantics(semantics)], dim=1)
         planes = branches.view(len(noise), 2 * self.width, 8, 8).contiguous(memory_format=torch.channels_last)
-        return self.image(planes)
+        return self.image(planes)  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
-from apfl.registry.trees import ROOT, assigned, is_text, module_path, parse
+from apfl.registry.trees import ROOT, assigned, module_path, parse, text_of, value_of
 
 EXTERNAL = "external/"
 STAGES = ("federate", "personalize")
@@ -84,7 +84,8 @@ def card(module: str, root: Path = ROOT) -> Card:
 
 def _card(path: Path, module: str, root: Path) -> Card:
     tree = parse(path)
-    named = [node.value.id for node in tree.body if assigned(node) == "METHOD" and isinstance(node.value, ast.Name)]
+    values = [value_of(node) for node in tree.body if assigned(node) == "METHOD"]
+    named = [value.id for value in values if isinstance(value, ast.Name)]
     if not named:
         raise UserError(f"baselines/{module}.py: does not name a method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
@@ -139,9 +140,7 @@ def _external_card(module: str, root: Path) -> Card:
         known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"
         raise UserError(f"method {module!r}: there is no workflow/rules/{module}.py; add it, or choose from {known}")
     tree = parse(path)
-    facts = {
-        assigned(node): node.value.value for node in tree.body if isinstance(getattr(node, "value", None), ast.Constant)
-    }
+    facts = {assigned(node): value.value for node in tree.body if isinstance(value := value_of(node), ast.Constant)}
     if missing := [key for key in ("TITLE", "MODEL") if key not in facts]:
         raise UserError(f"workflow/rules/{module}.py: has no {missing[0]}; add `{missing[0]} = ...` at its top")
     if facts["MODEL"] not in MODELS or not isinstance(facts["TITLE"], str):
@@ -273,9 +272,9 @@ def _explanations(docstring: str) -> dict[str, str]:
 
 def _documentation(body: list[ast.stmt], position: int, lines: list[str]) -> str:
     """The string below a field, or the comment at the end of its line."""
-    if position + 1 < len(body) and is_text(body[position + 1]):
-        return " ".join(body[position + 1].value.value.split())
-    line = lines[body[position].end_lineno - 1]
+    if position + 1 < len(body) and (text := text_of(body[position + 1])) is not None:
+        return " ".join(text.split())
+    line = lines[(body[position].end_lineno or 0) - 1]
     return line[body[position].end_col_offset :].strip().removeprefix("#").removeprefix(":").strip()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
-from apfl.registry.trees import ROOT, assigned, is_text, module_path, parse
+from apfl.registry.trees import ROOT, assigned, module_path, parse, text_of
 
 NO_RESULTS = frozenset({
     # Errors, and what is said about code without running it.
@@ -162,10 +162,10 @@ def _write(node: Any, code: list[str], owner: type | None = None) -> None:
             _write(item, code, owner)
         code.append("]")
     elif isinstance(node, ast.AST):
-        node = SIMPLER[kind](node, owner) if kind in SIMPLER else node
-        code.append(f"{type(node).__name__}(")
-        for name in _fields(type(node)):
-            value = getattr(node, name, None)
+        plain: ast.AST = SIMPLER[kind](node, owner) if kind in SIMPLER else node
+        code.append(f"{type(plain).__name__}(")
+        for name in _fields(type(plain)):  # type: ignore[arg-type]
+            value = getattr(plain, name, None)
             if type(value) is list:
                 value = [item for item in value if not (type(item) in ASIDE and ASIDE[type(item)](item, kind))]
             if value is not None and value != []:
@@ -186,12 +186,12 @@ def _fields(kind: type[ast.AST]) -> list[str]:
 
 def _without_type(node: ast.AnnAssign, owner: type | None) -> ast.AST:
     """``x: int = 1`` as ``x = 1``, but not in a class: there it makes a field, of that type."""
-    return node if owner is ast.ClassDef else ast.Assign(targets=[node.target], value=node.value)
+    return node if owner is ast.ClassDef or node.value is None else ast.Assign(targets=[node.target], value=node.value)
 
 
 def _without_words(node: ast.Call, owner: type | None) -> ast.AST:
     name = node.func.id if isinstance(node.func, ast.Name) else None
-    if name not in WORDS or not {keyword.arg for keyword in node.keywords} <= MANNERS:
+    if name is None or name not in WORDS or not {keyword.arg for keyword in node.keywords} <= MANNERS:
         return node
     return ast.Call(func=node.func, args=node.args[: WORDS[name]], keywords=[])
 
@@ -200,8 +200,9 @@ def _joined(node: ast.JoinedStr, owner: type | None) -> ast.AST:
     """An f-string with the texts that are next to each other as one: how they are cut depends on Python's version."""
     values: list[ast.expr] = []
     for value in node.values:
-        if values and isinstance(value, ast.Constant) and isinstance(values[-1], ast.Constant):
-            value = ast.Constant(value=values.pop().value + value.value)
+        if values and isinstance(value, ast.Constant) and isinstance(last := values[-1], ast.Constant):
+            values.pop()
+            value = ast.Constant(value=f"{last.value!s}{value.value!s}")
         values.append(value)
     kept = [value for value in values if not (isinstance(value, ast.Constant) and value.value == "")]
     return ast.JoinedStr(values=kept)
@@ -209,7 +210,7 @@ def _joined(node: ast.JoinedStr, owner: type | None) -> ast.AST:
 
 def _is_said(node: ast.Expr, owner: type | None) -> bool:
     """Is it a text, or does it print or log something?"""
-    if is_text(node):
+    if text_of(node) is not None:
         return True
     if not isinstance(call := node.value, ast.Call) or not {keyword.arg for keyword in call.keywords} <= MANNERS:
         return False

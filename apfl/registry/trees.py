@@ -41,7 +41,12 @@ def assigned(statement: ast.AST) -> str | None:
     return None
 
 
-def is_text(statement: ast.AST) -> bool:
-    """Is it a docstring, or a text anywhere else that nothing is done with?"""
+def value_of(statement: ast.AST) -> ast.AST | None:
+    """What a statement assigns, or does no more than name."""
+    return getattr(statement, "value", None)
+
+
+def text_of(statement: ast.AST) -> str | None:
+    """A docstring, or a text anywhere else that nothing is done with."""
     value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None

@@ -49,8 +49,9 @@ def word2vec(class_names: Sequence[str], path: Path | None = None, model: str = 
     read = gensim.KeyedVectors.load_word2vec_format
     vectors = _load(f"semantics w2v: {path or model}", lambda: read(str(file), binary=binary))
     words = [text.split() for text in class_texts(class_names)]
-    keys = {word: _key(vectors, word) for word in sorted({word for name in words for word in name})}
-    if unknown := [word for word, key in keys.items() if key is None]:
+    wanted = sorted({word for name in words for word in name})
+    keys = {word: key for word in wanted if (key := _key(vectors, word)) is not None}
+    if unknown := [word for word in wanted if word not in keys]:
         raise UserError(f"semantics w2v: the vectors lack {', '.join(unknown)}; use other vectors, or --source table")
     rows = np.stack([np.mean([vectors[keys[word]] for word in name], axis=0) for name in words])
     texts = tuple(" ".join(keys[word] for word in name) for name in words)
@@ -88,16 +89,17 @@ def bert(
     transformers = optional("transformers", "semantics bert")
     name, _, revision = model.partition("@")
     revision = revision or (BERT_REVISION if name == BERT else "main")
-    place, origin = (name, {"revision": revision}) if path is None else (str(path), {"local_files_only": True})
-    where, origin = f"semantics bert: {path or model}", origin | {"trust_remote_code": False}
-    tokenizer = _load(where, lambda: transformers.AutoTokenizer.from_pretrained(place, **origin))
+    place, options = (name, {"revision": revision}) if path is None else (str(path), {"local_files_only": True})
+    where, options = f"semantics bert: {path or model}", options | {"trust_remote_code": False}
+    tokenizer = _load(where, lambda: transformers.AutoTokenizer.from_pretrained(place, **options))
     load = transformers.AutoModel.from_pretrained
-    network = _load(where, lambda: load(place, use_safetensors=True, **origin)).eval()
+    network = _load(where, lambda: load(place, use_safetensors=True, **options)).eval()
 
     def encode(texts: list[str]) -> torch.Tensor:
         batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         states, mask = network(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+        means: torch.Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        return means
 
     source = {"kind": "bert", "model": _origin(path, model), "template": list(template)}
     return _embedded(class_names, template, encode, source)
@@ -131,7 +133,7 @@ def _openai_weights() -> str:
     """The file of `CLIP`'s weights, downloaded unless it is there."""
     hub = optional("huggingface_hub", "semantics clip")
     repository, revision = CLIP_WEIGHTS
-    return hub.hf_hub_download(repository, CLIP_FILE, revision=revision)
+    return str(hub.hf_hub_download(repository, CLIP_FILE, revision=revision))
 
 
 def _check_safetensors(path: Path, where: str) -> None:

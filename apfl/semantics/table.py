@@ -83,7 +83,7 @@ def standardize(embedding: np.ndarray, centre: bool = True, scale: bool = True) 
     return rows.astype(np.float32)
 
 
-def save_semantics(path: str | os.PathLike, semantics: Semantics) -> None:
+def save_semantics(path: str | os.PathLike[str], semantics: Semantics) -> None:
     """Write the artefact: ``embedding``, ``names``, ``texts`` and ``source`` (JSON)."""
     write_npz(
         path,
@@ -94,7 +94,7 @@ def save_semantics(path: str | os.PathLike, semantics: Semantics) -> None:
     )
 
 
-def load_semantics(path: str | os.PathLike, class_names: Sequence[str]) -> np.ndarray:
+def load_semantics(path: str | os.PathLike[str], class_names: Sequence[str]) -> np.ndarray:
     """The raw embedding of an artefact or table, float32 [C, d], one row for each of ``class_names``.
 
     `UserError` if it is not finite, not a table, or made for other classes.
@@ -102,7 +102,7 @@ def load_semantics(path: str | os.PathLike, class_names: Sequence[str]) -> np.nd
     return match(load_table(path), class_names, str(path)).embedding
 
 
-def load_table(path: str | os.PathLike) -> Semantics:
+def load_table(path: str | os.PathLike[str]) -> Semantics:
     """A table of embeddings: an npz with ``embedding`` [n, d] and, if it has them, ``names`` and ``texts`` [n].
 
     Without names the rows are in label order.
@@ -150,7 +150,7 @@ def match(table: Semantics, class_names: Sequence[str], where: str) -> Semantics
         if unique and there and None not in found:
             break
     if unique and there and None not in found:
-        rows = found
+        rows: list[int] = found  # type: ignore[assignment]
     elif len(table.embedding) == len(wanted) and _agree(found, wanted, there):
         rows = list(range(len(wanted)))
     elif there and not unique and None not in found:

@@ -21,7 +21,7 @@ CHECKPOINT = "checkpoint.safetensors"
 def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Everything that the rest of a run depends on: the round, and what the run has kept for later stages."""
     tree = {"state": now.state, "latest": _text_keys(now.latest), "saved": unflatten(saved)}
-    fields = {"round": now.round}
+    fields: dict[str, Any] = {"round": now.round}
     if isinstance(now, AsyncRound):
         tree["versions"] = _text_keys(now.versions)
         fields |= {"time": now.time, "version": now.version, "versions": list(now.versions)}

@@ -28,7 +28,7 @@ class _Counter(TorchDispatchMode):
     compiler, and that takes longer than many a job."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     @classmethod
@@ -46,7 +46,7 @@ def operations(function: Callable[[], Any]) -> float:
     """Multiplications and additions of what ``function`` does with `FEW` images, for one."""
     with _Counter() as counter, torch.enable_grad():
         function()
-    return counter.total / FEW
+    return counter.total / FEW  # type: ignore[no-any-return]
 
 
 def training_image(problem: Problem) -> float:
@@ -82,7 +82,7 @@ def _gradient(problem: Problem, params: Params, images: Tensor, of: list[Tensor]
 
 def _drawn(memory: Memory) -> Tensor:
     noise = torch.zeros(FEW, memory.config.noise_dimension, device=memory.embeddings.device)
-    return memory.generator.eval()(noise, memory.embeddings[:1].expand(FEW, -1))
+    return memory.generator.eval()(noise, memory.embeddings[:1].expand(FEW, -1))  # type: ignore[no-any-return]
 
 
 def cycle(problem: Problem) -> float:

@@ -60,7 +60,7 @@ def load_base(
         except (AttributeError, TypeError, ValueError):
             raise UserError(f"{path}: its models of round {number} are not by client; make the run again") from None
         for params in (saved["global"], *local.values()) if like is not None else ():
-            _check_network(params, like, path)
+            _check_network(params, like, path)  # type: ignore[arg-type]
         bases[number] = BaseModels(saved["global"], local, staleness)
     return bases
 
@@ -102,4 +102,4 @@ def load_memory(folder: Path, number: int, problem: Problem) -> Memory:
 
 def load_measured(folder: Path, what: str) -> dict[str, Any]:
     """The accuracies of the ``teachers`` or the ``cycles`` that a `memorize_run` recorded, by round."""
-    return Record.read(folder / RECORD).found.get(what, {})
+    return Record.read(folder / RECORD).found.get(what, {})  # type: ignore[no-any-return]

@@ -44,7 +44,7 @@ def sample_grid(path: Path, problem: Problem, memory: Memory, data: Path) -> Non
             top, left = row * side + GAP // 2, column * side + GAP // 2
             mosaic[top : top + side - GAP, left : left + side - GAP] = picture  # grey spreads over the colours
     height = CELL * len(shown) + 0.75
-    figure = Figure(figsize=(CELL * columns / 0.82, height), layout="none", dpi=110)
+    figure = Figure(figsize=(CELL * columns / 0.82, height), layout="none", dpi=110)  # type: ignore[arg-type]
     axes = figure.add_axes((0.17, 0.1 / height, 0.82, CELL * len(shown) / height))
     axes.set_axis_off()
     axes.imshow(mosaic, interpolation="nearest", aspect="auto")

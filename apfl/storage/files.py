@@ -31,7 +31,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success it becomes ``path``, on failure it is removed."""
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:12]
 
 
-def sha256_file(path: str | os.PathLike) -> str:
+def sha256_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, read in pieces."""
     try:
         with Path(path).open("rb") as stream:
@@ -89,7 +89,7 @@ def sha256_file(path: str | os.PathLike) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path or its rights") from None
 
 
-def expanded(path: str | os.PathLike, where: str) -> str:
+def expanded(path: str | os.PathLike[str], where: str) -> str:
     """``path`` with the home folder in place of ~ and the values of environment variables in place of their names.
 
     `UserError`, naming ``where`` the path was given, for a user or a variable that there is not.
@@ -101,7 +101,7 @@ def expanded(path: str | os.PathLike, where: str) -> str:
     return text
 
 
-def require_file(path: str | os.PathLike, what: str) -> Path:
+def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """``path`` if a file is there; otherwise a `UserError` that names it."""
     path = Path(path)
     try:
@@ -113,7 +113,7 @@ def require_file(path: str | os.PathLike, what: str) -> Path:
     return path
 
 
-def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
+def require_output(path: str | os.PathLike[str], suffix: str | None = None) -> None:
     """A `UserError` unless ``path`` can be made: a folder, or with a ``suffix`` a file of that kind.
 
     What takes long asks this first, so that hours of work do not end at a folder that cannot be written to.
@@ -132,17 +132,17 @@ def require_output(path: str | os.PathLike, suffix: str | None = None) -> None:
         raise UserError(f"--out {path}: cannot be written ({error.strerror}); choose another output folder") from None
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys."""
     write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
+def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> Any:
     path = require_file(path, what)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
         raise UserError(f"{what} {path}: not JSON ({_first_line(error)}); make it again") from None
 
 
-def read_record(path: str | os.PathLike, what: str = "run record") -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str], what: str = "run record") -> dict[str, Any]:
     """A JSON object, such as a run.json."""
     record = read_json(path, what)
     if not isinstance(record, dict):
@@ -158,7 +158,7 @@ def read_record(path: str | os.PathLike, what: str = "run record") -> dict[str, 
     return record
 
 
-def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays as a compressed npz whose bytes depend on the arrays alone (no time stamps, no pickle)."""
     with (
         atomic_path(path) as temporary,
@@ -170,7 +170,7 @@ def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, 1)
 
 
-def read_npz(path: str | os.PathLike, what: str, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str], what: str, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Every array of an npz file; a damaged file, a pickle in it or a missing array is a `UserError`."""
     path = require_file(path, what)
     try:

@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-NUMBERS = dict.fromkeys(("seed", "round", "client", "samples", "train_samples"), np.int64)
+NUMBERS: dict[str, type[np.number]] = dict.fromkeys(("seed", "round", "client", "samples", "train_samples"), np.int64)
 
 
 def metrics_frame(rows: list[dict[str, Any]], **identity: Any) -> pa.Table:
@@ -35,7 +35,7 @@ def metrics_frame(rows: list[dict[str, Any]], **identity: Any) -> pa.Table:
     return pa.table({name: _column([row[name] for row in whole], NUMBERS.get(name)) for name in COLUMNS})
 
 
-def write_metrics(path: str | os.PathLike, rows: list[dict[str, Any]], **identity: Any) -> None:
+def write_metrics(path: str | os.PathLike[str], rows: list[dict[str, Any]], **identity: Any) -> None:
     """Write a run's metrics table, as `metrics_frame` makes it."""
     write_parquet(path, metrics_frame(rows, **identity))
 

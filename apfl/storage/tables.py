@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_parquet(path: str | os.PathLike, frame: pd.DataFrame | pa.Table) -> None:
+def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame | pa.Table) -> None:
     """Write a table, without the index if it is a data frame."""
     import pyarrow as pa
     from pyarrow.parquet import write_table
@@ -23,7 +23,7 @@ def write_parquet(path: str | os.PathLike, frame: pd.DataFrame | pa.Table) -> No
         write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def read_parquet(path: str | os.PathLike, what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_parquet(path: str | os.PathLike[str], what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     import pandas as pd
 
     path = require_file(path, what)

@@ -51,7 +51,7 @@ def _number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def write_tensors(
-    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any] | None = None
 ) -> None:
     """Write tensors as safetensors; ``header`` is kept as canonical JSON in the file's metadata, with a checksum.
 
@@ -68,7 +68,7 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | os.PathLike, what: str, device: str = "cpu"
+    path: str | os.PathLike[str], what: str, device: str = "cpu"
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the header of a safetensors file; a `UserError` if they are not those that were written.
 
@@ -98,5 +98,5 @@ def _checksum(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) ->
     total = hashlib.sha256(canonical_json(header).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return total.hexdigest()

@@ -137,7 +137,8 @@ def _requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Reques
               "figure_time": _figure_time, "figure_staleness": _figure_time,
               "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
               "selection": _selection}  # fmt: skip
-    sections = study.tables | study.figures | {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
+    choice = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
+    sections = {**study.tables, **study.figures, **choice}
     for output in outputs:
         if output in sections:
             for cell, chains in makers[output](study, sections[output]):
@@ -218,7 +219,7 @@ def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
 
 def _selection(study: Study, section: Asked) -> Iterator[Request]:
     """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
-    yield from _table2(replace(study, seeds=tuple(section["seeds"])), section | {"methods": [section["method"]]})
+    yield from _table2(replace(study, seeds=tuple(section["seeds"])), {**section, "methods": [section["method"]]})
 
 
 def _convergence(study: Study, section: Asked) -> Iterator[Request]:
@@ -240,7 +241,7 @@ def _figure_timeline(study: Study, section: Asked) -> Iterator[Request]:
     for table, make, levels in tables:
         if table in study.tables:
             full = study.tables[table]
-            most = full | {"datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
+            most = {**full, "datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
             shown: dict[str, Request] = {}
             for cell, chains in make(study, most):
                 axis = {**cell.axis, "shown": section["rounds"]}
@@ -281,7 +282,8 @@ def _readings(study: Study, method: str, section: Asked = MappingProxyType({}), 
     """The readings in which an output shows a method: those it names, or else all of the study or its ``first``."""
     if not study.methods[method].generative:
         return ("",)
-    return section.get("readings") or study.apfl["readings"][: 1 if first else None]
+    readings: Sequence[str] = section.get("readings") or study.apfl["readings"][: 1 if first else None]
+    return readings
 
 
 def _request(

@@ -43,7 +43,7 @@ def _check(study: Study) -> None:
             raise UserError(
                 f"methods.{method.id}: has the title {method.title!r}, as {other!r} has; give one of them another title"
             )
-    for output, section in (study.tables | study.figures).items():
+    for output, section in {**study.tables, **study.figures}.items():
         _check_output(study, output, section)
 
 

@@ -25,7 +25,9 @@ SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 RESERVED = ("module", "base", "semantics", "title", "datasets")
 
 
-def load_study(source: str | os.PathLike | Mapping[str, Any], folders: Sequence[str | os.PathLike] = (".",)) -> Study:
+def load_study(
+    source: str | os.PathLike[str] | Mapping[str, Any], folders: Sequence[str | os.PathLike[str]] = (".",)
+) -> Study:
     """The study in a YAML file, or in a dictionary of the same form; a `UserError` if it could not run as it stands.
 
     Files that the study names lie beside it, or under data_root; ``folders`` say where "beside" is for a dictionary.
@@ -53,7 +55,7 @@ def schema() -> dict[str, Any]:
     """The JSON schema of a study."""
     import yaml
 
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return dict(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
 
 
 def typed(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def typed(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     >>> typed({"seeds": ["1", "0"], "training": {"rounds": "4"}, "name": "a"}, {"seeds": ["1", "0"]})
     {'seeds': [1, 0], 'training': {'rounds': '4'}, 'name': 'a'}
     """
-    return _typed(schema(), dict(values), given)
+    return dict(_typed(schema(), dict(values), given))
 
 
 def _typed(part: Mapping[str, Any], value: Any, given: Any) -> Any:

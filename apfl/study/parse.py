@@ -9,13 +9,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.errors import UserError
 from apfl.registry.cards import remedy
-
-if TYPE_CHECKING:
-    import yaml
 
 TEMPLATE = "__use_yte__"
 """The key by which Snakemake takes a file for a template."""
@@ -27,7 +24,7 @@ OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+:.*)")
 LARGEST = 2**63 - 1
 
 
-def read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The path (empty for a dictionary) and the values of a study in YAML, in JSON (``.json``) or in a dictionary.
 
     Keys are texts and values plain and finite, and no key appears twice; a `UserError` names the field or the line
@@ -92,7 +89,7 @@ def _parsed_yaml(text: str, where: str) -> Any:
         loader.dispose()
 
 
-def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
+def _weight(node: Any, where: str, known: dict[int, int]) -> int:
     """How many values a node stands for with all aliases written out; a `UserError` for a key that appears twice, or
     an alias inside of what it stands for."""
     if id(node) in known:
@@ -124,7 +121,11 @@ def _weight(node: yaml.Node, where: str, known: dict[int, int]) -> int:
 
 def _twice(keys: Iterable[str]) -> str | None:
     seen: set[str] = set()
-    return next((key for key in keys if key in seen or seen.add(key)), None)
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
 
 
 def _check_plain(values: Mapping[Any, Any], where: str = "") -> None:

@@ -129,12 +129,14 @@ class RunContext:
     @property
     def evaluate_every(self) -> int:
         other = self.study.training["datasets"].get(self.dataset, {})
-        return other.get("evaluate_every", self.study.training["evaluate_every"])
+        return int(other.get("evaluate_every", self.study.training["evaluate_every"]))
 
     def run(self, stage: str, method: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Run:
         kind = "generators" if stage == "memorize" else "runs"
         path = f"{self.study.name}/{kind}/{self.dataset}/{self.setting}/{name}/seed{self.seed}"
-        return Run(stage, path, self.dataset, self.setting, self.seed, method, self.spec | spec, self.inputs | inputs)
+        return Run(
+            stage, path, self.dataset, self.setting, self.seed, method, {**self.spec, **spec}, {**self.inputs, **inputs}
+        )
 
 
 @dataclass(frozen=True)
@@ -243,10 +245,11 @@ def _federate(
     }
     if not timing.ordinary:
         spec |= {"schedule": dict(timing.values)}
-    inputs = {}
+    inputs: dict[str, str] = {}
     if "semantics" in method.card.needs:
-        spec |= {"semantics": context.study.semantics_of(method, context.dataset)}
-        inputs |= {"semantics": _semantics_path(spec["semantics"], context.dataset)}
+        semantics = context.study.semantics_of(method, context.dataset)
+        spec |= {"semantics": semantics}
+        inputs |= {"semantics": _semantics_path(semantics, context.dataset)}
     if "proxy" in method.card.needs:
         inputs |= {"proxy": data_artefact(context.study, context.study.proxy[context.dataset]).path}
     if method.card.stage == "external":

@@ -59,9 +59,11 @@ def timed(schedules: Mapping[str, Mapping[str, Any]], name: str, **changes: floa
     return Timing(name, {**given, **changes}, changes)
 
 
-def completed(values: Mapping[str, Mapping[str, Any]], folders: Sequence[str | os.PathLike]) -> dict[str, dict]:
+def completed(
+    values: Mapping[str, Mapping[str, Any]], folders: Sequence[str | os.PathLike[str]]
+) -> dict[str, dict[str, Any]]:
     """Every schedule with all its values, numbers of their right types and traces as rows; ``folders`` hold traces."""
-    done: dict[str, dict] = {}
+    done: dict[str, dict[str, Any]] = {}
     alike: dict[str, str] = {}
     for name, given in values.items():
         trace = given.get("trace", ())
@@ -100,7 +102,7 @@ def _renamed(name: str, error: UserError) -> str:
     return str(error).replace("schedule.", f"schedules.{name}.", 1)
 
 
-def _found(name: str, path: str, folders: Sequence[str | os.PathLike]) -> Path:
+def _found(name: str, path: str, folders: Sequence[str | os.PathLike[str]]) -> Path:
     for candidate in (Path(folder) / path for folder in folders):
         with suppress(OSError):  # a name that is too long, or a folder without access
             if candidate.is_file():

@@ -62,7 +62,7 @@ def test_the_printed_numbers_reproduce_the_first_claim_and_equality_with_the_bes
     monkeypatch,
 ) -> None:
     source = full_study(10)
-    truth = judged(Imagined.of(source, 0.0, 2_000), "above-every-baseline")
+    truth = judged(Imagined.like(source, 0.0, 2_000), "above-every-baseline")
     assert np.mean(truth.status == REPRODUCED) >= 0.8
 
     printed = power_module.printed
@@ -75,7 +75,7 @@ def test_the_printed_numbers_reproduce_the_first_claim_and_equality_with_the_bes
         return replace(found, mean=found.mean - lead) if column == "AP-FL" else found
 
     monkeypatch.setattr(power_module, "printed", equal)
-    truth = judged(Imagined.of(source, 0.0, 20_000), "above-every-baseline")
+    truth = judged(Imagined.like(source, 0.0, 20_000), "above-every-baseline")
     assert np.mean(truth.status == REPRODUCED) <= ERROR + 0.0033
     assert np.mean(truth.status == CONTRADICTED) <= ERROR
 

@@ -33,7 +33,7 @@ def draw_counts(sizes: np.ndarray, setting: Setting, stream: np.random.Generator
     fair = sizes.sum() / setting.clients
     for label, size in enumerate(sizes):
         open_clients = counts.sum(axis=1) < fair if setting.balanced else np.ones(setting.clients, bool)
-        counts[:, label] = cut(size, shares(float(setting.alpha), open_clients, stream))
+        counts[:, label] = cut(size, shares(float(setting.alpha), open_clients, stream))  # type: ignore[arg-type]
     return counts
 
 
@@ -45,9 +45,9 @@ def shares(alpha: float, open_clients: np.ndarray, stream: np.random.Generator) 
     """
     drawn = stream.dirichlet(np.full(len(open_clients), alpha)) * open_clients
     if np.isfinite(drawn).all() and drawn.sum() > 0:
-        return drawn / drawn.sum()
+        return drawn / drawn.sum()  # type: ignore[no-any-return]
     even = open_clients if open_clients.any() else np.ones(len(open_clients))
-    return even / even.sum()
+    return even / even.sum()  # type: ignore[no-any-return]
 
 
 def cut(size: int, proportions: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def assign(labels: np.ndarray, classes: int, setting: Setting, stream: np.random
         counts = np.zeros(held.shape, np.int64)
         for label, size in enumerate(sizes):
             holders = np.flatnonzero(held[:, label])
-            drawn = stream.dirichlet(np.full(len(holders), float(setting.alpha)))
+            drawn = stream.dirichlet(np.full(len(holders), float(setting.alpha)))  # type: ignore[arg-type]
             even = np.full(len(holders), 1 / len(holders))  # for an alpha so small that the draw is 0/0
             counts[holders, label] = cut(size, drawn if np.isfinite(drawn).all() else even)
         return counts

@@ -59,7 +59,7 @@ def monopoly_classes(classes: int, setting: Setting) -> np.ndarray:
 
 def dropout_clients(monopolies: int, setting: Setting) -> np.ndarray:
     """bool [K]: as few clients as can hold the monopoly classes, just before the last client."""
-    number = -(-monopolies // setting.classes)
+    number = -(-monopolies // setting.classes)  # type: ignore[operator]
     if number >= setting.clients:
         raise UserError(
             f"setting {setting}: {number} clients would drop out to hold {monopolies} monopoly classes, and none would"
@@ -78,12 +78,12 @@ def held_classes(
         return TABLE_1
     common = classes - len(monopoly)
     remaining = int((~dropout).sum())
-    if setting.classes > common:
+    if setting.classes > common:  # type: ignore[operator]
         raise UserError(
             f"setting {setting}: a client is to hold {setting.classes} classes but only {common} are not monopoly"
             " classes; lower classes or missing"
         )
-    if remaining * setting.classes < common:
+    if remaining * setting.classes < common:  # type: ignore[operator]
         raise UserError(
             f"setting {setting}: {remaining} clients cannot hold all {common} classes with {setting.classes} each;"
             " raise classes or clients"
@@ -94,7 +94,7 @@ def held_classes(
     holders = np.zeros(common, np.int64)
     for own in held.values():
         # Classes that the fewest clients hold come first, so that the numbers of holders differ by one at most.
-        order = np.lexsort((stream.random(common), holders))[: setting.classes - len(own)]
+        order = np.lexsort((stream.random(common), holders))[: setting.classes - len(own)]  # type: ignore[operator]
         holders[order] += 1
         own.extend(order.tolist())
     return tuple(tuple(sorted(held[client])) for client in range(setting.clients))

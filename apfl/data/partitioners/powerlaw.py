@@ -16,7 +16,7 @@ from apfl.data.setting import Setting
 
 def assign(labels: np.ndarray, classes: int, setting: Setting, stream: np.random.Generator) -> Assignment:
     """Share the images; labels: int64 [N], at least ``setting.min_samples`` a client."""
-    weights = np.arange(1, setting.clients + 1) ** -float(setting.alpha)
+    weights = np.arange(1, setting.clients + 1) ** -float(setting.alpha)  # type: ignore[arg-type]
     rest = len(labels) - setting.clients * setting.min_samples
     sizes = stream.permutation(setting.min_samples + cut(rest, weights / weights.sum()))
     client = stream.permutation(np.repeat(np.arange(setting.clients), sizes))

@@ -16,6 +16,6 @@ from apfl.data.setting import Setting
 def assign(labels: np.ndarray, classes: int, setting: Setting, stream: np.random.Generator) -> Assignment:
     """Share the images; labels: int64 [N]. `UserError` if no draw gives every client ``setting.min_samples`` images."""
     everyone = np.ones(setting.clients, bool)
-    counts, draws = draw_until_enough(setting, lambda: cut(len(labels), shares(float(setting.alpha), everyone, stream)))
+    counts, draws = draw_until_enough(setting, lambda: cut(len(labels), shares(float(setting.alpha), everyone, stream)))  # type: ignore[arg-type]
     client = stream.permutation(np.repeat(np.arange(setting.clients), counts))
     return Assignment(client, np.zeros(setting.clients, bool), draws)

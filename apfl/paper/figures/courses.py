@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from apfl.paper.figures.style import RC
 from apfl.paper.labels import dataset_label, partition_label
+from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from apfl.clock.timeline import Arrival, Timeline
     from apfl.study.cells import Cell
 
-FATES = {
+FATES: Mapping[str, Mapping[str, Any]] = {
     "merged": {"facecolor": "#0072b2", "edgecolor": "#ffffff"},
     "waiting": {"facecolor": "#a6cbe3", "edgecolor": "#0072b2"},
     "discarded": {"facecolor": "#f5c48a", "edgecolor": "#a65b00", "hatch": "////"},
@@ -77,7 +78,11 @@ def draw_timelines(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:
             y -= GAP
         seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < end}
         handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
-        place = {"loc": "upper left", "bbox_to_anchor": (0.85 / size[0] - 0.01, 1.0), "ncols": len(handles)}
+        place: dict[str, Any] = {
+            "loc": "upper left",
+            "bbox_to_anchor": (0.85 / size[0] - 0.01, 1.0),
+            "ncols": len(handles),
+        }
         figure.legend(handles=handles, fontsize=8, frameon=False, **place)
         foot = "Numbers: how many versions old an upload was. Dotted: another round's worth of uploads has arrived."
         figure.text(0.85 / size[0], 0.1 / high, foot, fontsize=7.5, color=SOFT)
@@ -117,7 +122,7 @@ def _draw_timeline(axes: Axes, cell: Cell, title: str, end: float, last: bool) -
             axes.text(
                 one.start + width / 2,
                 one.client,
-                one.staleness,
+                str(one.staleness),
                 ha="center",
                 va="center_baseline",
                 fontsize=6.5,
@@ -200,8 +205,8 @@ def draw_staleness(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _draw_histogram(axes: Axes, here: pd.DataFrame, title: str) -> None:
-    for fate, part in here.groupby("fate", sort=False):
-        look = FATES[fate] | {"edgecolor": FATES[fate]["facecolor"] if fate == "merged" else FATES[fate]["edgecolor"]}
+    for fate, part in parts(here, "fate"):
+        look = {**FATES[fate], "edgecolor": FATES[fate]["facecolor"] if fate == "merged" else FATES[fate]["edgecolor"]}
         axes.bar(part["staleness"], part["percent"], width=0.75, linewidth=0.4, zorder=2, **look)
     axes.set_title(title, fontsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

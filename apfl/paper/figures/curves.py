@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
 import numpy as np
@@ -32,8 +32,8 @@ ROUND = "round"
 TIME_AXES = {"time": "virtual time", "bytes": "data moved (MB)"}
 WHAT = {"figure4": "accuracy", "figure5": "friend's accuracy", "figure_time": "accuracy"}
 STYLES = {"figure4": method_styles, "figure5": dataset_styles, "figure_time": method_styles}
-PLAIN = {"linewidth": 1.3, "markersize": 4.5, "zorder": 3}
-STRONG = {"linewidth": 2.4, "markersize": 9, "zorder": 4}
+PLAIN: Mapping[str, Any] = {"linewidth": 1.3, "markersize": 4.5, "zorder": 3}
+STRONG: Mapping[str, Any] = {"linewidth": 2.4, "markersize": 9, "zorder": 4}
 FEW = 7
 """With more lines than this their bands are fainter."""
 SOFT = "#59636e"

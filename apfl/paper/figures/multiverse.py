@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from apfl.paper.figures.style import RC
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
+from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.multiverse import DEFAULTS, WHEN
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ VALUES = {
 GLOBAL = {"friend_distribution": "global prior", "friend_start": "global model", "teacher": "global model"}
 
 
-LOOKS = {
+LOOKS: Mapping[str, Mapping[str, Any]] = {
     "above": {"color": "#0072b2", "marker": "^", "markerfacecolor": "#0072b2"},
     "below": {"color": "#c43e00", "marker": "v", "markerfacecolor": "#c43e00"},
     "neither": {"color": "#6b7480", "marker": "o", "markerfacecolor": "white"},
@@ -118,7 +119,7 @@ def _bands(axes: Axes, readings: pd.DataFrame) -> None:
 def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame) -> None:
     _bands(axes, readings)
     axes.axhline(0, color=INK, linewidth=0.9, zorder=2)
-    for row in here.itertuples():
+    for row in tuples(here):
         look = LOOKS[verdict(row.low, row.high)]
         if not np.isnan(row.low):
             axes.vlines(row.place, row.low, row.high, color=look["color"], linewidth=1.6, alpha=0.55, zorder=3)
@@ -126,7 +127,7 @@ def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame) -> None:
     first = here.iloc[0]
     setting = f"{dataset_label(first['dataset'])}, {partition_label(first['setting'])}"
     axes.set_title(setting, pad=5)
-    states = [verdict(row.low, row.high) for row in here.itertuples()]
+    states = [verdict(row.low, row.high) for row in tuples(here)]
     said = f"{states.count('above')} above, {states.count('below')} below {first['against']}, of {len(here)}"
     axes.text(1.0, 1.045, said, transform=axes.transAxes, ha="right", fontsize=8, color=SOFT)
     axes.set_ylabel(f"AP-FL − {first['against']}\n(points)", fontsize=8)
@@ -176,7 +177,7 @@ def _inches(axes: Axes, keywords: Mapping[str, Any]) -> dict[str, Any]:
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     figure = axes.figure
-    left = ScaledTranslation(axes.get_position().x0 * figure.get_figwidth(), 0, figure.dpi_scale_trans)
+    left = ScaledTranslation(axes.get_position().x0 * figure.get_figwidth(), 0, figure.dpi_scale_trans)  # type: ignore[union-attr]
     return dict(keywords) | {"transform": blended_transform_factory(figure.dpi_scale_trans + left, axes.transData)}
 
 
@@ -197,7 +198,7 @@ def _draw_legend(figure: Figure, found: pd.DataFrame, left: float) -> None:
         "below": "interval below 0",
         "one seed": "one seed: no interval",
     }
-    there = {verdict(row.low, row.high) for row in found.itertuples()}
+    there = {verdict(row.low, row.high) for row in tuples(found)}
     handles = [
         Line2D([], [], linestyle="none", markersize=5.2, label=text, **LOOKS[name])
         for name, text in names.items()
@@ -213,8 +214,8 @@ def _draw_legend(figure: Figure, found: pd.DataFrame, left: float) -> None:
 def _missing(rows: pd.DataFrame) -> list[str]:
     """What the picture lacks, one line for each kind."""
     lines = []
-    for status, part in rows[rows["status"] != "ok"].groupby("status", sort=True):
-        named = list(dict.fromkeys(row.reading or row.title for row in part.itertuples()))
+    for status, part in parts(rows[rows["status"] != "ok"], "status", sort=True):
+        named = list(dict.fromkeys(row.reading or row.title for row in tuples(part)))
         lines.append(f"{status.capitalize()}: {len(part)} ({', '.join(named[:4])}{', ...' if len(named) > 4 else ''}).")
     few = rows[(rows["seeds"] > 0) & (rows["seeds"] < rows["seeds_planned"])]
     if len(few):

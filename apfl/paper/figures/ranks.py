@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
 import pandas as pd
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from apfl.paper.figures.files import METADATA, encode
 from apfl.paper.figures.style import EMPHASISED, RC, method_styles
 from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
 from apfl.storage.files import atomic_path, write_text
@@ -59,7 +60,7 @@ def _draw_scale(
     axes: Axes, ranking: Ranking, groups: Sequence[Sequence[str]], colors: dict[str, str], side: float
 ) -> None:
     """One scale in axes whose unit is an inch and whose top is 0; ``side`` is the space for names."""
-    rows = list(ranking.ranked.itertuples())
+    rows = list(tuples(ranking.ranked))
     worst = len(rows)
 
     def place(rank: float) -> float:
@@ -83,7 +84,11 @@ def _draw_scale(
         y = first - ROW * (0.5 + (number if at_left else worst - 1 - number))
         end = side - 0.12 if at_left else side + ACROSS + 0.12
         x, strong = place(row.mean_rank), row.method == EMPHASISED
-        line = {"color": colors[row.method], "linewidth": 1.8 if strong else 1.0, "solid_joinstyle": "miter"}
+        line: dict[str, Any] = {
+            "color": colors[row.method],
+            "linewidth": 1.8 if strong else 1.0,
+            "solid_joinstyle": "miter",
+        }
         axes.plot([x, x, end], [-HEAD, y, y], zorder=3, **line)
         axes.plot(x, -HEAD, marker="o", markersize=4, color=colors[row.method], zorder=5)
         text = f"{row.method}  {row.mean_rank:.2f}" if at_left else f"{row.mean_rank:.2f}  {row.method}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ class LineStyle:
     dashed: bool = False
 
     @property
-    def keywords(self) -> dict:
+    def keywords(self) -> dict[str, Any]:
         face = "white" if self.dashed else self.color
         return {
             "color": self.color,
@@ -130,7 +130,7 @@ def write_names(
 ) -> None:
     """Write each line's name right of the axes, joined to its end, without overlap; the limits must be final."""
     low, high = axes.get_ylim()
-    height = axes.get_position().height * axes.figure.get_figheight() * 72
+    height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
     places = spread([y for _, y in ends], gap=1.25 * size * (high - low) / height, low=low, high=high)
     for name, (x, y), place, style in zip(names, ends, places, styles, strict=True):
         axes.annotate(

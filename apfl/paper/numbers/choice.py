@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics, cell_values
 from apfl.study.cells import cells
 
@@ -63,4 +64,4 @@ def rows(chosen_among: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
 def best_readings(study: Study, metrics: Metrics) -> Mapping[tuple[str, str], str]:
     """By data set and test (``pooled``, ``own``) the reading that was chosen; none where the choice is not made yet."""
     table = rows(cells(study, "selection"), metrics)
-    return {(row.dataset, row.test): row.reading for row in table[table["chosen"]].itertuples()}
+    return {(row.dataset, row.test): row.reading for row in tuples(table[table["chosen"]])}

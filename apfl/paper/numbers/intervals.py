@@ -38,7 +38,7 @@ class Mean:
     error: np.ndarray
     freedom: int
 
-    def interval(self, family: int = 1) -> tuple[float, float]:
+    def interval(self, family: float = 1) -> tuple[float, float]:
         """Student's interval at `LEVEL`, or at the level at which ``family`` of them hold together (Bonferroni)."""
         half = -special.stdtrit(self.freedom, ERROR / family) * self.error
         return self.estimate - half, self.estimate + half
@@ -47,7 +47,8 @@ class Mean:
         """One-sided p of the mean being above ``bound``: the least `ERROR` / family whose interval shows it."""
         with np.errstate(divide="ignore", invalid="ignore"):
             away = np.asarray(self.estimate - bound) / self.error
-        return np.nan_to_num(special.stdtr(self.freedom, -away), nan=1.0)
+        p: np.ndarray = np.nan_to_num(special.stdtr(self.freedom, -away), nan=1.0)
+        return p
 
     def below(self, bound: float) -> np.ndarray:
         return Mean(-self.estimate, self.error, self.freedom).above(-bound)

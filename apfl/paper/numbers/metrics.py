@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("round", "client", "client_role", "model", "test", "accuracy", "samples", "train_samples")
 """What this module reads of a run's metrics.parquet."""
+MadeBy = dict[tuple[str, str], tuple[str, str | None]]
+"""By stage and module, a run and the code that made it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
     Runs of one stage and module must have been made by the same code. A missing run is a `UserError` that names it and
     the ``command`` that makes it, unless ``partial`` is asked.
     """
-    frames, records, made_by = {}, {}, {}
+    frames, records = {}, {}
+    made_by: MadeBy = {}
     for run in sorted(set(runs)):
         folder = Path(results) / run
         record = read_record(folder / "run.json", "run") if (folder / "run.json").is_file() else None
@@ -108,7 +111,7 @@ def _check_frame(frame: pd.DataFrame, path: Path) -> None:
             raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not 0 to {most}; make it again")
 
 
-def _refuse_mixed_code(run: str, record: Mapping[str, Any], made_by: dict, command: str) -> None:
+def _refuse_mixed_code(run: str, record: Mapping[str, Any], made_by: MadeBy, command: str) -> None:
     specification = record.get("specification", {})
     if not isinstance(specification, dict):
         raise UserError(f"run {run}: its run.json has no specification; run `{command}` to make it again")
@@ -224,7 +227,8 @@ def curve(metrics: Metrics, cell: Cell, test: str, role: str) -> pd.DataFrame:
         averages(run_frame(metrics, cell, run), cell.model, test, role).set_index("round")["weighted"] for run in runs
     ]
     table = pd.concat(each, axis=1, join="inner").sort_index() if each else pd.DataFrame()
-    table = 100 * table[np.isfinite(table).all(axis=1)]
+    finite: pd.Series = np.isfinite(table).all(axis=1)  # type: ignore[assignment]
+    table = 100 * table[finite]
     return pd.DataFrame(
         {
             "round": table.index.to_numpy(dtype=int),

@@ -12,9 +12,9 @@ from apfl.paper.numbers.metrics import SeedValue
 
 def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.ndarray:
     """Ours minus theirs in points, one for each seed that both have finished; float64 [seeds]."""
-    theirs = {value.seed: value.weighted for value in others if value.status == "ok"}
-    found = [value for value in ours if value.status == "ok" and value.seed in theirs]
-    return np.array([100 * (value.weighted - theirs[value.seed]) for value in found], dtype=np.float64)
+    theirs = {value.seed: value.weighted for value in others if value.weighted is not None}
+    found = [(value.weighted, theirs.get(value.seed)) for value in ours]
+    return np.array([100 * (our - their) for our, their in found if our is not None and their is not None], np.float64)
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from scipy import stats
 
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers import tidy
+from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
 from apfl.paper.numbers.paired import differences, interval
 
@@ -108,7 +109,7 @@ def rank(found: Values, test: str) -> Ranking:
     mean_ranks = _ranks(means).mean(axis=0) if names else np.zeros(0)
     per_seed = _ranks(np.concatenate([table.T for table in each])).mean(axis=0) if names else np.zeros(0)
     friedman = _friedman(means)
-    shared = {
+    shared: dict[str, Any] = {
         "test": test,
         "cells": len(blocks),
         "datasets": len({dataset for dataset, _ in blocks}),
@@ -146,7 +147,8 @@ def _done(given: Mapping[Block, tuple[SeedValue, ...]], block: Block) -> list[Se
 
 def _ranks(accuracies: np.ndarray) -> np.ndarray:
     """Ranks within each row of [blocks, methods], 1 for the highest; equals share the mean of their ranks."""
-    return stats.rankdata(-accuracies, axis=1)
+    ranks: np.ndarray = stats.rankdata(-accuracies, axis=1)
+    return ranks
 
 
 def _friedman(means: np.ndarray) -> tuple[float, float] | None:
@@ -206,8 +208,8 @@ def cliques(ranking: Ranking) -> list[tuple[str, ...]]:
     order = ranking.ranked["method"].tolist()
     if len(order) > 1 and not ranking.told_apart:
         return [tuple(order)]
-    differ = {frozenset((row.better, row.worse)) for row in ranking.pairs.itertuples() if row.differ}
-    runs = []
+    differ = {frozenset((row.better, row.worse)) for row in tuples(ranking.pairs) if row.differ}
+    runs: list[tuple[int, int]] = []
     for start in range(len(order)):
         end = start + 1
         while end < len(order) and not any(frozenset((one, order[end])) in differ for one in order[start:end]):
@@ -238,9 +240,7 @@ def remarks(ranking: Ranking) -> tuple[str, ...]:
             )
     left_out = ranking.rows[ranking.rows["status"] != "ok"]
     if len(left_out):
-        named = ", ".join(
-            f"{row.method} ({row.status.removeprefix('left out: ')})" for row in left_out.itertuples(index=False)
-        )
+        named = ", ".join(f"{row.method} ({row.status.removeprefix('left out: ')})" for row in tuples(left_out))
         said.append(f"Left out: {named}.")
     if ranking.empty:
         named = "; ".join(f"{dataset_label(dataset)} {setting}" for dataset, setting in ranking.empty)

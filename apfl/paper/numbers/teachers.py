@@ -79,7 +79,8 @@ def _heights(run: str, seed: int, metrics: Metrics) -> Heights:
 
 def _accuracies(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
     """By round, the accuracies in [0, 1] of the teachers and of the global model; older records call them a ceiling."""
-    return record.get("teachers", record.get("ceiling", {}))
+    found: Mapping[str, Mapping[str, float]] = record.get("teachers", record.get("ceiling", {}))
+    return found
 
 
 def _pooled(frame: pd.DataFrame, model: str, last: int) -> float:
@@ -146,7 +147,7 @@ def control_rows(
     for (dataset, setting, reading), here in places.items():
         held = parse_setting(setting).classes or classes[dataset]
         own = options_of(reading)["friend_distribution"] == "own"
-        shared = {
+        shared: dict[str, Any] = {
             "dataset": dataset,
             "setting": setting,
             "reading": reading,
@@ -158,7 +159,7 @@ def control_rows(
             kind = "control" if cell.semantics in controls else "semantic"
             values = cell_values(metrics, cell, "monopoly", "dropout")
             kinds[kind].append(values)
-            above = [100 * value.weighted - shared["chance"] for value in values if value.status == "ok"]
+            above = [100 * value.weighted - shared["chance"] for value in values if value.weighted is not None]
             rows.append(shared | {"semantics": cell.semantics, "kind": kind} | _control(values, np.array(above)))
         if all(kinds.values()):
             one, other = (_mean_of(kinds[kind]) for kind in ("semantic", "control"))

@@ -109,7 +109,8 @@ def megabytes(cell: Cell, seed: int, run: str, origin: str, metrics: Metrics) ->
     models that ``run`` made of a round the generator, once to each client."""
     shared = metrics.records[origin]["payload"] * transfers(timeline(cell, seed), round_ends(cell, seed))
     generators = clients(cell) * metrics.records[run].get("generator_bytes", 0)
-    return (shared + generators) / MEGABYTE
+    moved: np.ndarray = (shared + generators) / MEGABYTE
+    return moved
 
 
 def along(cell: Cell, metrics: Metrics, test: str, axis: str) -> pd.DataFrame:
@@ -154,7 +155,7 @@ def time_to_target(cell: Cell, reference: Cell, share: float, metrics: Metrics, 
     for seed, run, target, final in zip(cell.seeds, cell.runs, targets, finals, strict=True):
         if final.status != "ok":
             found.append(Reached(final.status))
-        elif target.status != "ok":
+        elif target.weighted is None:
             found.append(Reached("no target"))
         else:
             means = averages(run_frame(metrics, cell, run), cell.model, test, ROLE)
@@ -194,7 +195,7 @@ def speedup(times: Sequence[Reached], others: Sequence[Reached]) -> Summary:
     both = list(zip(times, others, strict=True))
     ratios = [
         Reached("ok", other.time / one.time)
-        if one.status == other.status == "ok"
+        if one.time is not None and other.time is not None
         else next(value for value in (one, other) if value.status != "ok")
         for one, other in both
     ]

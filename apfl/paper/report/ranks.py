@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -31,7 +31,7 @@ def section(cells: Sequence[Cell], metrics: Metrics) -> PageSection:
     return PageSection(shown.name, shown.heading, body)
 
 
-def _plain(ranking: Ranking) -> list[dict[str, Any]]:
+def _plain(ranking: Ranking) -> list[dict[Hashable, Any]]:
     """The rows of the methods that are ranked; None where there is no number."""
     ranked = ranking.ranked.astype(object)
     return ranked.where(ranked.notna(), None).to_dict("records")

@@ -16,6 +16,7 @@ import pandas as pd
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers import tidy
+from apfl.paper.numbers.frames import parts
 from apfl.paper.tables.layout import (
     COLUMNS_IN_A_PANEL,
     Entry,
@@ -82,7 +83,7 @@ def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]
 
 def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
     sections = []
-    for dataset, part in rows.groupby("dataset", sort=False):
+    for dataset, part in parts(rows, "dataset"):
         labels = _group_labels(part)
         groups = tuple(Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
         sections.append(Section(dataset_label(dataset), groups))
@@ -117,7 +118,7 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
         lines.append(TableLine("published", bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
         return (*lines, TableLine("reproduced", tuple(Entry("not run") for _ in columns)))
-    for test, part in rows.groupby("test", sort=False):
+    for test, part in parts(rows, "test"):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
         lines.append(TableLine(TEST_LABELS[test], bold_best(entries, columns), test))
     return tuple(lines)
@@ -156,25 +157,25 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
 
 def _variants(rows: pd.DataFrame) -> str:
     """Which reading and which semantics stand behind the columns that have them."""
-    parts = []
+    said = []
     shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading")]
-    for column, part in shown.groupby("column", sort=False):
+    for column, part in parts(shown, "column"):
         datasets: dict[str, list[str]] = {}
         for _, row in part.drop_duplicates("dataset").iterrows():
             datasets.setdefault(row["semantics"], []).append(dataset_label(row["dataset"]))
         named = [f"{name} ({', '.join(names)})" if len(datasets) > 1 else name for name, names in datasets.items()]
-        parts.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {', '.join(named)}")
-    return "; ".join(parts)
+        said.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {', '.join(named)}")
+    return "; ".join(said)
 
 
 def _left_out(rows: pd.DataFrame) -> str:
     """Where clients are missing from an average: the worst column of each group, and the tests that it concerns."""
     tests: dict[str, list[str]] = {}
-    for dataset, part in rows.groupby("dataset", sort=False):
+    for dataset, part in parts(rows, "dataset"):
         for (label, test), group in part.groupby([_group_labels(part), "test"], sort=False):
-            worst = group.loc[group["clients_left_out"].idxmax()]
+            worst = group.iloc[group["clients_left_out"].argmax()]
             total = worst["clients_left_out"] + worst["clients_evaluated"]
             if worst["clients_left_out"]:
                 place = f"{dataset_label(dataset)}, {label}: {worst['clients_left_out']} of {total}"
-                tests.setdefault(place, []).append(test)
+                tests.setdefault(place, []).append(str(test))
     return "; ".join(f"{place} ({', '.join(names)})" for place, names in tests.items())

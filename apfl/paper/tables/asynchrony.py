@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
+from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics, cell_values, estimate
 from apfl.paper.numbers.virtual import (
     ROLE,
@@ -170,19 +171,19 @@ def _lost(cell: Cell) -> float:
 
 def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Panel:
     sections, field = [], OUTPUTS[name].level
-    for dataset, part in rows.groupby("dataset", sort=False):
+    for dataset, part in parts(rows, "dataset"):
         first = part.iloc[0]
         label = f"{dataset_label(dataset)}, {first['clients']} clients, {partition_label(first['setting'])}"
         groups = tuple(
             Group(f"{LEVEL_LABELS[field]} {level}", tuple(LINES[name](group, shown)))
-            for level, group in part.groupby(field, sort=False)
+            for level, group in parts(part, field)
         )
         sections.append(Section(label, groups))
     return Panel("", tuple(shown), tuple(sections))
 
 
 def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
-    for test, part in rows.groupby("test", sort=False):
+    for test, part in parts(rows, "test"):
         entries = {row["column"]: _time(row) for _, row in part.iterrows()}
         yield TableLine(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min), test)
         ratios = {row["column"]: _speedup(row) for _, row in part.iterrows()}
@@ -203,7 +204,7 @@ def _speedup(row: pd.Series) -> Entry:
 
 
 def _accuracy_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
-    for test, part in rows.groupby("test", sort=False):
+    for test, part in parts(rows, "test"):
         entries = {row["column"]: measured(row) for _, row in part.iterrows()}
         yield TableLine(TEST_LABELS[test], bold_best(entries, shown), test)
 
@@ -280,8 +281,8 @@ def _notes_on_dropout(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str
         "deviation over seeds (n - 1). Bold: the best of a line."
     )
     lost = {
-        rate: " to ".join(dict.fromkeys(f"{share:.0f}" for share in (part.min(), part.max())))
-        for rate, part in rows.groupby("rate", sort=False)["lost_percent"]
+        rate: " to ".join(dict.fromkeys(f"{share:.0f}" for share in part["lost_percent"].agg(["min", "max"])))
+        for rate, part in parts(rows, "rate")
     }
     yield "Uploads lost: " + ", ".join(f"{share} % at rate {rate}" for rate, share in lost.items()) + "."
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import rows
+from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.tables.formats import FORMATS
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
@@ -25,10 +26,10 @@ def table(found: pd.DataFrame) -> Table:
     """The readings of each data set with their accuracy on validation images, the chosen one in bold."""
     readings = tuple(dict.fromkeys(found["reading"]))
     sections = []
-    for dataset, part in found.groupby("dataset", sort=False):
+    for dataset, part in parts(found, "dataset"):
         lines = []
-        for test, here in part.groupby("test", sort=False):
-            entries = {row.reading: _entry(row) for row in here.itertuples()}
+        for test, here in parts(part, "test"):
+            entries = {row.reading: _entry(row) for row in tuples(here)}
             lines.append(TableLine(TEST_LABELS[test], bold_best(entries, readings), test))
         sections.append(Section(dataset_label(dataset), (Group("validation", tuple(lines)),)))
     notes = ("Mean over the settings and seeds of the choice. Bold: the reading that is judged on that test.",)

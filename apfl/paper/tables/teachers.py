@@ -16,6 +16,7 @@ import pandas as pd
 
 from apfl.data.setting import parse_setting
 from apfl.paper.labels import dataset_label, partition_label, semantics_label
+from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
 from apfl.paper.tables.formats import FORMATS
@@ -101,10 +102,10 @@ def _panel(
     rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], TableLine], readings: bool = False
 ) -> tuple[Panel, ...]:
     sections = []
-    for dataset, part in rows.groupby("dataset", sort=False):
+    for dataset, part in parts(rows, "dataset"):
         groups = []
         for (setting, reading), here in part.groupby(["setting", "reading" if readings else "dataset"], sort=False):
-            label = setting_label(setting) + (f", {reading}" if readings else "")
+            label = setting_label(str(setting)) + (f", {reading}" if readings else "")
             groups.append(Group(label, tuple(line(row) for _, row in here.iterrows())))
         sections.append(Section(dataset_label(dataset), tuple(groups)))
     return (Panel("", columns, tuple(sections)),) if sections else ()
@@ -130,7 +131,7 @@ def _holes(rows: pd.DataFrame) -> tuple[str, ...]:
     bad = rows[rows["status"] != "ok"]
     return tuple(
         f"{status.capitalize()}: " + "; ".join(dict.fromkeys(_named(row) for _, row in part.iterrows())) + "."
-        for status, part in bad.groupby("status", sort=True)
+        for status, part in parts(bad, "status", sort=True)
     )
 
 

@@ -147,6 +147,9 @@ def parse(values: Any, where: str = "claims") -> tuple[Claim, ...]:
 def _claim(entry: Mapping[str, Any]) -> Claim:
     left_out, only = entry.get("except", []), entry.get("only", {})
     rows = () if entry["rows"] == ANY else tuple(row for part in entry["rows"] for row in _expanded(part))
+    asks: list[dict[str, Any]] = [
+        {key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()} for ask in entry["asks"]
+    ]
     return Claim(
         **{key: entry[key].strip() for key in ("id", "sentence", "source", "where", "why", "output")},
         tests=tuple(entry["tests"]),
@@ -155,10 +158,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         only=only,
         every=entry.get("every", False),
         title=entry.get("title", entry["id"].replace("-", " ")),
-        asks=tuple(
-            Ask(**{key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()})
-            for ask in entry["asks"]
-        ),
+        asks=tuple(Ask(**ask) for ask in asks),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Self
 
 import numpy as np
 
@@ -82,13 +83,13 @@ class Source:
     study: Study
     metrics: Metrics
     found: Mapping[str, Mapping[str, Sequence[tuple[Mapping[str, str], Cell]]]]
-    known: dict[tuple, Series] = field(default_factory=dict)
+    known: dict[tuple[object, ...], Series] = field(default_factory=dict)
     best: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, study: Study, metrics: Metrics) -> Source:
-        there = [output for output in CLAIMED if output in study.tables | study.figures]
-        found: dict[str, dict[str, list]] = {output: {} for output in there}
+    def of(cls, study: Study, metrics: Metrics) -> Self:
+        there = [output for output in CLAIMED if output in {**study.tables, **study.figures}]
+        found: dict[str, dict[str, list[tuple[Mapping[str, str], Cell]]]] = {output: {} for output in there}
         for output in there:
             for cell in cells(study, output):
                 found[output].setdefault(cell.dataset, []).append((_facts(study, cell), cell))
@@ -226,7 +227,7 @@ def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
     for facts in source.facts(claim.output):
         roles = [{"role": role} for role in OUTPUTS[claim.output].roles] if "role" in axes else [{}]
         for role in roles:
-            row = {axis: (facts | role)[axis] for axis in axes} | dict(claim.only)
+            row = {axis: {**facts, **role}[axis] for axis in axes} | dict(claim.only)
             named = all(row[axis] in names or ANY in names for axis, names in allowed.items())
             if named and claim.only.items() <= facts.items():
                 made.append(row)
@@ -280,7 +281,7 @@ def _levels(source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, r
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
     """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means."""
-    places: dict[tuple, list[Row]] = {}
+    places: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in rows:
         key = tuple((axis, value) for axis, value in row.items() if ask.mean_over != ALL and axis not in ask.mean_over)
         places.setdefault(key, []).append(row)
@@ -347,7 +348,8 @@ def in_study(given: Contrast) -> Contrast:
     kept = [number for number, part in enumerate(given.strata) if part.planned]
     if not kept or len(kept) == len(given.rows):
         return given
-    rows, strata = (tuple(values[number] for number in kept) for values in (given.rows, given.strata))
+    rows = tuple(given.rows[number] for number in kept)
+    strata = tuple(given.strata[number] for number in kept)
     where = "" if given.place == "all rows" else f"{given.place}, "
     return replace(given, rows=rows, strata=strata, partial=True, place=f"{where}{len(kept)} of {len(given.rows)} rows")
 

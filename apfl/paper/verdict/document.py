@@ -110,7 +110,7 @@ def _line(line: Line, family: int) -> dict[str, Any]:
 
 def _comparison(judged: Weighed, family: int) -> dict[str, Any]:
     one = judged.contrasts[0]
-    facts = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
+    facts: dict[str, Any] = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
     facts |= {"status": one.status, "side": side(judged), "above": one.low, "below": one.high}
     return facts | _numbers(judged.mean, family)
 
@@ -134,7 +134,7 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
         made.append("set apfl.parameters.sweep_beta: true in the study, and run it again")
     if (
         not verdict.outcome.judged
-        and output in study.tables | study.figures
+        and output in {**study.tables, **study.figures}
         and verdict.reading in study.apfl["readings"]
     ):
         made.append(f"put {verdict.reading} first in apfl.readings: {output} is run in the first reading alone")
@@ -151,7 +151,7 @@ def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, Any]] = {}
     for claim in made["claims"]:
         for one in (one for one in claim["verdicts"] if one["primary"]):
-            blank = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
+            blank: dict[str, Any] = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
             blank |= {"corrected_interim": False, "not_in_study": 0}
             counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
             counts["corrected_interim"] |= bool(one["missing"])
@@ -345,7 +345,7 @@ def _markdown_claim(claim: Document) -> Iterator[str]:
 
 
 def source_of(claim: Document) -> str:
-    return claim["where"] + (" (from a summary, not from the paper)" if claim["source"] == "summary" else "") + "."
+    return f"{claim['where']}{' (from a summary, not from the paper)' if claim['source'] == 'summary' else ''}."
 
 
 def decisions(claim: Document) -> Iterator[str]:

@@ -7,7 +7,7 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def sets(planned: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
     If each of several numbers lay within the bounds, so would their mean. Which sets there are is fixed by the claim
     and the study, never by what was measured or by which runs are finished.
     """
-    made = dict.fromkeys((number,) for number in range(len(planned)))
+    made: dict[tuple[int, ...], None] = dict.fromkeys((number,) for number in range(len(planned)))
     for keys in ([(one.ask, one.label, one.dataset) for one in planned], [(one.ask, one.label) for one in planned]):
         for key in dict.fromkeys(keys):
             made[tuple(number for number, other in enumerate(keys) if other == key)] = None
@@ -120,7 +120,7 @@ def judge(given: Sequence[Contrast], family: int = 0) -> Outcome:
 
 def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     """The same asked in each row by itself, corrected for all rows together."""
-    rows: dict[tuple, list[Contrast]] = {}
+    rows: dict[tuple[tuple[str, str], ...], list[Contrast]] = {}
     for contrast in given:
         for one in by_row(contrast, only):
             rows.setdefault(tuple(one.rows[0].items()), []).append(one)
@@ -128,7 +128,7 @@ def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     return [judge(alike, family) for alike in rows.values()]
 
 
-def _extreme(take: np.ufunc, values, otherwise: np.ndarray) -> np.ndarray:
+def _extreme(take: np.ufunc, values: Iterable[np.ndarray], otherwise: np.ndarray) -> np.ndarray:
     """Of arrays that may have a trial axis or none."""
     found = None
     for value in values:

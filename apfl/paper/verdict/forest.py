@@ -35,7 +35,7 @@ STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
 """How far an axis may reach to both sides of 0."""
 WITHIN = 0.85
 """The share of what is measured and printed that has to lie on the axis; the rest is shown by arrows."""
-Printed = dict[tuple[int, str, tuple], float]
+Printed = dict[tuple[int, str, tuple[tuple[str, str], ...]], float]
 """The paper's own number for a comparison (the number of the ask, its label) in a row."""
 
 
@@ -129,10 +129,11 @@ def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     high = ask.below if chosen is None else chosen.contrasts[0].high
     mean = None if chosen is None else chosen.mean
     ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1))]
+    low_end, high_end, strict_low, strict_high = map(float, ends)
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,
         chosen.contrasts[0].label if chosen else "", _rows(chosen) if chosen else "", len(asked), unit(claim),
-        np.nan if mean is None else float(mean.estimate), *map(float, ends),
+        np.nan if mean is None else float(mean.estimate), low_end, high_end, strict_low, strict_high,
         -np.inf if low is None else low, np.inf if high is None else high, printed_mean(chosen, told),
     )  # fmt: skip
 

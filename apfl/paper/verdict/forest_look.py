@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.patches import Rectangle
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, FAINT, SHADE = "#1b1f24", "#59636e", "#d8dee4", "#dcebf7"
 BOUND = "#7fb0d6"
-CROSS = {"markersize": 4.4, "markeredgewidth": 1.1, "color": "#9a5fa8"}
+CROSS: Mapping[str, Any] = {"markersize": 4.4, "markeredgewidth": 1.1, "color": "#9a5fa8"}
 SIGNS = {REPRODUCED: "✓", CONTRADICTED: "✗", OPEN: "?", NOTHING: "–", NOT_RUN: ""}
 FILLS = {REPRODUCED: "#0072b2", CONTRADICTED: "#c43e00", OPEN: "#f0e0a8", NOTHING: "#d8dee4", NOT_RUN: "#ffffff"}
 EDGES = FILLS | {OPEN: "#b8952f", NOTHING: "#8c959f", NOT_RUN: "#d8dee4"}

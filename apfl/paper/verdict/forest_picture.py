@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -124,10 +124,11 @@ def _text_height(layout: Layout, point: Point) -> float:
 
 
 def _texts(layout: Layout, point: Point) -> tuple[list[str], list[str]]:
-    return tuple(
+    title, shown = (
         textwrap.wrap(text, most, break_on_hyphens=False)
         for text, most in zip((point.title, point.shown), layout.characters, strict=True)
     )
+    return title, shown
 
 
 class Strip(NamedTuple):
@@ -139,7 +140,7 @@ class Strip(NamedTuple):
     def x(self, value: float) -> float:
         """In inches, at the edge if it lies beyond."""
         share = (np.clip(value, -self.reach, self.reach) + self.reach) / (2 * self.reach)
-        return self.layout.left + (self.layout.right - self.layout.left) * share
+        return float(self.layout.left + (self.layout.right - self.layout.left) * share)
 
 
 def _draw_claim(axes: Axes, strip: Strip, block: ClaimBlock, styles: dict[str, LineStyle]) -> None:
@@ -157,7 +158,7 @@ def _draw_claim(axes: Axes, strip: Strip, block: ClaimBlock, styles: dict[str, L
     if layout.above:
         top, height = top - text, height - text
     for tick in np.linspace(-strip.reach, strip.reach, 5):
-        look = (
+        look: dict[str, Any] = (
             {"color": FAINT, "linewidth": 0.6, "zorder": 0.5}
             if tick
             else {"color": SOFT, "linewidth": 0.9, "zorder": 2}

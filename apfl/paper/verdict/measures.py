@@ -66,7 +66,8 @@ def chosen(parts: Sequence[Series], which: np.ndarray) -> Series:
     """One of several: ``which`` int64 [...] is its number, the same for all seeds."""
 
     def take(values: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, np.broadcast_to(which, (1, *values.shape[1:])), axis=0)[0]
+        taken: np.ndarray = np.take_along_axis(values, np.broadcast_to(which, (1, *values.shape[1:])), axis=0)[0]
+        return taken
 
     whole = combined(parts, take)
     bounds = _bounds(parts[int(which)]) if which.ndim == 0 else whole.bounds
@@ -96,7 +97,7 @@ def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
     if (status := worst(value.status for value in values)) != "ok":
         return _empty(metrics, cell, status)
     step = 100 / min(_images(metrics, cell, run, test, role) for run in cell.runs)
-    return _series(metrics, cell, [100 * value.weighted for value in values], step)
+    return _series(metrics, cell, [100 * value.weighted for value in values if value.weighted is not None], step)
 
 
 def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
@@ -138,11 +139,12 @@ def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> S
         found = worst("no target" if state == "not reached" else state for state in states)
         return _empty(metrics, both, found)
     times = [
-        value.time if value.status == "ok" else float(ready(cell, seed, run, metrics)[-1])
+        value.time if value.time is not None else float(ready(cell, seed, run, metrics)[-1])
         for seed, run, value in zip(cell.seeds, cell.runs, ours, strict=True)
     ]
-    values = [100 * float(np.log(other.time / time)) for time, other in zip(times, theirs, strict=True)]
-    step = max(*_steps(metrics, cell, times), *_steps(metrics, reference, [value.time for value in theirs]))
+    others = [value.time for value in theirs if value.time is not None]
+    values = [100 * float(np.log(other / time)) for time, other in zip(times, others, strict=True)]
+    step = max(*_steps(metrics, cell, times), *_steps(metrics, reference, others))
     if not np.isfinite(step):
         return _empty(metrics, both, "too few rounds")
     censored = np.array([value.status != "ok" for value in ours])
@@ -167,19 +169,19 @@ def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
     Told from the training images, as the tests are shared out alike; ``not run`` while a partition is not there.
     """
     paths = [RunContext(study, cell.dataset, cell.setting, seed).partition.path for seed in cell.seeds]
-    there = [metrics.folder is not None and (metrics.folder / path).is_file() for path in paths]
-    if not all(there):
-        missing = tuple(path for path, found in zip(paths, there, strict=True) if not found)
+    folder = metrics.folder
+    missing = tuple(path for path in paths if folder is None or not (folder / path).is_file())
+    if folder is None or missing:
         return Series(np.full(len(paths), np.nan), "not run", missing=missing)
     classes = study.classes(cell.dataset)
-    return Series(np.array([100 * _constant(metrics.folder / path, classes, test, role) for path in paths]), "ok")
+    return Series(np.array([100 * _constant(folder / path, classes, test, role) for path in paths]), "ok")
 
 
 def _constant(partition: Path, classes: int, test: str, role: str) -> float:
     arrays = read_npz(partition, "partition", ("counts", "dropout", "unseen"))
     counts, dropout = np.asarray(arrays["counts"], np.float64), arrays["dropout"].astype(bool)
     if test == "pooled":
-        return counts.sum(axis=0).max() / counts.sum()
+        return float(counts.sum(axis=0).max() / counts.sum())
     ours = counts[dropout if role == "dropout" else ~dropout]
     tested = ours * arrays["unseen"].astype(bool) if test == "monopoly" else ours
     weights = ours.sum(axis=1) * (tested.sum(axis=1) > 0)

@@ -72,17 +72,17 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
         return replace(found, note="asked of the first test alone")
     measured = pairing(source, Question(claim, reading, test))
     how = f"pairing of the methods by seed {measured:.2f}, measured" if measured is not None else "no pairing, assumed"
-    truth = Imagined.of(source, ASSUMED if measured is None else measured, TRIALS)
+    truth = Imagined.like(source, ASSUMED if measured is None else measured, TRIALS)
     drawn = contrasts(truth, claim, reading, test)
     if any(one.status == "not measured" for one in drawn):
         return replace(found, note=f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this")
     how += ", a constant answer taken to be at chance" if truth.at_chance else ""
-    exact = contrasts(Imagined.of(source, 0.0, 1, spread=0.0), claim, reading, test)
+    exact = contrasts(Imagined.like(source, 0.0, 1, spread=0.0), claim, reading, test)
     whole = judge([in_study(one) for one in drawn])
     needed = []
     for one, middle, imagined in zip(outcome.judged, judge(exact).judged, whole.judged, strict=True):
         contrast = one.contrasts[0]
-        if not contrast.gate and imagined.mean is not None:
+        if not contrast.gate and imagined.mean is not None and middle.mean is not None:
             count = imagined.mean.freedom + 1
             error = imagined.mean.error if one.mean is None else one.mean.error
             gap = _gap(contrast, float(middle.mean.estimate[0]))
@@ -95,12 +95,13 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
 
 def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:
     """From the measured deviations and the noncentral t distribution; None where a comparison has no number yet."""
-    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
-    if not asked or any(one.mean is None for one in asked):
+    asked = [one.mean for one in outcome.judged if not one.contrasts[0].gate]
+    means = [mean for mean in asked if mean is not None]
+    if not means or len(means) < len(asked):
         return None
-    freedom = asked[0].mean.freedom
+    freedom = means[0].freedom
     away = special.nctdtrinc(freedom, 1 - least, -special.stdtrit(freedom, ERROR / max(outcome.family, 1)))
-    return float(away * max(one.mean.error for one in asked))
+    return float(away * max(mean.error for mean in means))
 
 
 def seeds_needed(gap: float, deviation: float, least: float = POWER) -> int | None:
@@ -127,7 +128,7 @@ def pairing(source: Source, asked: Question) -> float | None:
     apart, alone = 0.0, 0.0
     for ask in (ask for ask in asked.claim.asks if not ask.gate and ask.measure == "accuracy"):
         for row in rows(source, asked.claim, ask, asked.test):
-            for place in [row | {ask.axis: value} for value in (*ask.at, *ask.others)] if ask.axis else [row]:
+            for place in [{**row, ask.axis: value} for value in (*ask.at, *ask.others)] if ask.axis else [row]:
                 ours, *others = (source.series(asked, ask, name, place) for name in (ask.first, *ask.against))
                 for theirs in others:
                     if ours.status == theirs.status == "ok" and len(ours.values) > 1:
@@ -145,11 +146,11 @@ class Imagined(Source):
     pairing: float = 0.0
     trials: int = 1
     spread: float = 1.0
-    drawn: dict[tuple, np.ndarray] = field(default_factory=dict)
+    drawn: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
     at_chance: list[Row] = field(default_factory=list)
 
     @classmethod
-    def of(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
+    def like(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
         return cls(source.study, source.metrics, source.found, source.known, source.best, pairing, trials, spread)
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
@@ -184,7 +185,7 @@ def printed(output: str, column: str, row: Mapping[str, str]) -> published.Publi
 
 
 @cache
-def _printed(output: str) -> Mapping[tuple, published.Published]:
+def _printed(output: str) -> Mapping[tuple[str, tuple[str, ...], str], published.Published]:
     return published.lookup(output)
 
 

@@ -180,9 +180,10 @@ def _on(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
     for contrast in given:
         kept = [place for place, row in enumerate(contrast.rows) if row["dataset"] == dataset]
         if kept:
-            rows, strata = ([values[place] for place in kept] for values in (contrast.rows, contrast.strata))
+            rows = tuple(contrast.rows[place] for place in kept)
+            strata = tuple(contrast.strata[place] for place in kept)
             where = contrast.place if contrast.dataset else dataset_label(dataset)
-            found.append(replace(contrast, rows=tuple(rows), strata=tuple(strata), dataset=dataset, place=where))
+            found.append(replace(contrast, rows=rows, strata=strata, dataset=dataset, place=where))
     return found
 
 
@@ -345,10 +346,12 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: st
 
 def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
     """Those that are not shown to be passed, and why where they have no number."""
-    without = {id(one): f"{_title(one)} ({one.contrasts[0].status})" for one in gates if one.mean is None}
-    return "not shown to be above 0: " + "; ".join(without.get(id(one)) or said(one) for one in gates)
+    texts = (_numbers(one, 1) if one.mean is None else said(one) for one in gates)
+    return f"not shown to be above 0: {'; '.join(texts)}"
 
 
 def _numbers(one: Weighed, family: int) -> str:
+    if one.mean is None:
+        return f"{_title(one)} ({one.contrasts[0].status})"
     low, high = one.mean.interval(family)
     return f"{_title(one)}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
