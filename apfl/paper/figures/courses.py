@@ -78,12 +78,8 @@ def draw_timelines(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:
             y -= GAP
         seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < end}
         handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
-        place: dict[str, Any] = {
-            "loc": "upper left",
-            "bbox_to_anchor": (0.85 / size[0] - 0.01, 1.0),
-            "ncols": len(handles),
-        }
-        figure.legend(handles=handles, fontsize=8, frameon=False, **place)
+        figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", ncols=len(handles),
+                      bbox_to_anchor=(0.85 / size[0] - 0.01, 1.0))  # fmt: skip
         foot = "Numbers: how many versions old an upload was. Dotted: another round's worth of uploads has arrived."
         figure.text(0.85 / size[0], 0.1 / high, foot, fontsize=7.5, color=SOFT)
         return figure, recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.style
 import pandas as pd
@@ -84,12 +84,8 @@ def _draw_scale(
         y = first - ROW * (0.5 + (number if at_left else worst - 1 - number))
         end = side - 0.12 if at_left else side + ACROSS + 0.12
         x, strong = place(row.mean_rank), row.method == EMPHASISED
-        line: dict[str, Any] = {
-            "color": colors[row.method],
-            "linewidth": 1.8 if strong else 1.0,
-            "solid_joinstyle": "miter",
-        }
-        axes.plot([x, x, end], [-HEAD, y, y], zorder=3, **line)
+        axes.plot([x, x, end], [-HEAD, y, y], zorder=3, color=colors[row.method], linewidth=1.8 if strong else 1.0,
+                  solid_joinstyle="miter")  # fmt: skip
         axes.plot(x, -HEAD, marker="o", markersize=4, color=colors[row.method], zorder=5)
         text = f"{row.method}  {row.mean_rank:.2f}" if at_left else f"{row.mean_rank:.2f}  {row.method}"
         axes.text(end - 0.05 if at_left else end + 0.05, y, text, ha="right" if at_left else "left", va="center",
