@@ -127,7 +127,16 @@ def test_runs_of_the_command_line_leave_nothing_behind_and_logs_of_one_run(input
     home = tmp_path / "home"
     home.mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "HOME": str(home), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "apfl", "federate", "--spec", json.dumps(FEDERATE), "--data", str(inputs.data)]
+    command = [
+        sys.executable,
+        "-m",
+        "apfl",
+        "federate",
+        "--spec",
+        json.dumps(FEDERATE.json()),
+        "--data",
+        str(inputs.data),
+    ]
     command += ["--partition", str(inputs.partition), "--out", str(tmp_path / "out"), "--device", "cpu"]
     before: list[tuple[set[str], int]] = []
     for _ in range(6):

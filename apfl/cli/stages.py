@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,14 +57,15 @@ def initial(
     """Write the initial model that all methods of a seed share, for foreign methods."""
     from apfl.data.dataset import load_dataset
     from apfl.engine.networks import initial_parameters
+    from apfl.stages.specification import InitialSpecification, configure
     from apfl.storage.files import require_output
     from apfl.storage.tensors import write_tensors
 
-    given = _specification(spec)
+    given = configure(InitialSpecification, _json(spec), "spec")
     require_output(out, ".safetensors")
     dataset = load_dataset(data)
-    params = initial_parameters(given.network or {}, dataset.channels, dataset.classes, given.seed)
-    write_tensors(out, params, given.json())
+    params = initial_parameters(given.network, dataset.channels, dataset.classes, given.seed)
+    write_tensors(out, params, asdict(given))
 
 
 def federate(
@@ -128,6 +130,11 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
 
 def _specification(text: str) -> Specification:
     from apfl.stages.specification import Specification
+
+    return Specification.parse(_json(text))
+
+
+def _json(text: str) -> dict[str, Any]:
     from apfl.storage.files import require_file
 
     try:
@@ -139,4 +146,4 @@ def _specification(text: str) -> Specification:
         ) from None
     if not isinstance(value, dict):
         raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
-    return Specification.parse(value)
+    return value

@@ -101,6 +101,18 @@ class Specification:
             require(getattr(self, name) is not None, f"spec.{name}: missing; {EXAMPLES}")
 
 
+@dataclass(frozen=True)
+class InitialSpecification:
+    """What the initial model that all methods of a seed share depends on, but for the shape of the images."""
+
+    dataset: str
+    seed: int
+    network: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, f"spec.seed {self.seed}: is not a whole number from 0; {EXAMPLES}")
+
+
 def training_of(specification: Specification) -> TrainingConfig:
     """The training section, checked."""
     return configure(TrainingConfig, specification.training, "training")
