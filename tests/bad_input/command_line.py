@@ -9,12 +9,13 @@ import pandas as pd
 
 from apfl.storage.files import write_json
 from apfl.storage.tables import write_parquet
-from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, spec, study, text
+from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
 
 TABLES = ("tables", "study.yaml")
 RUN = "tiny/runs/digits/dirichlet-alpha0.1-clients3"
 SEED = ("partition", "--data", "data.npz", "--setting", "iid-clients5", "--out", "x.npz", "--seed")
 DIGITS = ("data", "digits", "--source", "digits", "--out")
+INITIAL = {"dataset": "noise", "seed": 0, "network": {"name": "tests.helpers.problems:Tiny"}}
 
 
 def runs(**columns: object):
@@ -74,7 +75,7 @@ CASES = [
     Case("run out below a file", text("out", "x"), federate(out="out/run"), r"out is not a folder; choose another"),
     Case("generator out a file", text("out", "x"), memorize(), r"--out out: .* is not a folder"),
     Case("personalized out a file", text("out", "x"), personalize(), r"--out out: .* is not a folder"),
-    Case("initial out", nothing, ("initial", "--spec", json.dumps(spec()), "--data", "data.npz", "--out", "x.npz"),
+    Case("initial out", nothing, ("initial", "--spec", json.dumps(INITIAL), "--data", "data.npz", "--out", "x.npz"),
          r"end it with \.safet"),
     # Tables from runs.
     Case("table without runs", nothing, TABLES,
