@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from apfl.registry.pages import METHODS_PAGE, _as_markdown, _as_text
+from apfl.registry.pages import METHODS_PAGE, as_markdown, as_text
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as config/demo.yaml.")]
 
@@ -29,7 +29,7 @@ def methods(
     found = cards().values()
     if markdown:
         print(METHODS_PAGE)
-    print("\n".join(_as_markdown(card) if markdown else _as_text(card) for card in found))
+    print("\n".join(as_markdown(card) if markdown else as_text(card) for card in found))
 
 
 def plan(

@@ -14,9 +14,9 @@ import pyarrow
 import pyarrow.parquet
 
 from apfl.data.layout import parquet_files
-from apfl.data.raw import Raw, decode, first_line, leave_out, mistaken, required, sha256
+from apfl.data.raw import Raw, decode, leave_out, mistaken, required, sha256
 from apfl.errors import UserError
-from apfl.storage.files import sha256_file
+from apfl.storage.files import first_line, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,6 +15,7 @@ import numpy as np
 
 from apfl.data.pixels import as_rgb
 from apfl.errors import UserError
+from apfl.storage.files import first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -108,8 +109,3 @@ def sha256(pieces: Iterable[bytes]) -> str:
     for piece in pieces:
         total.update(piece)
     return total.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -11,10 +11,10 @@ import numpy as np
 
 from apfl.data.downloads import check_extracted
 from apfl.data.layout import image_classes
-from apfl.data.raw import Raw, decode, first_line, from_array, leave_out, required, sha256
+from apfl.data.raw import Raw, decode, from_array, leave_out, required, sha256
 from apfl.errors import UserError
 from apfl.optional import optional
-from apfl.storage.files import sha256_file
+from apfl.storage.files import first_line, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image

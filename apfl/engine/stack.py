@@ -70,7 +70,7 @@ def _in_chunks(model: Model, tasks: Sequence[Task], engine: Engine, size: int) -
     while len(results) < len(tasks):
         chunk = tasks[len(results) : len(results) + size]
         try:
-            results += _together(model, chunk, engine) if len(chunk) > 1 else [_alone(model, chunk[0], engine)]
+            results += together(model, chunk, engine) if len(chunk) > 1 else [_alone(model, chunk[0], engine)]
         except torch.cuda.OutOfMemoryError:
             if len(chunk) == 1:
                 raise
@@ -119,7 +119,7 @@ def _phase_steps(phase: Phase, task: Task) -> int:
     return phase.epochs * math.ceil(len(task.indices) / phase.batch_size) if phase.steps is None else phase.steps
 
 
-def _together(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result | Diverged]:
+def together(model: Model, tasks: Sequence[Task], engine: Engine) -> list[Result | Diverged]:
     """Tasks of one kind, those with most steps first."""
     stack = {name: _stacked([task.work.start[name].detach() for task in tasks]) for name in tasks[0].work.start}
     counts, seen, losses = [0] * len(tasks), [0] * len(tasks), [math.nan] * len(tasks)

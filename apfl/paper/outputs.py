@@ -18,22 +18,6 @@ if TYPE_CHECKING:
     from apfl.paper.verdict.verdicts import Finding
     from apfl.study.study import Study
 
-FILES = (
-    *forest_picture.FILES,
-    "ranks.csv",
-    "ranks_pairs.csv",
-    "ranks.svg",
-    "ranks.pdf",
-    "ranks.png",
-    "readings.csv",
-    "readings.md",
-    "teachers.csv",
-    "teachers.md",
-    "controls.csv",
-    "controls.md",
-)
-"""What `write` makes."""
-
 
 def gather(study: Study, results: str | Path) -> Metrics:
     """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out."""
@@ -42,7 +26,7 @@ def gather(study: Study, results: str | Path) -> Metrics:
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
-    """Write `FILES` into the folder; ``findings`` are the verdicts."""
+    """Write the files that `apfl.jobs.paths.BESIDE` names into the folder; ``findings`` are the verdicts."""
     return [
         *forest_picture.write(study, metrics, findings, folder),
         *ranks_picture.write(cells(study, "table2"), metrics, folder),

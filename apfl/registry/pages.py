@@ -23,7 +23,7 @@ def _reference(docstring: str) -> str:
     return f"{names}: {entry('title')}, {entry('year')}" if entry("title") else ""
 
 
-def _as_text(card: Any) -> str:
+def as_text(card: Any) -> str:
     from textwrap import fill, indent
 
     starts = f", on {card.base}" if card.base else ""
@@ -45,7 +45,7 @@ def _asynchronous(card: Any) -> str:
     return "with " + ", ".join(f"`{name}` {value}" for name, value in card.additive.items())
 
 
-def _as_markdown(card: Any) -> str:
+def as_markdown(card: Any) -> str:
     lines = [f"## {card.title} (`{card.module}`)", "", card.summary, ""]
     if reference := _reference(card.docstring):
         lines += [f"*{reference}.*", ""]

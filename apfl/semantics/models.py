@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apfl.data.raw import first_line
 from apfl.errors import UserError
 from apfl.optional import optional
 from apfl.semantics.table import Semantics, class_texts
+from apfl.storage.files import first_line
 
 if TYPE_CHECKING:
     import torch

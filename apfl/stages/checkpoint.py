@@ -13,19 +13,19 @@ from apfl.federation.asynchronous import AsyncRound
 from apfl.federation.synchronous import Round
 from apfl.storage.files import digest
 from apfl.storage.run_folder import Record
-from apfl.storage.tensors import _number_keys, _text_keys, flatten, read_tensors, unflatten, write_tensors
+from apfl.storage.tensors import flatten, number_keys, read_tensors, text_keys, unflatten, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 def write_checkpoint(path: Path, now: Round, saved: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Everything that the rest of a run depends on: the round, and what the run has kept for later stages."""
-    tree = {"state": now.state, "latest": _text_keys(now.latest), "saved": unflatten(saved)}
+    tree = {"state": now.state, "latest": text_keys(now.latest), "saved": unflatten(saved)}
     fields: dict[str, Any] = {"round": now.round}
     if isinstance(now, AsyncRound):
-        tree["versions"] = _text_keys(now.versions)
+        tree["versions"] = text_keys(now.versions)
         fields |= {"time": now.time, "version": now.version, "versions": list(now.versions)}
-        fields |= {"sent_version": _text_keys(now.sent_version)}
+        fields |= {"sent_version": text_keys(now.sent_version)}
     write_tensors(path, flatten(tree), {**header, **fields})
 
 
@@ -59,7 +59,7 @@ def read_checkpoint(path: Path, record: Record, device: str) -> tuple[Round, dic
 
 def _restored(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> tuple[Round, dict[str, Tensor], dict[str, Any]]:
     tree = unflatten(tensors)
-    now = Round(header["round"], tree.get("state", {}), _number_keys(tree.get("latest", {})))
+    now = Round(header["round"], tree.get("state", {}), number_keys(tree.get("latest", {})))
     if "version" in header:
         now = AsyncRound(
             now.round,
@@ -69,6 +69,6 @@ def _restored(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> tuple[Ro
             version=header["version"],
             # A method that shares nothing (Local) has versions without a tensor.
             versions={version: tree.get("versions", {}).get(str(version), {}) for version in header["versions"]},
-            sent_version=_number_keys(header["sent_version"]),
+            sent_version=number_keys(header["sent_version"]),
         )
     return now, flatten(tree.get("saved", {})), header

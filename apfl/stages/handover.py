@@ -17,7 +17,7 @@ from apfl.federation.synchronous import Round
 from apfl.memorization.generator import GeneratorConfig, Memory, build_memory
 from apfl.stages.specification import configure
 from apfl.storage.run_folder import RECORD, Record
-from apfl.storage.tensors import _number_keys, flatten, read_tensors, unflatten
+from apfl.storage.tensors import flatten, number_keys, read_tensors, unflatten
 
 
 def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def load_base(
         if "global" not in saved:
             raise UserError(f"base {folder}: its method has no global model to start from; choose another base")
         try:
-            local = _number_keys(saved.get("local", {}))
+            local = number_keys(saved.get("local", {}))
             staleness = {int(client): int(tau) for client, tau in saved.get("staleness", {}).items()}
         except (AttributeError, TypeError, ValueError):
             raise UserError(f"{path}: its models of round {number} are not by client; make the run again") from None

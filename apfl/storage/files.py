@@ -147,7 +147,7 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{what} {path}: not JSON ({_first_line(error)}); make it again") from None
+        raise UserError(f"{what} {path}: not JSON ({first_line(error)}); make it again") from None
 
 
 def read_record(path: str | os.PathLike[str], what: str = "run record") -> dict[str, Any]:
@@ -181,7 +181,7 @@ def read_npz(path: str | os.PathLike[str], what: str, required: tuple[str, ...] 
                 raise ValueError(f"it says that it holds {size:,} bytes, more than {MOST_BYTES:,}")
             arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # the reader raises many kinds for damaged files
-        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
+        raise UserError(f"{what} {path}: cannot be read ({first_line(error)}); make it again") from None
     if missing := [name for name in required if name not in arrays]:
         raise UserError(f"{what} {path}: has no array {missing[0]!r} (it has {sorted(arrays)}); make it again")
     return arrays
@@ -202,5 +202,6 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from apfl.errors import UserError
-from apfl.storage.files import _first_line, atomic_path, require_file
+from apfl.storage.files import atomic_path, first_line, require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def read_parquet(path: str | os.PathLike[str], what: str, columns: tuple[str, ..
     try:
         frame = pd.read_parquet(path, page_checksum_verification=True)
     except Exception as error:  # pyarrow raises many kinds for damaged files
-        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); make it again") from None
+        raise UserError(f"{what} {path}: cannot be read ({first_line(error)}); make it again") from None
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(f"{what} {path}: has no column {missing[0]!r}; make it again")
     return frame

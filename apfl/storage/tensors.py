@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from apfl.errors import UserError
-from apfl.storage.files import _first_line, atomic_path, canonical_json, require_file
+from apfl.storage.files import atomic_path, canonical_json, first_line, require_file
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +42,11 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     return tree
 
 
-def _text_keys(by_number: Mapping[int, Any]) -> dict[str, Any]:
+def text_keys(by_number: Mapping[int, Any]) -> dict[str, Any]:
     return {str(number): value for number, value in by_number.items()}
 
 
-def _number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
+def number_keys(by_text: Mapping[str, Any]) -> dict[int, Any]:
     return {int(text): value for text, value in by_text.items()}
 
 
@@ -87,7 +87,7 @@ def read_tensors(
         if not isinstance(header, dict) or (ours and header.pop("sha256", None) != _checksum(tensors, header)):
             raise ValueError("not what was written to it")
     except Exception as error:  # safetensors raises its own error type, json raises ValueError
-        raise UserError(f"{what} {path}: cannot be read ({_first_line(error)}); remove it and run again") from None
+        raise UserError(f"{what} {path}: cannot be read ({first_line(error)}); remove it and run again") from None
     return {name: tensor.to(device) for name, tensor in tensors.items()}, header
 
 

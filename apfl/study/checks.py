@@ -18,7 +18,7 @@ from apfl.study.schedules import check_clients
 from apfl.study.study import MethodEntry, Study, generator_fields
 
 
-def _check(study: Study) -> None:
+def check_study(study: Study) -> None:
     """What a schema cannot say: that names refer to something, and that each method gets what it needs."""
     for name, entry in study.data.items():
         _check_dataset(study, name, entry)

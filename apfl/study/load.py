@@ -14,7 +14,7 @@ from apfl.errors import UserError
 from apfl.registry.cards import Card, card
 from apfl.registry.trees import ROOT
 from apfl.storage.files import expanded
-from apfl.study.checks import _check
+from apfl.study.checks import check_study
 from apfl.study.parse import explain, read
 from apfl.study.schedules import completed
 from apfl.study.study import MethodEntry, Study
@@ -46,7 +46,7 @@ def load_study(
     if "selection" in values["apfl"] and values["one_job_per"] == "auto":
         values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
     study = Study(**values | {"seeds": tuple(sorted(values["seeds"])), "methods": methods})
-    _check(study)
+    check_study(study)
     return study
 
 

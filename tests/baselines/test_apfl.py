@@ -253,8 +253,8 @@ def test_friends_and_localized_models_are_the_same_trained_as_one_stack(trained,
     problem, base, memory = trained
     method = load_method("apfl", {"samples_per_class": 6, "friend_distribution": "uniform"})
     sizes: list[int] = []
-    together = stacked._together
-    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    together = stacked.together
+    monkeypatch.setattr(stacked, "together", lambda *given: sizes.append(len(given[1])) or together(*given))
     alone = method.personalize(problem, base, 2, memory)
     assert not sizes
     at_once = method.personalize(dataclasses.replace(problem, engine=Engine(stack=8)), base, 2, memory)
@@ -270,8 +270,8 @@ def test_friends_are_trained_on_some_clients_images_at_a_time(trained, monkeypat
     problem = dataclasses.replace(problem, engine=Engine(stack=8))
     whole = method.personalize(problem, base, 2, memory)["friend"]
     sizes: list[int] = []
-    together = stacked._together
-    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    together = stacked.together
+    monkeypatch.setattr(stacked, "together", lambda *given: sizes.append(len(given[1])) or together(*given))
     image = 4 * problem.images.pixels[0].numel()
     monkeypatch.setattr("baselines.apfl.IMAGES_AT_A_TIME", 2 * image * 6 * problem.classes)
     friends = method.personalize(problem, base, 2, memory)["friend"]

@@ -94,20 +94,20 @@ def test_what_cannot_be_stacked_is_trained_alone_bit_for_bit() -> None:
 
 def test_a_stack_is_really_one(monkeypatch) -> None:
     sizes = []
-    original = stacked._together
+    original = stacked.together
 
     def counted(model, jobs, engine):
         sizes.append(len(jobs))
         return original(model, jobs, engine)
 
-    monkeypatch.setattr(stacked, "_together", counted)
+    monkeypatch.setattr(stacked, "together", counted)
     problem = dataclasses.replace(tiny_problem(sizes=(9, 8, 7, 6, 5), rounds=1), engine=Engine(stack=3))
     [*_] = run(load_method("fedavg"), problem)
     assert sizes == [3, 2]
 
 
 def test_a_stack_that_is_too_large_for_the_device_is_split(monkeypatch, capsys) -> None:
-    original = stacked._together
+    original = stacked.together
 
     def small_device(model, jobs, engine):
         if len(jobs) > 2:
@@ -116,7 +116,7 @@ def test_a_stack_that_is_too_large_for_the_device_is_split(monkeypatch, capsys) 
 
     problem = tiny_problem(sizes=(9, 8, 7, 6, 5), rounds=1)
     whole = [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))][-1]
-    monkeypatch.setattr(stacked, "_together", small_device)
+    monkeypatch.setattr(stacked, "together", small_device)
     split = [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))][-1]
     assert close(split.state["global"], whole.state["global"])
     assert "5 models at once are too many for the device's memory; going on with 2" in capsys.readouterr().out
@@ -146,8 +146,8 @@ def test_many_clients_are_trained_some_stacks_at_a_time_as_their_results_are_ask
     problem = dataclasses.replace(tiny_problem(sizes=(6,) * 7), engine=Engine(stack=2))
     monkeypatch.setattr(problem_module, "STACKS", 2)
     sizes: list[int] = []
-    together = stacked._together
-    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together(*given))
+    together = stacked.together
+    monkeypatch.setattr(stacked, "together", lambda *given: sizes.append(len(given[1])) or together(*given))
     work = load_method("fedavg").client_work({"global": problem.start}, problem, 1, problem.clients)
     results = run_all(problem, ((piece, 1) for piece in work))
     assert not sizes

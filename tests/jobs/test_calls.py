@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from apfl.jobs.calls import Plan, any_of, data_options, inputs, run_code, run_options, semantics_options, shell_prefix
-from apfl.jobs.paths import BESIDE, COURSE, KINDS, RUNS
-from apfl.paper.outputs import FILES
+from apfl.jobs.paths import COURSE, KINDS, RUNS
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
 from apfl.study.load import load_study
@@ -130,6 +129,5 @@ def test_the_rules_name_no_file_that_stands_in_paths() -> None:
         assert not [name for name in named if name in file.read_text()], file
 
 
-def test_what_is_made_beside_the_verdicts_is_what_the_command_writes() -> None:
-    assert {path.rpartition("/")[2] for path in BESIDE} == set(FILES)
+def test_figures_of_the_course_of_events_have_every_format() -> None:
     assert set(COURSE) == {"csv", "svg", "pdf", "png"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from apfl.errors import UserError
-from apfl.paper import outputs as beside
+from apfl.jobs.paths import BESIDE
 from apfl.paper import published
 from apfl.paper.numbers.intervals import ERROR, Cellwise, interval, mean
 from apfl.paper.numbers.metrics import collect
@@ -639,7 +639,12 @@ def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
     first = run_apfl("claims", "small.json", "--power", cwd=tmp_path)
     folder = tmp_path / "results" / "small" / "verdict"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert first.returncode == 0 and set(before) == {"claims.json", "claims.csv", "claims.md", *beside.FILES}
+    assert first.returncode == 0 and set(before) == {
+        "claims.json",
+        "claims.csv",
+        "claims.md",
+        *(Path(path).name for path in BESIDE),
+    }
     assert "so far" in first.stdout and "above-every-baseline, literal: the study lacks rows" in first.stdout
     assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apfl.jobs.paths import BESIDE
 from apfl.paper import outputs as beside
 from apfl.paper.verdict.claims import claims
 from apfl.paper.verdict.verdicts import findings
@@ -14,7 +15,7 @@ def test_every_file_is_written_before_anything_is_run(tmp_path):
     study = load_study(tiny())
     metrics = beside.gather(study, tmp_path / "results")
     paths = beside.write(study, metrics, findings(study, metrics), tmp_path)
-    assert sorted(path.name for path in paths) == sorted(beside.FILES)
+    assert sorted(path.name for path in paths) == sorted(path.rpartition("/")[2] for path in BESIDE)
     assert all(path.stat().st_size for path in paths)
 
 

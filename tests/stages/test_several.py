@@ -71,8 +71,8 @@ def metrics(folder: Path) -> pd.DataFrame:
 def stacking(monkeypatch) -> list[int]:
     """An engine that stacks, as on a GPU; afterwards the sizes of the stacks that were trained."""
     sizes: list[int] = []
-    together_ = stacked._together
-    monkeypatch.setattr(stacked, "_together", lambda *given: sizes.append(len(given[1])) or together_(*given))
+    together_ = stacked.together
+    monkeypatch.setattr(stacked, "together", lambda *given: sizes.append(len(given[1])) or together_(*given))
     monkeypatch.setattr(Engine, "choose", classmethod(lambda cls, precision="auto", device="auto": STACKED))
     return sizes
 

@@ -25,8 +25,8 @@ from apfl.paper.tables.layout import (
     Section,
     Table,
     TableLine,
-    _entry,
     bold_best,
+    entry_of,
     measured,
 )
 from apfl.study.outputs import OUTPUTS
@@ -114,7 +114,7 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
     lines = []
     first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
     if first.loc[list(columns), "published_mean"].notna().any():
-        entries = {name: _entry(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
+        entries = {name: entry_of(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
         lines.append(TableLine("published", bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
         return (*lines, TableLine("reproduced", tuple(Entry("not run") for _ in columns)))

@@ -78,12 +78,12 @@ class Table:
 
 def measured(row: pd.Series, what: str = "reproduced") -> Entry:
     """Mean and standard deviation of a tidy row, or its status, with the seeds that there are if some are missing."""
-    entry = replace(_entry(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), key=key_of_row(row))
+    entry = replace(entry_of(row[f"{what}_mean"], row[f"{what}_std"], row["status"]), key=key_of_row(row))
     few = 0 < row["seeds"] < row["seeds_planned"]
     return replace(entry, text=f"{entry.text} ({row['seeds']}/{row['seeds_planned']})") if few else entry
 
 
-def _entry(mean: float | None, std: float | None, otherwise: str) -> Entry:
+def entry_of(mean: float | None, std: float | None, otherwise: str) -> Entry:
     if pd.isna(mean):
         return Entry(otherwise)
     return Entry(f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}", number=True)

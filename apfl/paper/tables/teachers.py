@@ -20,7 +20,7 @@ from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
 from apfl.paper.tables.formats import FORMATS
-from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine
+from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, entry_of
 from apfl.storage.files import write_text
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE, WITH_TEACHERS
@@ -47,7 +47,7 @@ def teachers_table(rows: pd.DataFrame) -> Table:
 
     def line(row: pd.Series) -> TableLine:
         name = f"{row['title']}, {row['reading']}, {semantics_label(row['semantics'])}"
-        entries = [_entry(row[f"{part}_mean"], row[f"{part}_std"], row["status"]) for part in PARTS]
+        entries = [entry_of(row[f"{part}_mean"], row[f"{part}_std"], _lacking(row)) for part in PARTS]
         where = {"below": "below it", "above": "above it", "at": "not told from it"}
         entries += [
             _difference(row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"]),
@@ -80,7 +80,7 @@ def controls_table(rows: pd.DataFrame) -> Table:
             )
         middle = row["monopoly_mean"] - row["chance"] if row["status"] == "ok" else np.nan
         entries = (
-            _entry(row["monopoly_mean"], row["monopoly_std"], row["status"]),
+            entry_of(row["monopoly_mean"], row["monopoly_std"], _lacking(row)),
             Entry(f"{row['chance']:.2f}", number=True),
             Entry(f"{row['blind_guess']:.2f}", number=True),
             _difference(middle, row["above_chance_low"], row["above_chance_high"]),
@@ -111,10 +111,8 @@ def _panel(
     return (Panel("", columns, tuple(sections)),) if sections else ()
 
 
-def _entry(mean: float | None, std: float | None, status: str) -> Entry:
-    if mean is None or np.isnan(mean):
-        return Entry(status if status != "ok" else "–")
-    return Entry(f"{mean:.2f}" if std is None or np.isnan(std) else f"{mean:.2f} ± {std:.2f}", number=True)
+def _lacking(row: pd.Series) -> str:
+    return "–" if row["status"] == "ok" else row["status"]
 
 
 def _difference(mean: float, low: float, high: float) -> Entry:
