@@ -232,7 +232,18 @@ def rulegraph() -> str:
     return "\n".join(["```mermaid", "flowchart TB", *(f"    {one} --> {two}" for one, two in direct), "```"])
 
 
+def modules() -> str:
+    """The modules of each package of the library, by name."""
+    packages = sorted({path.parent for path in (ROOT / "apfl").rglob("*.py")})
+    lines = []
+    for package in packages:
+        names = sorted(path.stem for path in package.glob("*.py") if not path.stem.startswith("__"))
+        lines += [f"| `{package.relative_to(ROOT)}/` | {', '.join(names)} |"] if names else []
+    return "\n".join(["| package | modules |", "| --- | --- |", *lines])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
+    "modules": modules,
     "paper-scale": paper_scale,
     "checks": checks,
     "fedbuff": fedbuff,
