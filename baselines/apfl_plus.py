@@ -14,7 +14,7 @@
       author = {Fan{\\`i}, Eros and Camoriano, Raffaello and Caputo, Barbara and Ciccone, Marco},
       booktitle = {ICML}, year = {2024}}
 
-This is no method of the paper and no reading of it. It keeps the stages of AP-FL: rounds of any base method, a
+This is neither a method of the paper nor a reading of it. It keeps the stages of AP-FL: rounds of any base method, a
 generator of all seen classes on the server, friend models that learn from the generator alone, and Eq. 10. What is
 memorized is other: the generator is one Gaussian for each class in the space that the head of the final global model
 reads, with a covariance that all classes share. It is not learnt from models; the clients send its sufficient

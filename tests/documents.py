@@ -6,6 +6,7 @@ A document marks such a part by the comments ``<!-- made: NAME -->`` and ``<!-- 
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -233,13 +234,18 @@ def rulegraph() -> str:
 
 
 def modules() -> str:
-    """The modules of each package of the library, by name."""
-    packages = sorted({path.parent for path in (ROOT / "apfl").rglob("*.py")})
-    lines = []
-    for package in packages:
-        names = sorted(path.stem for path in package.glob("*.py") if not path.stem.startswith("__"))
-        lines += [f"| `{package.relative_to(ROOT)}/` | {', '.join(names)} |"] if names else []
-    return "\n".join(["| package | modules |", "| --- | --- |", *lines])
+    """Every module of the library with the first sentence of its docstring, by package."""
+    lines: list[str] = []
+    for package in sorted({path.parent for path in (ROOT / "apfl").rglob("*.py")}):
+        paths = sorted(path for path in package.glob("*.py") if not path.stem.startswith("__"))
+        lines += [f"| **{package.relative_to(ROOT)}/** | |"] if paths else []
+        lines += [f"| `{path.stem}` | {_first_sentence(path)} |" for path in paths]
+    return "\n".join(["| module | |", "| --- | --- |", *lines])
+
+
+def _first_sentence(path: Path) -> str:
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<!et al)\.(?=\s|$)", " ".join(said.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

@@ -72,7 +72,7 @@ def is_litter(path: Path) -> bool:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder that are no litter, sorted by name; none if there is no such folder."""
+    """The folders in a folder that are not litter, sorted by name; none if there is no such folder."""
     there = folder.iterdir() if folder.is_dir() else ()
     return sorted(child for child in there if child.is_dir() and not is_litter(child))
 
@@ -158,7 +158,7 @@ def image_classes(name: str, folder: Path) -> Classes:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """The files below a folder that are no litter, its own first, sorted by name."""
+    """The files below a folder that are not litter, its own first, sorted by name."""
     if folder.is_dir():
         # A folder that is called a Parquet file is passed on as one, for its reader to refuse.
         own = (path for path in folder.iterdir() if not path.is_dir() or path.suffix.lower() == ".parquet")

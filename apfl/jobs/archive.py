@@ -1,4 +1,4 @@
-"""A study's results as a few small files: what its tables, figures, claims and page are made from.
+"""A study's results as a few small files, zipped and with smaller pictures: what tables, figures and the page need.
 
 ``metrics.parquet`` holds the rows of all finished runs, with the run's folder as first column; ``records.zip`` their
 ``run.json``, the study's configuration, the partitions, and one picture of synthetic images for each data set and
@@ -124,7 +124,7 @@ def _unzipped(path: Path) -> dict[str, bytes]:
     for name in files:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.suffix:
-            raise UserError(f"archive {path}: names {name!r}, which is no file below its folder; fetch it again")
+            raise UserError(f"archive {path}: names {name!r}, which is not a file below its folder; fetch it again")
     return files
 
 

@@ -156,7 +156,7 @@ def _record(folder: Path) -> tuple[dict[str, Any], str]:
         record = read_json(folder / "run.json", "run record")
     except UserError as error:
         return {}, str(error)
-    return (record, "") if isinstance(record, dict) else ({}, f"run record {folder}/run.json: is no record")
+    return (record, "") if isinstance(record, dict) else ({}, f"run record {folder}/run.json: is not a record")
 
 
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, typed: Tables 1 to 4.
+"""The numbers that the paper prints in Tables 1 to 4, read from ``published/*.csv``.
 
 They exist for the paper's four data sets alone. A stand-in, such as a part of the letters or the embedded digits, has
 no published number and is never shown as the data set that it stands for.

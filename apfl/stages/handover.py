@@ -66,7 +66,7 @@ def load_base(
 
 
 def _check_network(params: Params, like: Params, path: Path) -> None:
-    # What is no parameter at all, such as a branch where a leaf should be, has no shape.
+    # What is not a parameter at all, such as a branch where a leaf should be, has no shape.
     shapes = [
         {name: [*getattr(value, "shape", "?")] for name, value in one.items()} if isinstance(one, dict) else {}
         for one in (params, like)

@@ -1,4 +1,4 @@
-"""A study's configuration: read, completed with the schema's defaults, and checked."""
+"""From a study's YAML to a `Study`: read, completed with the schema's defaults, and checked."""
 
 from __future__ import annotations
 

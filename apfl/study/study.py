@@ -1,7 +1,7 @@
-"""A study's configuration: read, completed with the schema's defaults, and checked before anything is planned.
+"""A study as frozen dataclasses: what it asks for, section by section.
 
-`load_study` refuses what cannot run: unknown keys and names, values out of range, inputs that a method needs and the
-study does not give. Every refusal is one line that names the field, the value and the remedy.
+`apfl.study.load.load_study` makes it, and refuses what cannot run: unknown keys and names, values out of range, inputs
+that a method needs and the study does not give. A refusal is one line that names field, value and remedy.
 """
 
 from __future__ import annotations

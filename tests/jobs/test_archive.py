@@ -88,7 +88,7 @@ def test_nothing_is_written_outside_the_folder(results, tmp_path, name) -> None:
     with zipfile.ZipFile(tmp_path / "packed" / archive.RECORDS, "a") as file:
         file.writestr(name, "{}")
     before = files_of(tmp_path)
-    with pytest.raises(UserError, match="no file below its folder"):
+    with pytest.raises(UserError, match="not a file below its folder"):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
     assert files_of(tmp_path) == before
 

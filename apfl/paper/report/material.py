@@ -1,4 +1,4 @@
-"""What the page is made from, gathered once."""
+"""What the page is made from, gathered once: the study, its metrics, its runs' records."""
 
 from __future__ import annotations
 

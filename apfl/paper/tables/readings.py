@@ -1,4 +1,4 @@
-"""Which reading of AP-FL is its best on a data set, chosen by validation images on seeds that no table uses."""
+"""The table of readings: which is AP-FL's best on a data set, chosen by validation images on seeds of no table."""
 
 from __future__ import annotations
 
