@@ -1,0 +1,29 @@
+"""The plan in docs/plan.md is kept: what decides has not changed after it was frozen."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections import defaultdict
+
+from apfl.registry.trees import ROOT
+
+
+def records(study: str) -> list[dict]:
+    with zipfile.ZipFile(ROOT / "results" / study / "records.zip") as archive:
+        return [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("/run.json")]
+
+
+def test_every_run_at_the_papers_scale_was_made_by_the_planned_commit_without_edits() -> None:
+    (commit,) = re.findall(r"P's is ([0-9a-f]{7})\b", (ROOT / "docs" / "plan.md").read_text())
+    made = records("paper_scale")
+    assert made
+    assert all(run["commit"].startswith(commit) and run["clean"] for run in made)
+
+
+def test_runs_of_a_method_at_the_papers_scale_were_made_by_one_code() -> None:
+    codes = defaultdict(set)
+    for run in records("paper_scale"):
+        codes[run["stage"], run["specification"].get("module")].add(run["code"])
+    assert all(len(found) == 1 for found in codes.values()), codes
