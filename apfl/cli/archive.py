@@ -1,4 +1,4 @@
-"""``apfl pack`` and ``unpack``: a study's results as a few small files, and back."""
+"""``apfl pack``, ``unpack`` and ``merge``: results as a few small files, and back; results of several machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (pack, unpack):
+    for command in (pack, unpack, merge):
         app.command()(command)
 
 
@@ -20,14 +20,15 @@ def pack(
     ],
     out: Annotated[Path, typer.Option(help="The archive's folder.")],
     results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
+    whole: Annotated[bool, typer.Option("--whole", help="With models, so that another machine can go on.")] = False,
 ) -> None:
-    """Pack metrics, records, partitions and pictures of all finished runs; models stay behind."""
+    """Pack metrics, records, partitions and pictures of all finished runs, without models or with them."""
     from apfl.jobs import archive
     from apfl.storage.files import require_file
     from apfl.study.load import load_study
 
     text = archive.portable(require_file(study, "study").read_text(encoding="utf-8"))
-    for path in archive.pack(load_study(study), text, results, out):
+    for path in archive.pack(load_study(study), text, results, out, whole):
         print(path)
 
 
@@ -39,3 +40,14 @@ def unpack(
     from apfl.jobs import archive
 
     print(archive.unpack(archive_folder, out))
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of results, or archives.")],
+    out: Annotated[Path, typer.Option(help="The results folder to make, or to add to.")],
+) -> None:
+    """Merge the finished runs of several machines; equal runs are taken once, different ones of one name refused."""
+    from apfl.jobs.merge import merge as merge_results
+
+    runs, twice = merge_results(folders, out)
+    print(f"{out}: {runs} runs, {twice} of them in more than one folder")

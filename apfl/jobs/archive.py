@@ -3,19 +3,22 @@
 ``metrics.parquet`` holds the rows of all finished runs, with the run's folder as first column; ``records.zip`` their
 ``run.json``, the study's configuration, the partitions, and one picture of synthetic images for each data set and
 semantics. `unpack` makes of them a results folder again, without models: every command that reads results works on it.
+A whole archive has every file of its runs in ``runs.zip`` as well, so that the study can go on from it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from apfl.errors import UserError
-from apfl.storage.files import atomic_path, require_file
+from apfl.storage.files import atomic_path, read_record, require_file, sha256_file
 from apfl.storage.tables import read_parquet, write_parquet
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from apfl.study.runs import Run
     from apfl.study.study import Study
 
-METRICS, RECORDS = "metrics.parquet", "records.zip"
+METRICS, RECORDS, WHOLE = "metrics.parquet", "records.zip", "runs.zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of everything in the archive, so that equal contents are equal bytes."""
 COLOURS = 96
@@ -32,10 +35,10 @@ LARGEST = 1 << 28
 """Bytes that an archive may unpack to."""
 
 
-def pack(study: Study, text: str, results: Path, folder: Path) -> list[Path]:
+def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = False) -> list[Path]:
     """Write the archive of the study's finished runs under ``results`` into ``folder``; returns its files.
 
-    ``text`` is the study's configuration as it was run.
+    ``text`` is the study's configuration as it was run; ``whole``: with every file of each run, its models among them.
     """
     from apfl.study.cells import artefacts, runs
 
@@ -56,7 +59,9 @@ def pack(study: Study, text: str, results: Path, folder: Path) -> list[Path]:
     write_parquet(folder / METRICS, _stacked(frames))
     with atomic_path(folder / RECORDS) as temporary:
         temporary.write_bytes(_zipped(files))
-    return [folder / METRICS, folder / RECORDS]
+    if whole:
+        _store([results / run.path for run in done], results, folder / WHOLE)
+    return [folder / name for name in (METRICS, RECORDS, *([WHOLE] if whole else []))]
 
 
 def unpack(folder: Path, results: Path) -> Path:
@@ -73,7 +78,39 @@ def unpack(folder: Path, results: Path) -> Path:
             temporary.write_bytes(content)
     for run, rows in frame.groupby("run", sort=True, observed=True):
         write_parquet(results / str(run) / METRICS, rows.drop(columns="run").reset_index(drop=True))
+    if (folder / WHOLE).is_file():
+        _extract(folder / WHOLE, files, results)
     return results / study
+
+
+def _store(runs: Iterable[Path], results: Path, path: Path) -> None:
+    """Every file that the records of ``runs`` name, uncompressed: models hardly shrink."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for run in runs:
+            for name in sorted(read_record(run / "run.json").get("outputs", ())):
+                entry = zipfile.ZipInfo((run / name).relative_to(results).as_posix(), EPOCH)
+                with require_file(run / name, "file of a run").open("rb") as source, archive.open(entry, "w") as target:
+                    shutil.copyfileobj(source, target)
+
+
+def _extract(path: Path, records: Mapping[str, bytes], results: Path) -> None:
+    """The files of runs, each of which must be what its run's record says."""
+    expected = {
+        f"{name.rpartition('/')[0]}/{file}": sha256
+        for name, content in records.items()
+        if name.endswith("/run.json")
+        for file, sha256 in json.loads(content).get("outputs", {}).items()
+        if PurePosixPath(file).name == file
+    }
+    with _opened(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename not in expected or entry.compress_type != zipfile.ZIP_STORED:
+                raise UserError(f"archive {path}: {entry.filename!r} is not a file of its runs; fetch it again")
+            with atomic_path(results / entry.filename) as temporary:
+                with archive.open(entry) as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                if sha256_file(temporary) != expected[entry.filename]:
+                    raise UserError(f"archive {path}: {entry.filename} is damaged; fetch it again")
 
 
 def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -114,18 +151,25 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
 
 def _unzipped(path: Path) -> dict[str, bytes]:
     """The files of an archive; a `UserError` if it is damaged, too large, or names a place outside its folder."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
-                raise UserError(f"archive {path}: unpacks to more than {LARGEST >> 20} MiB; it is not one of ours")
-            files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
+    with _opened(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+            raise UserError(f"archive {path}: unpacks to more than {LARGEST >> 20} MiB; it is not one of ours")
+        files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     for name in files:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.suffix:
             raise UserError(f"archive {path}: names {name!r}, which is not a file below its folder; fetch it again")
     return files
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file to read from; a `UserError` where it turns out to be damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
 
 
 def portable(text: str) -> str:
