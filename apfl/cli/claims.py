@@ -33,8 +33,8 @@ def claims(
     Markdown.
 
     Beside the verdicts go a picture of them, the ranks of the methods, the choice of the reading, and the teachers of
-    the friends. Runs that are missing are named with the command that makes them; they never stop this command, with
-    --partial or without, but what is judged before they are there is interim.
+    the friends: these alone in a study without the paper. Runs that are missing are named with the command that makes
+    them; they never stop this command, with --partial or without, but what is judged before they are there is interim.
     """
     from apfl.paper.verdict.claims_page import page as claims_page
 
@@ -49,12 +49,14 @@ def claims(
     from apfl.study.load import load_study
 
     loaded = load_study(study)
-    metrics = beside.gather(loaded, results)
+    metrics, folder = beside.gather(loaded, results), out or beside.verdict_folder(results, loaded)
+    if not loaded.paper:
+        for path in beside.write(loaded, metrics, (), folder):
+            print(path)
+        print(f"{study}: a study without the paper, whose claims are not judged; write `paper: true` to judge them")
+        return
     judged = findings(loaded, metrics)
     made = document(loaded, study, judged)
-    from apfl.paper.outputs import verdict_folder
-
-    folder = out or verdict_folder(results, loaded)
     for path in (*write(made, folder), *beside.write(loaded, metrics, judged, folder)):
         print(path)
     for line in (*summary_lines(made), *(power_lines(made) if power else ())):

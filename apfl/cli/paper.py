@@ -1,4 +1,4 @@
-"""``apfl tables``, ``figures``, ``report`` and ``check-tables``: the paper's outputs from finished runs."""
+"""``apfl tables``, ``figures``, ``report`` and ``check-tables``: a study's outputs from finished runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
 def tables(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
-    """Make the paper's tables: published numbers beside reproduced ones, as CSV, Markdown, LaTeX and HTML."""
+    """Make the study's tables, with the published numbers where it is one of the paper, as CSV, Markdown, LaTeX and
+    HTML."""
     from apfl.paper.tables.formats import write
     from apfl.study.load import load_study
 
@@ -45,7 +46,7 @@ def tables(
 def figures(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
-    """Draw the paper's figures, on the pooled and on the own tests, as SVG, PDF and PNG, with their points as CSV."""
+    """Draw the study's figures, on the pooled and on the own tests, as SVG, PDF and PNG, with their points as CSV."""
     from apfl.paper.figures.files import write
     from apfl.study.cells import cells
     from apfl.study.load import load_study
@@ -55,7 +56,7 @@ def figures(
 
     def make(name: str) -> list[Path]:
         ours = cells(loaded, name)
-        return write(name, ours, _metrics(study, results, ours, partial), folder)
+        return write(name, ours, _metrics(study, results, ours, partial), folder, loaded.paper)
 
     _write_all(_chosen(loaded.figures, only), make)
 

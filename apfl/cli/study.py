@@ -83,6 +83,7 @@ def check(study: StudyFile) -> None:
     print(_summary(study, loaded))
     for name in loaded.datasets({}):
         print(f"{name}: {_parts(loaded, name)}")
+    print(f"shown: {_shown(loaded)}")
 
 
 def status(
@@ -112,6 +113,15 @@ def _summary(path: Path, study: Any) -> str:
     counts = job_counts(study)
     parts = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     return f"{path}: study {study.name!r}, {len(study.seeds)} seed(s), {counts.total()} jobs ({parts})"
+
+
+def _shown(study: Any) -> str:
+    """Which tables and figures there will be, and whether with the paper's numbers."""
+    if not (study.tables or study.figures):
+        return "nothing, as the study has no tables and no figures; ask for one, such as `tables: {table2: {}}`"
+    named = [", ".join(names) or f"no {kind}" for kind, names in (("tables", study.tables), ("figures", study.figures))]
+    beside = "beside the paper's numbers and claims" if study.paper else "without the paper (`paper: true` adds it)"
+    return f"{'; '.join(named)}; {beside}"
 
 
 def _parts(study: Any, name: str) -> str:

@@ -71,20 +71,22 @@ KINDS: Mapping[str, Kind] = {
     "figure": Kind(f"{FIGURE}.csv", each(FIGURE, *DRAWN, *(f"_own{ending}" for ending in DRAWN), ".csv")),
     "report": Kind("{study}/report.html"),
     "claims": Kind(f"{CLAIMS}.json", each(CLAIMS, ".json", ".csv", ".md")),
+    "beside": Kind("{study}/verdict/{beside}.csv"),
 }
-"""Every kind of job, in the order of the stages."""
+"""Every kind of job, in the order of the stages; ``beside`` makes what stands beside verdicts where there are none."""
 STUDY = "{study}/study.json"
 COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
 """A figure of the course of events, which is the same for all tests, by ending."""
-BESIDE = tuple(
-    f"{{study}}/verdict/{name}"
-    for name in (
-        *("forest.csv", "forest.svg", "forest.pdf", "forest.png"),
-        *("ranks.csv", "ranks_pairs.csv", "ranks.svg", "ranks.pdf", "ranks.png"),
-        *("readings.csv", "readings.md", "teachers.csv", "teachers.md", "controls.csv", "controls.md"),
-    )
-)
-"""What is made with the verdicts: their picture, ranks of the methods, choice of the reading, teachers, controls."""
+BESIDE: Mapping[str, tuple[str, ...]] = {
+    name: tuple(f"{{study}}/verdict/{name}{ending}" for ending in endings)
+    for name, endings in {
+        "forest": (".csv", *DRAWN),
+        "ranks": (".csv", "_pairs.csv", *DRAWN),
+        **dict.fromkeys(("readings", "teachers", "controls"), (".csv", ".md")),
+    }.items()
+}
+"""What is made with the verdicts, by name: their picture, ranks of the methods, choice of the reading, teachers,
+controls."""
 
 
 def log_of(kind: str, path: str, cell: bool = False) -> str:

@@ -18,10 +18,10 @@ from typing import Any
 
 from apfl.errors import UserError
 from apfl.jobs import log as joblog
-from apfl.jobs.paths import KINDS, RUNS, log_of
+from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of
 from apfl.registry.code import code_digest
 from apfl.storage.files import canonical_json, read_json
-from apfl.study.cells import artefacts, cells, runs
+from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
 from apfl.study.outputs import JUDGED
 from apfl.study.parse import read as read_study
@@ -91,7 +91,8 @@ def jobs(study: Study, results: Path) -> list[Job]:
         found[entry.path] = _job(entry.kind, entry.path, "done" if made else "", results, found, entry.inputs.values())
     for run in runs(study):
         found[run.path] = _run_job(run, results, found)
-    for output in (*study.tables, *study.figures, "report", "claims"):
+    judged = ("claims",) if study.paper else beside(study)[:1]
+    for output in (*study.tables, *study.figures, "report", *judged):
         found[output] = _output_job(study, output, results, found)
     order = list(KINDS)
     return sorted(found.values(), key=lambda job: order.index(job.kind))
@@ -162,9 +163,12 @@ def _record(folder: Path) -> tuple[dict[str, Any], str]:
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
     """A table, a figure, the report or the verdicts: done if nothing that it shows is younger or missing."""
     every = (*study.tables, *study.figures)
-    names = {"report": every, "claims": tuple(name for name in every if name in JUDGED)}.get(output, (output,))
+    judging = {"claims", *BESIDE}
+    seen = tuple(name for name in every if name in JUDGED)
+    names = {"report": every, **dict.fromkeys(judging, seen)}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
-    kind = output if output in KINDS else "table" if output in study.tables else "figure"
+    known = {name: name for name in KINDS} | dict.fromkeys(BESIDE, "beside") | dict.fromkeys(study.tables, "table")
+    kind = known.get(output, "figure")
     path = KINDS[kind].path.format_map({"study": study.name, kind: output})
     made = (results / path).stat().st_mtime_ns if (results / path).is_file() else None
     state = ""
@@ -172,7 +176,7 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
         files = [results / run if run.endswith(".npz") else results / run / "run.json" for run in shown]
         fresh = all(found[run].state in ("done", "diverged") for run in shown)
         fresh = fresh and all(file.stat().st_mtime_ns <= made for file in files if file.is_file())
-        unfinished = output == "claims" and any(found[run].state not in ("done", "diverged") for run in shown)
+        unfinished = output in judging and any(found[run].state not in ("done", "diverged") for run in shown)
         state = "done" if fresh else "interim" if unfinished else "outdated"
     return _job(kind, path, state, results, found, shown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import readings as choice
 from apfl.paper.tables import teachers
 from apfl.paper.verdict import forest_picture
-from apfl.study.cells import cells
+from apfl.study.cells import beside, cells
 from apfl.study.outputs import JUDGED
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ def gather(study: Study, results: str | Path) -> Metrics:
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
-    """Write the files that `apfl.jobs.paths.BESIDE` names into the folder; ``findings`` are the verdicts."""
-    return [
-        *forest_picture.write(study, metrics, findings, folder),
-        *ranks_picture.write(cells(study, "table2"), metrics, folder),
-        *choice.write(study, metrics, folder),
-        *teachers.write(study, metrics, folder),
-    ]
+    """Write what the study has of the files that `apfl.jobs.paths.BESIDE` names; ``findings`` are the verdicts."""
+    writers: Mapping[str, Callable[[], list[Path]]] = {
+        "forest": lambda: forest_picture.write(study, metrics, findings, folder),
+        "ranks": lambda: ranks_picture.write(cells(study, "table2"), metrics, folder),
+        "readings": lambda: choice.write(study, metrics, folder),
+        "teachers": lambda: teachers.write(teachers.of_friends(study, metrics), folder),
+        "controls": lambda: teachers.write(teachers.of_controls(study, metrics), folder),
+    }
+    return [path for name in beside(study) for path in writers[name]()]
 
 
 def verdict_folder(results: Path, study: Study) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.study.load import load_study
-from apfl.study.outputs import OUTPUTS
+from apfl.study.outputs import BESIDE, OUTPUTS, WITH_TEACHERS
 from apfl.study.runs import (
     ORDINARY,
     Artefact,
@@ -41,6 +41,7 @@ __all__ = [
     "Study",
     "artefacts",
     "asked",
+    "beside",
     "cells",
     "job_counts",
     "load_study",
@@ -121,8 +122,23 @@ def job_counts(study: Study) -> Counter[str]:
     """How many jobs of each kind the workflow starts for everything of a study."""
     unit = job_unit(study.one_job_per)
     made = {run.job(unit): run.stage for run in runs(study)}
-    outputs = {"table": len(study.tables), "figure": len(study.figures), "claims": 1, "report": 1}
-    return Counter(entry.kind for entry in artefacts(study)) + Counter(made.values()) + Counter(outputs)
+    outputs = {"table": len(study.tables), "figure": len(study.figures), "report": 1}
+    judged = {"claims": 1} if study.paper else {"beside": min(1, len(beside(study)))}
+    return Counter(entry.kind for entry in artefacts(study)) + Counter(made.values()) + Counter(outputs | judged)
+
+
+def beside(study: Study) -> tuple[str, ...]:
+    """What is made beside the verdicts (`BESIDE`); in a study without the paper, which judges nothing, that of it for
+    which there are runs."""
+    if study.paper:
+        return tuple(BESIDE)
+    shows = {
+        "ranks": len({cell.title for cell in cells(study, "table2")}) > 1,
+        "readings": "selection" in study.apfl,
+        "teachers": any(study.methods[cell.method].generative for name in WITH_TEACHERS for cell in cells(study, name)),
+        "controls": "table4" in study.tables,
+    }
+    return tuple(name for name, there in shows.items() if there)
 
 
 def asked(study: Study) -> dict[str, int]:

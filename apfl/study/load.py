@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,10 @@ def load_study(
     values.setdefault("validation", chooses)
     if "selection" in values["apfl"] and values["one_job_per"] == "auto":
         values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
-    study = Study(**values | {"seeds": tuple(sorted(values["seeds"])), "methods": methods})
+    read_as = {"seeds": tuple(sorted(values["seeds"])), "methods": methods}
+    study = Study(**{"paper": False} | values | read_as)
+    if "paper" not in values:
+        study = replace(study, paper=study.reproduces)
     check_study(study)
     return study
 

@@ -16,16 +16,19 @@ USUAL_TESTS: Mapping[str, tuple[str, ...]] = {"non_dropout": ("pooled", "own")}
 class Output:
     """What is shown of a study under one name, a key of its ``tables`` or ``figures`` if nothing else is said.
 
-    title: what it is called, if the paper does not number it; tests: by role of the clients, the test sets that are
-    shown; axes: what tells its rows apart, for claims about them (none: no claim is about it); columns: what tells its
-    columns apart, the method's title, its semantics, or its title with its schedule; level: what its groups of rows
-    differ in, if that is a value of the schedule; datasets: those that the paper shows in it; of: the table whose runs
-    it shows; has_teachers: are friends compared with their teachers on its runs?
+    title: what it is called, if the paper does not number it; own_title, own_caption: what stands in the place of the
+    paper's in a study without it; tests: by role of the clients, the test sets that are shown; axes: what tells its
+    rows apart, for claims about them (none: no claim is about it); columns: what tells its columns apart, the method's
+    title, its semantics, or its title with its schedule; level: what its groups of rows differ in, if that is a value
+    of the schedule; datasets: those that the paper shows in it; of: the table whose runs it shows; has_teachers: are
+    friends compared with their teachers on its runs?
     """
 
     name: str
     caption: str
     title: str = ""
+    own_title: str = ""
+    own_caption: str = ""
     tests: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: USUAL_TESTS)
     axes: tuple[str, ...] = ()
     columns: str = "title"
@@ -42,6 +45,15 @@ class Output:
         ('Table 2', 'Random dropout')
         """
         return self.title or re.sub(r"(\D+)(\d+)", lambda match: f"{match[1].capitalize()} {match[2]}", self.name)
+
+    def shown(self, paper: bool) -> Output:
+        """As a study shows it: with what the paper says of it, or by itself.
+
+        >>> OUTPUTS["table2"].shown(paper=True).heading, OUTPUTS["table2"].shown(paper=False).heading
+        ('Table 2', 'Full participation')
+        """
+        title, caption = self.own_title or self.title, self.own_caption or self.caption
+        return self if paper else replace(self, title=title, caption=caption, datasets=())
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -61,11 +73,15 @@ OUTPUTS: Mapping[str, Output] = {
             "table1",
             "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, "
             f"20{NB}% missing classes. Classes in brackets are monopolised by clients that drop out.",
+            own_title="Classes of the clients",
+            own_caption="The classes that each client holds in the dropout setting. Classes in brackets are those of "
+            "clients that drop out.",
             tests={},
         ),
         Output(
             "table2",
             "Comparison in the full-participation setting: test accuracy in %.",
+            own_title="Full participation",
             axes=("dataset", "clients", "alpha"),
             has_teachers=True,
         ),
@@ -73,6 +89,7 @@ OUTPUTS: Mapping[str, Output] = {
             "table3",
             "Comparison in the dropout setting: accuracy in % on the dropout clients. MC: share of the classes that "
             "are missing among the other clients.",
+            own_title="Dropout setting",
             tests={"dropout": ("own", "monopoly", "pooled")},
             axes=("dataset", "missing"),
             has_teachers=True,
@@ -81,6 +98,7 @@ OUTPUTS: Mapping[str, Output] = {
             "table4",
             "Friend models by kind of semantic embedding in the dropout setting: accuracy in % on the non-dropout "
             "clients (A_n) and on the dropout clients (A_d).",
+            own_title="Semantic embeddings",
             tests={"non_dropout": ("own", "pooled"), "dropout": ("own", "monopoly", "pooled")},
             axes=("dataset", "role"),
             columns="semantics",
@@ -108,6 +126,9 @@ OUTPUTS: Mapping[str, Output] = {
             "figure4",
             "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
             "band ± one standard deviation. The paper prints no numbers.",
+            own_title="Accuracy along rounds",
+            own_caption="Accuracy along rounds in the full-participation setting: mean over seeds, band ± one standard "
+            "deviation.",
             axes=("dataset", "partition"),
             datasets=IN_PAPER,
         ),
@@ -115,6 +136,9 @@ OUTPUTS: Mapping[str, Output] = {
             "figure5",
             "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
             "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
+            own_title="Noise dimension and synthetic samples",
+            own_caption="Accuracy of the friend model against the noise dimension and the synthetic samples per "
+            "class: mean over seeds, band ± one standard deviation.",
             axes=("dataset",),
             datasets=("cifar10", "emnist"),
         ),
@@ -163,6 +187,13 @@ OUTPUTS: Mapping[str, Output] = {
 """What a study asks for: its tables and figures, and the choice among readings (``apfl.selection``)."""
 
 
+RANKED = (
+    "(1 is best), accuracies averaged over seeds first. Bars join methods that do not differ: Wilcoxon's signed-rank "
+    "test over the cells, Holm's correction, level 0.05. There are none where Friedman's test does not tell the "
+    "methods apart, or no pair of them differs: that would not say that they are alike. Cells of one data set share "
+    "its images and differ in clients and alpha alone, so they are not independent: the tests see more evidence than "
+    "there is, and their p-values are too small."
+)
 BESIDE: Mapping[str, Output] = {
     output.name: output
     for output in (
@@ -178,12 +209,9 @@ BESIDE: Mapping[str, Output] = {
         ),
         Output(
             "ranks",
-            "Ranks of the methods over the cells of Table 2 (1 is best), accuracies averaged over seeds first. Bars "
-            "join methods that do not differ: Wilcoxon's signed-rank test over the cells, Holm's correction, level "
-            "0.05; one bar joins all where Friedman's test does not tell them apart. Cells of one data set share its "
-            "images and differ in clients and alpha alone, so they are not independent: the tests see more evidence "
-            "than there is, and their p-values are too small.",
+            f"Ranks of the methods over the cells of Table 2 {RANKED}",
             title="Ranks of the methods",
+            own_caption=f"Ranks of the methods over data sets and settings {RANKED}",
             of="table2",
         ),
         replace(OUTPUTS["selection"], name="readings", of="selection"),

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apfl.data.catalogue import CATALOGUE
+from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from apfl.registry.cards import Card, Field, parameters_of
+
+AP_FL = "apfl"
+"""The file of the paper's method in baselines/."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ class MethodEntry:
 
 @dataclass(frozen=True)
 class Study:
-    """A checked configuration; the mappings have the keys of the schema, with its defaults filled in."""
+    """A checked configuration; the mappings have the keys of the schema, with its defaults filled in.
+
+    ``paper``: do the paper's numbers and claims stand beside its own results?
+    """
 
     name: str
     description: str
+    paper: bool
     seeds: tuple[int, ...]
     one_job_per: str
     validation: bool
@@ -67,6 +74,12 @@ class Study:
         """The data sets of a table or figure: those it names, or all that are not mere proxies."""
         proxies = {name for name in self.proxy.values() if name not in self.proxy}
         return tuple(section.get("datasets", (name for name in self.data if name not in proxies)))
+
+    @property
+    def reproduces(self) -> bool:
+        """Does it run AP-FL on a data set of the paper?"""
+        methods = {method.card.module for method in self.methods.values()}
+        return AP_FL in methods and not {*IN_PAPER}.isdisjoint(self.datasets({}))
 
     def semantics_of(self, method: MethodEntry, dataset: str) -> str:
         """The embedding that a method uses on a data set, where no table asks for another."""

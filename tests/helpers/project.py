@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 PARTS = ("Snakefile", "environment.yml", "pyproject.toml", "apfl", "baselines", "workflow", "profiles", "config")
 
 
-STUDY = tiny(figures={"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3}})
+STUDY = tiny(paper=True, figures={"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3}})
 
 
 RUNS = Path("results/tiny/runs/digits/dirichlet-alpha0.1-clients3")

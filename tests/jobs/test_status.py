@@ -30,7 +30,7 @@ from apfl.study.load import load_study
 from tests.helpers.project import Project
 from tests.helpers.studies import tiny
 
-STUDY = tiny(seeds=[0, 1], figures={"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3}})
+STUDY = tiny(paper=True, seeds=[0, 1], figures={"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3}})
 FOLDER = "tiny/runs/digits/dirichlet-alpha0.1-clients3"
 HOLD = (
     "import time; from apfl.jobs.log import begin; begin('federate'); print('round 3/10', flush=True); time.sleep(60)"
@@ -64,7 +64,7 @@ def planned_runs() -> dict[str, Any]:
 def test_nothing_is_begun_where_there_are_no_results(tmp_path: Path) -> None:
     found = jobs(load_study(STUDY), tmp_path)
     assert {job.state for job in found} == {"waiting"}
-    outputs = list(KINDS)[8:]
+    outputs = ["table", "figure", "report", "claims"]
     assert [job.kind for job in found if job.kind in outputs] == outputs
     assert "no estimate yet" in estimate(left(found))
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
@@ -206,12 +206,14 @@ def test_a_table_is_done_unless_a_run_is_younger_or_missing(tmp_path: Path, plan
 def test_verdicts_that_were_made_before_all_runs_are_interim(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
     for run in planned_runs.values():
         finish(tmp_path, run)
-    made = tmp_path / "tiny/verdict/claims.json"
-    made.parent.mkdir(parents=True)
-    made.touch()
-    assert states(tmp_path)["tiny/verdict/claims.json"].state == "done"
+    for paper, name in ((True, "claims.json"), (False, "ranks.csv")):
+        made = tmp_path / "tiny/verdict" / name
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.touch()
+        assert states(tmp_path, paper=paper)[f"tiny/verdict/{name}"].state == "done"
     (tmp_path / FOLDER / "local/seed0/run.json").unlink()
-    assert states(tmp_path)["tiny/verdict/claims.json"].state == "interim"
+    for paper, name in ((True, "claims.json"), (False, "ranks.csv")):
+        assert states(tmp_path, paper=paper)[f"tiny/verdict/{name}"].state == "interim"
 
 
 def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
@@ -240,17 +242,20 @@ def test_of_a_run_at_work_only_what_is_not_yet_done_is_left(tmp_path: Path, plan
 def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     """As Snakemake itself says, for every kind of job."""
     changes = {"flower": {"module": "external/flower"}}
-    given = STUDY | {"methods": STUDY["methods"] | changes}
-    project = Project(tmp_path, given)
-    done = project.succeed("snakemake", "--dry-run", "--quiet", "host")
-    said = done.stdout + done.stderr
-    blocks = re.findall(r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said, re.MULTILINE)
-    logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}
-    found = jobs(load_study(given), tmp_path / "results")
-    for job in found:
-        files = [file for file in logs if file == f"results/{job.path}" or file.startswith(f"results/{job.path}/")]
-        assert files and {logs[file] for file in files} == {f"results/{job.log}"}, job.path
-    assert {job.kind for job in found} == set(KINDS)
+    kinds = set()
+    for paper in (True, False):
+        given = STUDY | {"methods": STUDY["methods"] | changes, "paper": paper}
+        project = Project(tmp_path / str(paper), given)
+        done = project.succeed("snakemake", "--dry-run", "--quiet", "host")
+        said = done.stdout + done.stderr
+        blocks = re.findall(r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said, re.MULTILINE)
+        logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}
+        found = jobs(load_study(given), project.root / "results")
+        for job in found:
+            files = [file for file in logs if file == f"results/{job.path}" or file.startswith(f"results/{job.path}/")]
+            assert files and {logs[file] for file in files} == {f"results/{job.log}"}, job.path
+        kinds |= {job.kind for job in found}
+    assert kinds == set(KINDS)
 
 
 def test_every_log_is_written_anew_by_each_attempt() -> None:

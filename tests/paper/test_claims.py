@@ -643,7 +643,7 @@ def test_the_command_judges_what_there_is(tmp_path: Path) -> None:
         "claims.json",
         "claims.csv",
         "claims.md",
-        *(Path(path).name for path in BESIDE),
+        *(Path(path).name for paths in BESIDE.values() for path in paths),
     }
     assert "so far" in first.stdout and "above-every-baseline, literal: the study lacks rows" in first.stdout
     assert run_apfl("claims", "small.json", "--partial", cwd=tmp_path).returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from apfl.jobs.paths import BESIDE
 from apfl.paper import outputs as beside
 from apfl.paper.verdict.claims import claims
@@ -11,11 +13,14 @@ from apfl.study.outputs import JUDGED, WITH_TEACHERS
 from tests.helpers.studies import tiny
 
 
-def test_every_file_is_written_before_anything_is_run(tmp_path):
-    study = load_study(tiny())
+@pytest.mark.parametrize("paper", [True, False])
+def test_every_file_is_written_before_anything_is_run(tmp_path, paper):
+    study = load_study(tiny(paper=paper))
     metrics = beside.gather(study, tmp_path / "results")
-    paths = beside.write(study, metrics, findings(study, metrics), tmp_path)
-    assert sorted(path.name for path in paths) == sorted(path.rpartition("/")[2] for path in BESIDE)
+    paths = beside.write(study, metrics, findings(study, metrics) if paper else (), tmp_path)
+    expected = list(BESIDE) if paper else ["ranks", "teachers"]
+    named = [path.rpartition("/")[2] for name in expected for path in BESIDE[name]]
+    assert sorted(path.name for path in paths) == sorted(named)
     assert all(path.stat().st_size for path in paths)
 
 

@@ -184,8 +184,13 @@ def test_bars_join_neighbours_among_whom_no_pair_differs():
     assert ranks.cliques(made(order, [("a", name) for name in "bcde"])) == [("b", "c", "d", "e")]
 
 
-def test_one_bar_joins_all_where_friedman_tells_nothing_apart():
-    assert ranks.cliques(made(list("abc"), [("a", "c")], told_apart=False)) == [("a", "b", "c")]
+def test_no_bar_joins_methods_where_no_test_tells_any_apart():
+    assert not ranks.cliques(made(list("abc"), [("a", "c")], told_apart=False)), "Friedman's test does not"
+    ranking = ranks.rank(given_values({"a": [50, 60], "b": [55, 65]}), "pooled")
+    assert len(ranking.ranked) == 2 and not ranks.cliques(ranking), "two cells tell nothing apart"
+    ranking = ranks.rank(given_values(TABLE), "pooled")
+    assert ranking.friedman[1] < ranks.ALPHA and not ranking.pairs["differ"].any()
+    assert not ranks.cliques(ranking), "four cells cannot tell a pair of three methods apart"
 
 
 def test_too_few_cells_for_any_pair_to_differ_are_said():

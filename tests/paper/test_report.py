@@ -144,9 +144,9 @@ def buttons(page: str) -> list[tuple[int, str]]:
 def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(whole):
     _, page = whole
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
-        "verdicts", "table1", "table2", "figure4", "ranks", "partitions", "cost", "provenance",
+        "table1", "table2", "figure4", "ranks", "partitions", "cost", "provenance",
     ]  # fmt: skip
-    assert page.count('<svg role="img"') == 5, "the verdicts in two layouts, figure 4 on two tests, and the ranks"
+    assert page.count('<svg role="img"') == 3, "figure 4 on two tests, and the ranks"
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert "A study of &#34;quotes&#34; &amp; &lt;angles&gt;." in page

@@ -184,8 +184,9 @@ def test_tables_go_through_all_formats():
 
 def test_a_study_without_ap_fl_says_so(tmp_path):
     study = load_study(tiny(methods={"local": {}, "fedavg": {}}, apfl={}))
-    for path in teachers.write(study, Metrics({}, {}), tmp_path):
-        assert path.is_file()
-        if path.suffix == ".md":
-            assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")
+    for make in (teachers.of_friends, teachers.of_controls):
+        for path in teachers.write(make(study, Metrics({}, {})), tmp_path):
+            assert path.is_file()
+            if path.suffix == ".md":
+                assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")
     assert not list(sections_beside(study, Metrics({}, {})))

@@ -12,6 +12,7 @@ from apfl.errors import UserError
 from apfl.jobs import calls, paths
 from apfl.jobs.before import clear_stale_locks, date_back, note_sources, try_once
 from apfl.jobs.paths import KINDS
+from apfl.study.cells import beside
 from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, JUDGED
 from apfl.study.parse import read

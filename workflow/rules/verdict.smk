@@ -1,33 +1,59 @@
-# What is judged from finished runs: a verdict on each of the paper's claims, and what stands beside it.
+# What is judged from finished runs: in a study of the paper a verdict on each of its claims, and what stands beside it;
+# otherwise that alone for which the study has runs, such as the ranks of its methods.
 
 CLAIMS = [f"results/{path}" for path in KINDS["claims"].files.values()]
-BESIDE = [f"results/{path}" for path in paths.BESIDE]
+COMPARED = beside(STUDY)
+BESIDE = [f"results/{path}" for name in COMPARED for path in paths.BESIDE[name]]
 SEEN = [name for name in JUDGED if PLAN.cells.get(name)]
 
 
-rule claims:
-    input:
-        PLAN.shown(SEEN),
-        study="results/{study}/study.json",
-    output:
-        report(CLAIMS, caption="../report/claims.rst", category="Verdicts"),
-        BESIDE,
-    log:
-        log_of("claims"),
-    conda:
-        "../../environment.yml"
-    threads: 1
-    params:
-        code=shown_code(
-            "apfl.paper.verdict.document",
-            "apfl.paper.outputs",
-            files=("apfl/paper/verdict/claims.yaml", "apfl/paper/published"),
-        ),
-    shell:
-        "python -m apfl claims {input.study:q} > {log:q} 2>&1"
+def judging():
+    return shown_code(
+        "apfl.paper.verdict.document",
+        "apfl.paper.outputs",
+        files=("apfl/paper/verdict/claims.yaml", "apfl/paper/published"),
+    )
+
+
+if STUDY.paper:
+
+    rule claims:
+        input:
+            PLAN.shown(SEEN),
+            study="results/{study}/study.json",
+        output:
+            report(CLAIMS, caption="../report/claims.rst", category="Verdicts"),
+            BESIDE,
+        log:
+            log_of("claims"),
+        conda:
+            "../../environment.yml"
+        threads: 1
+        params:
+            code=judging(),
+        shell:
+            "python -m apfl claims {input.study:q} > {log:q} 2>&1"
+
+elif COMPARED:
+
+    rule beside:
+        input:
+            PLAN.shown(SEEN),
+            study="results/{study}/study.json",
+        output:
+            BESIDE,
+        log:
+            log_of("beside").replace("{beside}", COMPARED[0]),
+        conda:
+            "../../environment.yml"
+        threads: 1
+        params:
+            code=judging(),
+        shell:
+            "python -m apfl claims {input.study:q} > {log:q} 2>&1"
 
 
 rule verdict:
     input:
-        PLAN.shown(SEEN),
-        expand(CLAIMS + BESIDE, study=STUDY.name),
+        PLAN.shown(SEEN) if BESIDE else [],
+        expand((CLAIMS if STUDY.paper else []) + BESIDE, study=STUDY.name),

@@ -18,7 +18,7 @@ from apfl.paper.figures.style import EMPHASISED, RC, LineStyle, dataset_styles, 
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
-from apfl.study.outputs import OUTPUTS
+from apfl.study.outputs import OUTPUTS, Output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +154,7 @@ FOOT = 0.3
 """In inches: the axes of a panel, the margins around them, and the figure's foot; names stand right of the axes."""
 
 
-def draw(name: str, panels: Sequence[Plot], test: str) -> Figure:
+def draw(name: str, panels: Sequence[Plot], test: str, paper: bool = True) -> Figure:
     """The figure, with a remark at its foot on what of the paper's figure the study does not run."""
     with matplotlib.style.context(["default", RC]):
         columns, rows = min(2, len(panels)) or 1, max(1, -(-len(panels) // 2))
@@ -173,7 +173,7 @@ def draw(name: str, panels: Sequence[Plot], test: str) -> Figure:
             axes.set_ylim(*_limits(curves if name == "figure5" else panel.curves))
             axes.set_ylabel(f"{WHAT[name]}, {TEST_LABELS[test]} (%)" if column == 0 else "")
             _draw_panel(axes, panel, styles)
-        figure.text(0.1 / size[0], 0.1 / size[1], _absent(name, panels), fontsize=7.5, color=SOFT)
+        figure.text(0.1 / size[0], 0.1 / size[1], _absent(OUTPUTS[name].shown(paper), panels), fontsize=7.5, color=SOFT)
         return figure
 
 
@@ -236,14 +236,14 @@ def _name(item: Curve) -> str:
     return f"{text} ({item.note})" if item.note else text
 
 
-def _absent(name: str, panels: Sequence[Plot]) -> str:
+def _absent(output: Output, panels: Sequence[Plot]) -> str:
     shown = [panel.title for panel in panels] + [item.name for panel in panels for item in panel.curves]
     absent = [
         dataset_label(item)
-        for item in OUTPUTS[name].datasets
+        for item in output.datasets
         if not any(title.split(",")[0] == dataset_label(item) for title in shown)
     ]
-    head = "" if panels else f"{OUTPUTS[name].heading} is not part of this study. "
+    head = "" if panels else f"{output.heading} is not part of this study. "
     return head + (f"Not run in this study: {', '.join(absent)}." if absent else "")
 
 

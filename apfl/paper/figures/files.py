@@ -48,8 +48,10 @@ class Picture:
     figure: Figure
 
 
-def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[Picture, ...], pd.DataFrame]:
-    """The drawings of a figure and what is drawn, as a table."""
+def pictures(
+    name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
+) -> tuple[tuple[Picture, ...], pd.DataFrame]:
+    """The drawings of a figure and what is drawn, as a table; beside the ``paper`` they say what of it is not run."""
     if name in courses.DRAWN:
         figure, points = courses.DRAWN[name](cells)
         return (Picture("", "", figure),), points
@@ -58,13 +60,15 @@ def pictures(name: str, cells: Sequence[Cell], metrics: Metrics) -> tuple[tuple[
         drawn = (Picture(suffix, TEST_LABELS[test], multiverse.draw(curves[test])) for suffix, test in TESTS.items())
         return tuple(drawn), pd.concat(curves.values(), ignore_index=True)
     panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
-    drawn = (Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test)) for suffix, test in TESTS.items())
+    drawn = (
+        Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test, paper)) for suffix, test in TESTS.items()
+    )
     return tuple(drawn), tidy_points(panels)
 
 
-def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
+def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path, paper: bool = True) -> list[Path]:
     """Write ``{folder}/{name}{,_own}.{svg,pdf,png}`` and what is drawn as ``{name}.csv``."""
-    drawn, points = pictures(name, cells, metrics)
+    drawn, points = pictures(name, cells, metrics, paper)
     paths = []
     for picture in drawn:
         for kind in METADATA:

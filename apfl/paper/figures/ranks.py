@@ -35,7 +35,7 @@ def draw(made: Sequence[Ranking]) -> Figure:
         shown = [ranking for ranking in made if len(ranking.ranked) > 1]
         if not shown:
             figure = Figure(figsize=(6.0, 0.5))
-            figure.text(0.02, 0.4, "Fewer than two methods have every cell of Table 2.", fontsize=9, color=SOFT)
+            figure.text(0.02, 0.4, "Fewer than two methods have every cell.", fontsize=9, color=SOFT)
             return figure
         joined = [cliques(ranking) for ranking in shown]
         depths = [

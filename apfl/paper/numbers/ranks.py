@@ -71,8 +71,8 @@ class Ranking:
 
     @property
     def told_apart(self) -> bool:
-        """Does Friedman's test tell the methods apart at all?"""
-        return self.friedman is not None and self.friedman[1] < ALPHA
+        """Does a pair of methods differ, and does Friedman's test, where it can be made, tell them apart?"""
+        return (self.friedman is None or self.friedman[1] < ALPHA) and bool(self.pairs["differ"].any())
 
 
 Values = Mapping[str, Mapping[Block, tuple[SeedValue, ...]]]
@@ -204,10 +204,13 @@ def holm(raw: Sequence[float]) -> list[float]:
 
 
 def cliques(ranking: Ranking) -> list[tuple[str, ...]]:
-    """Neighbours in the order of ranks among whom no pair differs, as many as go together; single methods left out."""
+    """Neighbours in the order of ranks among whom no pair differs, as many as go together; single methods left out.
+
+    None where no pair is told apart: that too little is known does not make methods alike.
+    """
     order = ranking.ranked["method"].tolist()
-    if len(order) > 1 and not ranking.told_apart:
-        return [tuple(order)]
+    if not ranking.told_apart:
+        return []
     differ = {frozenset((row.better, row.worse)) for row in tuples(ranking.pairs) if row.differ}
     runs: list[tuple[int, int]] = []
     for start in range(len(order)):
@@ -238,6 +241,8 @@ def remarks(ranking: Ranking) -> tuple[str, ...]:
                 f"With {many(count, 'cell')} no pair of {methods} methods can differ at level {ALPHA:g}, "
                 "whatever the accuracies."
             )
+        elif not ranking.told_apart:
+            said.append(f"No two methods are told apart at level {ALPHA:g}, so no bar joins any.")
     left_out = ranking.rows[ranking.rows["status"] != "ok"]
     if len(left_out):
         named = ", ".join(f"{row.method} ({row.status.removeprefix('left out: ')})" for row in tuples(left_out))

@@ -1,6 +1,7 @@
 """Tables 2 to 4 as tidy rows: one for each cell and test, the published number beside the reproduced one.
 
-A cell that the paper prints and the study does not run is there with status ``not run`` and no number.
+A cell that the paper prints and the study does not run is there with status ``not run`` and no number. Without the
+paper (``paper`` is False) there are the study's cells alone, in its own order.
 """
 
 from __future__ import annotations
@@ -72,15 +73,15 @@ class Column:
         return self.key[0] if OUTPUTS[table].columns == "title" else "AP-FL"
 
 
-def rows(table: str, cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
+def rows(table: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> pd.DataFrame:
     """The tidy rows of ``table2``, ``table3`` or ``table4``, in the table's order."""
-    heads = columns(table, cells)
+    heads = columns(table, cells, paper)
     by_place = {(_setting(cell), column_key(table, cell)): cell for cell in cells}
     if len(by_place) < len(cells):
         raise UserError(f"{table}: two cells of the study share one place; give their methods different titles")
     lines = [
         _row(table, setting, role, column, by_place.get((setting, column.key)), test, metrics)
-        for setting in _settings(table, cells)
+        for setting in _settings(table, cells, paper)
         for role, tests in OUTPUTS[table].tests.items()
         for column in heads
         for test in tests
@@ -111,13 +112,13 @@ def _published_setting(table: str, item: published.Published) -> RowKey:
     return RowKey(item.dataset, "", "10", "", item.row[0] if table == "table3" else "20")
 
 
-def _settings(table: str, cells: Sequence[Cell]) -> list[RowKey]:
+def _settings(table: str, cells: Sequence[Cell], paper: bool) -> list[RowKey]:
     """The study's settings, and the paper's that the study leaves out: by data set, clients, alpha, missing classes."""
     ours = dict.fromkeys(_setting(cell) for cell in cells)
     covered = {_place(setting) for setting in ours}
-    theirs = dict.fromkeys(_published_setting(table, item) for item in published.accuracies(table))
+    theirs = dict.fromkeys(_published_setting(table, item) for item in published.accuracies(table) if paper)
     both = [*ours, *(setting for setting in theirs if _place(setting) not in covered)]
-    datasets = ordered((setting.dataset for setting in both), IN_PAPER)
+    datasets = ordered((setting.dataset for setting in both), IN_PAPER if paper else ())
 
     return sorted(both, key=lambda setting: (datasets.index(setting.dataset), *_place(setting)[1:], setting.setting))
 
@@ -137,12 +138,12 @@ def column_key(table: str, cell: Cell) -> ColumnKey:
     return (cell.title if OUTPUTS[table].columns == "title" else cell.semantics), cell.reading
 
 
-def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
+def columns(table: str, cells: Sequence[Cell], paper: bool = True) -> list[Column]:
     """The paper's columns in its order, then the others as the study lists them.
 
     Where a method was run in several readings, the literal one, or else the study's first, stands in the paper's place.
     """
-    names = published.METHODS[table]
+    names = published.METHODS[table] if paper else ()
     keys = list(dict.fromkeys(column_key(table, cell) for cell in cells))
     readings = sorted(dict.fromkeys(reading for _, reading in keys), key=lambda reading: reading not in ("", "literal"))
     made = []

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
 
-def section(cells: Sequence[Cell], metrics: Metrics) -> PageSection:
+def section(cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
-    made, shown = rankings(cells, metrics), BESIDE["ranks"]
+    made, shown = rankings(cells, metrics), BESIDE["ranks"].shown(paper)
     svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", shown.caption)
     body = environment().get_template("ranks.html.j2").render(
         heading=shown.heading, caption=shown.caption, svg=Markup(svg), rule=RULE,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def study_facts(study: Study) -> Facts:
     """The scale of a study: which data, how long it trains, over which seeds."""
-    training = study.training
+    training, generative = study.training, any(method.generative for method in study.methods.values())
     data = [f"{dataset_label(name)} ({_images(entry)})" for name, entry in study.data.items()]
     return (
         ("Data sets", ", ".join(data)),
@@ -36,7 +36,7 @@ def study_facts(study: Study) -> Facts:
             for name, own in training["datasets"].items()
         ),
         ("Methods", ", ".join(method.title for method in study.methods.values())),
-        ("Readings of AP-FL", ", ".join(study.apfl["readings"])),
+        *((("Readings of AP-FL", ", ".join(study.apfl["readings"])),) if generative else ()),
     )
 
 

@@ -24,8 +24,8 @@ from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import document as verdict_pages
 from apfl.paper.verdict import forest_picture, verdicts
-from apfl.study.cells import artefacts
-from apfl.study.outputs import BESIDE, OUTPUTS
+from apfl.study.cells import artefacts, beside
+from apfl.study.outputs import BESIDE, OUTPUTS, Output
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -35,18 +35,16 @@ if TYPE_CHECKING:
 def sections(material: Material) -> Iterator[PageSection]:
     """Every part of the page, in its order."""
     study = material.study
-    judged = verdicts.findings(study, material.metrics)
-    made = verdict_pages.document(study, material.file, judged)
-    drawn = forest_picture.inline(study, material.metrics, judged)
-    yield verdict_section.section(made, drawn, BESIDE["forest"].caption)
+    if study.paper:
+        yield _verdicts(material)
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)
             yield table_section(made, material.sources.entries)
         else:
-            yield figure_section(name, ours, material.metrics)
-    if "table2" in study.tables:
-        yield ranks_section(material.cells["table2"], material.metrics)
+            yield figure_section(name, ours, material.metrics, study.paper)
+    if "ranks" in beside(study) and "table2" in study.tables:
+        yield ranks_section(material.cells["table2"], material.metrics, study.paper)
     yield from sections_beside(study, material.metrics)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):
@@ -57,12 +55,22 @@ def sections(material: Material) -> Iterator[PageSection]:
     yield _section("provenance", "Provenance", facts=facts, runs=material.planned, material=material)
     if len(material.records) < len(material.planned):
         lacking = missing(study, material.planned, material.records, material.cells)
-        yield _section("missing", "What is missing", lacking=lacking, outputs=OUTPUTS, material=material)
+        headings = {name: output.shown(study.paper).heading for name, output in OUTPUTS.items()}
+        yield _section("missing", "What is missing", lacking=lacking, headings=headings, material=material)
+
+
+def _verdicts(material: Material) -> PageSection:
+    study, metrics = material.study, material.metrics
+    judged = verdicts.findings(study, metrics)
+    drawn = forest_picture.inline(study, metrics, judged)
+    made = verdict_pages.document(study, material.file, judged)
+    return verdict_section.section(made, drawn, BESIDE["forest"].caption)
 
 
 def sections_beside(study: Study, metrics: Metrics) -> Iterator[PageSection]:
     """The choice among readings, the teachers and the controls, each where the study has something for it."""
-    for made in (choice.made(study, metrics), *teachers.tables(study, metrics)):
+    for make in (choice.made, teachers.of_friends, teachers.of_controls):
+        made = make(study, metrics)
         if len(made.rows):
             yield PageSection(made.name, made.output.heading, fragment(made))
 
@@ -77,21 +85,21 @@ def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) ->
     return PageSection(made.name, made.output.heading, fragment(made, entries or {}))
 
 
-def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics) -> PageSection:
+def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
     """The figure on each of its tests, drawn into the page."""
+    shown, template = OUTPUTS[name].shown(paper), environment().get_template("figure.html.j2")
     drawn = [
         {
             "title": picture.title,
             "test": figures.TESTS[picture.suffix] if picture.title else "",
-            "svg": Markup(_svg(name, picture)),
+            "svg": Markup(_svg(shown, picture)),
         }
-        for picture in pictures(name, cells, metrics)[0]
+        for picture in pictures(name, cells, metrics, paper)[0]
     ]
-    shown, template = OUTPUTS[name], environment().get_template("figure.html.j2")
     body = template.render(name=name, heading=shown.heading, caption=shown.caption, pictures=drawn)
     return PageSection(name, shown.heading, body)
 
 
-def _svg(name: str, picture: Picture) -> str:
-    label = f"{OUTPUTS[name].caption} {picture.title}".strip()
-    return inline_svg(encode(picture.figure, "svg").decode(), f"{name}{picture.suffix}-", label)
+def _svg(shown: Output, picture: Picture) -> str:
+    label = f"{shown.caption} {picture.title}".strip()
+    return inline_svg(encode(picture.figure, "svg").decode(), f"{shown.name}{picture.suffix}-", label)

@@ -49,11 +49,17 @@ PANEL_TITLES = {
     },
 }
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
+OF_PAPER = ("column_group", "published_mean", "published_std")
+"""What a tidy row says of the paper."""
 
 
-def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
-    """``table2``, ``table3`` or ``table4`` from the study's cells and its runs' metrics."""
-    rows = tidy.rows(name, cells, metrics)
+def build(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> Table:
+    """``table2``, ``table3`` or ``table4`` from the study's cells and its runs' metrics; without the ``paper`` all that
+    the study runs side by side, and nothing else."""
+    rows = tidy.rows(name, cells, metrics, paper)
+    if not paper:
+        whole = _panel(rows, tuple(dict.fromkeys(rows["column"])), "")
+        return Table(OUTPUTS[name].shown(paper), (whole,), _notes(name, rows, paper), rows.drop(columns=[*OF_PAPER]))
     planned = rows.groupby("dataset")["seeds_planned"].transform("sum") > 0
     panels = []
     if planned.any():
@@ -62,7 +68,7 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
         columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
         absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
         panels.append(replace(absent, in_study=False))
-    return Table(OUTPUTS[name], tuple(panels), _notes(name, rows), rows)
+    return Table(OUTPUTS[name], tuple(panels), _notes(name, rows, paper), rows)
 
 
 def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -124,18 +130,20 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
     return tuple(lines)
 
 
-def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
+def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
     run = rows[rows["seeds_planned"] > 0]
     monopoly = " Monopoly classes: a dropout client's own test images of classes that nobody else holds."
+    averaged = "averaged over clients by their training samples"
     notes = [
-        "Reproduced: the last round, averaged over clients by their training samples (Eq. 2); mean ± standard "
-        "deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
+        (f"Reproduced: the last round, {averaged} (Eq. 2)" if paper else f"The last round, {averaged}")
+        + "; mean ± standard deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
         "Pooled test: the union of all clients' test images. Own test: each client's own test images."
         + (monopoly if "dropout" in OUTPUTS[name].tests else ""),
     ]
     if run.empty:
         return (*notes, "This study runs no cell of this table.")
-    if unknown := [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in IN_PAPER]:
+    unknown = [dataset_label(item) for item in dict.fromkeys(run["dataset"]) if item not in IN_PAPER]
+    if unknown and paper:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
     if OUTPUTS[name].columns == "title" and (variants := _variants(run)):
         notes.append(f"{variants}.")

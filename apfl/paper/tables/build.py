@@ -20,7 +20,7 @@ def table(study: Study, name: str, results: Path, metrics: Metrics, partial: boo
     """The study's table of this name; ``metrics`` must hold its runs, Table 1 reads its partition under ``results``."""
     ours = cells(study, name)
     if name == "table1":
-        return table1.build(ours[0], results, partial)
+        return table1.build(ours[0], results, partial, study.paper)
     if OUTPUTS[name].on_schedules:
         return asynchrony.build(name, ours, metrics, study.tables[name].get("target", 1.0))
-    return tables.build(name, ours, metrics)
+    return tables.build(name, ours, metrics, study.paper)

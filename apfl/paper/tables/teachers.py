@@ -138,21 +138,22 @@ def _named(row: pd.Series) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def tables(study: Study, metrics: Metrics) -> tuple[Table, Table]:
-    """The teachers of all runs of AP-FL, and the controls of Table 4."""
-    every = [cell for output in WITH_TEACHERS for cell in cells(study, output)]
+def of_friends(study: Study, metrics: Metrics) -> Table:
+    """The teachers of all runs of AP-FL."""
+    return teachers_table(teacher_rows([cell for output in WITH_TEACHERS for cell in cells(study, output)], metrics))
+
+
+def of_controls(study: Study, metrics: Metrics) -> Table:
+    """The controls of Table 4."""
     controls = {name for name, entry in study.semantics.items() if entry["source"] in CONTROLS}
     fourth = cells(study, "table4")
     classes = {cell.dataset: study.classes(cell.dataset) for cell in fourth}
-    rows = control_rows(fourth, metrics, classes, controls)
-    return teachers_table(teacher_rows(every, metrics)), controls_table(rows)
+    return controls_table(control_rows(fourth, metrics, classes, controls))
 
 
-def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
-    """Write ``teachers`` and ``controls`` as CSV and Markdown."""
-    paths = []
-    for table in tables(study, metrics):
-        for kind in ("csv", "md"):
-            paths.append(Path(folder) / f"{table.name}.{kind}")
-            write_text(paths[-1], FORMATS[kind](table))
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write the table as CSV and Markdown."""
+    paths = [Path(folder) / f"{table.name}.{kind}" for kind in ("csv", "md")]
+    for path in paths:
+        write_text(path, FORMATS[path.suffix[1:]](table))
     return paths
