@@ -95,7 +95,7 @@ class Plan:
         """The configuration as it is run, with all that the command line changed but for where the data lie, and with
         the rows of traces in place of their files."""
         given = {key: value for key, value in config.items() if not key.endswith("_root")}
-        return json.dumps(given | {"schedules": self.study.schedules}, sort_keys=True)
+        return json.dumps(given | {"schedules": self.study.schedules})
 
 
 def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:

@@ -101,6 +101,11 @@ def test_outputs_show_metrics_and_records_of_their_runs_and_table_1_its_partitio
     assert [path.rpartition("/")[2] for path in Plan.of(study).shown(["table1"])] == ["seed0.npz"]
 
 
+def test_methods_stand_in_the_study_s_text_as_the_study_lists_them(plan: Plan) -> None:
+    given = {"methods": {"fedprox": {}, "ditto": {}, "fedavg": {}}}
+    assert list(json.loads(plan.text(given))["methods"]) == ["fedprox", "ditto", "fedavg"]
+
+
 def test_where_the_data_are_is_no_part_of_the_study_s_text(plan: Plan) -> None:
     assert json.loads(plan.text({"name": "tiny", "data_root": "/here"})) == {"name": "tiny", "schedules": {}}
 

@@ -242,15 +242,15 @@ def test_of_a_run_at_work_only_what_is_not_yet_done_is_left(tmp_path: Path, plan
 def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     """As Snakemake itself says, for every kind of job."""
     changes = {"flower": {"module": "external/flower"}}
-    kinds = set()
+    kinds, project = set(), Project(tmp_path, STUDY)
     for paper in (True, False):
         given = STUDY | {"methods": STUDY["methods"] | changes, "paper": paper}
-        project = Project(tmp_path / str(paper), given)
+        project.configure(given)
         done = project.succeed("snakemake", "--dry-run", "--quiet", "host")
         said = done.stdout + done.stderr
         blocks = re.findall(r"^ +output: (.*)\n(?: +.*\n)*? +log: (.*)$", said, re.MULTILINE)
         logs = {file: log for outputs, log in blocks for file in outputs.split(", ")}
-        found = jobs(load_study(given), project.root / "results")
+        found = jobs(load_study(given), tmp_path / "results")
         for job in found:
             files = [file for file in logs if file == f"results/{job.path}" or file.startswith(f"results/{job.path}/")]
             assert files and {logs[file] for file in files} == {f"results/{job.log}"}, job.path

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from apfl.data.catalogue import thinning
 from apfl.paper.html import TEMPLATES, PageSection, environment, page
-from apfl.paper.labels import dataset_label
+from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
 from apfl.paper.report.sections import sections
+from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
     from apfl.study.study import Study
@@ -51,6 +52,11 @@ def _training(values: Mapping[str, Any]) -> str:
     )
 
 
+def _tests(study: Study) -> set[str]:
+    """The tests that a table or a figure of the study shows."""
+    return {test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests}
+
+
 def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:
     """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
     body = (
@@ -61,6 +67,7 @@ def render(study: Study, parts: Sequence[PageSection], made: Sources | None = No
             description=study.description,
             facts=study_facts(study),
             unfinished=unfinished,
+            tests=[test for test in TEST_LABELS if test in _tests(study)],
             sections=[
                 {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in parts
             ],
