@@ -82,11 +82,11 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     for name, endings in {
         "forest": (".csv", *DRAWN),
         "ranks": (".csv", "_pairs.csv", *DRAWN),
-        **dict.fromkeys(("readings", "teachers", "controls"), (".csv", ".md")),
+        **dict.fromkeys(("spread", "readings", "teachers", "controls"), (".csv", ".md")),
     }.items()
 }
-"""What is made with the verdicts, by name: their picture, ranks of the methods, choice of the reading, teachers,
-controls."""
+"""What is made with the verdicts, by name: their picture, ranks of the methods, spread over clients, choice of the
+reading, teachers, controls."""
 
 
 def log_of(kind: str, path: str, cell: bool = False) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from apfl.paper.figures import ranks as ranks_picture
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import readings as choice
-from apfl.paper.tables import teachers
+from apfl.paper.tables import spread, teachers
 from apfl.paper.verdict import forest_picture
-from apfl.study.cells import beside, cells
+from apfl.study.cells import beside, cells, runs
 from apfl.study.outputs import JUDGED
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def gather(study: Study, results: str | Path) -> Metrics:
     """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out."""
-    runs = [run for output in JUDGED for cell in cells(study, output) for run in (*cell.runs, *cell.origins)]
-    return collect(results, runs, partial=True)
+    wanted = {run for output in JUDGED for cell in cells(study, output) for run in (*cell.runs, *cell.origins)}
+    wanted |= {run.inputs["run"] for run in runs(study) if run.path in wanted and "run" in run.inputs}
+    return collect(results, wanted, partial=True)
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
@@ -30,6 +31,7 @@ def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: P
     writers: Mapping[str, Callable[[], list[Path]]] = {
         "forest": lambda: forest_picture.write(study, metrics, findings, folder),
         "ranks": lambda: ranks_picture.write(cells(study, "table2"), metrics, folder),
+        "spread": lambda: teachers.write(spread.made(study, metrics, metrics.records), folder),
         "readings": lambda: choice.write(study, metrics, folder),
         "teachers": lambda: teachers.write(teachers.of_friends(study, metrics), folder),
         "controls": lambda: teachers.write(teachers.of_controls(study, metrics), folder),

@@ -29,7 +29,7 @@ from apfl.stages.record import identity
 from apfl.stages.specification import Specification, configure, method_of
 from apfl.stages.stopwatch import SharedTime, Stopwatch
 from apfl.storage.files import digest
-from apfl.storage.metrics_table import write_metrics
+from apfl.storage.metrics_table import FOLLOWED, Followed, write_metrics
 from apfl.storage.run_folder import Record
 from apfl.storage.tensors import write_tensors
 
@@ -41,7 +41,8 @@ def federate(
     """Run a method and write ``metrics.parquet``, ``state.safetensors`` and ``run.json`` to ``out``.
 
     A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
-    ``carry_out`` is what trains; runs side by side have a ``shared`` time.
+    ``carry_out`` is what trains; runs side by side have a ``shared`` time. While it trains, ``metrics.csv`` has the
+    rows that there are.
     """
     specification.require("method", "module")
     method = method_of(specification)
@@ -57,8 +58,9 @@ def federate(
         return problem, partial(_train, method, problem, rounds, found, out / CHECKPOINT)
 
     run_once("federate", specification, inputs, out, prepare, shared)
-    with suppress(OSError):  # there may be none
-        (out / CHECKPOINT).unlink()
+    for name in (CHECKPOINT, FOLLOWED):
+        with suppress(OSError):  # there may be none
+            (out / name).unlink()
 
 
 Rounds = Callable[[Round | None], Iterator[Round]]
@@ -69,7 +71,7 @@ def _server(
     schedule: Mapping[str, Any] | None, method: Method, problem: Problem, carry_out: CarryOut
 ) -> tuple[Rounds, dict[str, Any]]:
     """The server that a specification asks for, and what run.json says of what it does."""
-    found: dict[str, Any] = {"payload": payload(method, method.init(problem))}
+    found: dict[str, Any] = {"payload": payload(method, method.init(problem)), "clients": len(method.clients(problem))}
     if schedule is None:
         return lambda start: run(method, problem, start, carry_out), found
     timing = configure(Schedule, schedule, "schedule")
@@ -86,8 +88,11 @@ def _train(
     restored = read_checkpoint(checkpoint, record, str(problem.engine.device))
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier, diverged = header["rows"], header["seconds"], False
+    followed = Followed(checkpoint.with_name(FOLLOWED), **identity(record))
+    followed.tell(rows)
     try:
         for now in _evaluated(method, problem, rounds(start), rows, saved):
+            followed.tell(rows)
             _print_round(method, problem, now, rows, watch, first=start.round if start else 0)
             if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < problem.training.rounds:
                 fields = {"asked": asked(record), "code": record.code, "rows": rows}

@@ -134,6 +134,7 @@ def beside(study: Study) -> tuple[str, ...]:
         return tuple(BESIDE)
     shows = {
         "ranks": len({cell.title for cell in cells(study, "table2")}) > 1,
+        "spread": not {"table2", "table3"}.isdisjoint(study.tables),
         "readings": "selection" in study.apfl,
         "teachers": any(study.methods[cell.method].generative for name in WITH_TEACHERS for cell in cells(study, name)),
         "controls": "table4" in study.tables,

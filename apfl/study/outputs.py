@@ -214,6 +214,13 @@ BESIDE: Mapping[str, Output] = {
             own_caption=f"Ranks of the methods over data sets and settings {RANKED}",
             of="table2",
         ),
+        Output(
+            "spread",
+            "How far the clients are apart, whom a method hurts, and what a round moves: accuracy in % of each client "
+            "on its own test images.",
+            title="Spread over clients",
+            of="table2",
+        ),
         replace(OUTPUTS["selection"], name="readings", of="selection"),
         Output(
             "teachers",

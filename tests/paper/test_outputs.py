@@ -18,7 +18,7 @@ def test_every_file_is_written_before_anything_is_run(tmp_path, paper):
     study = load_study(tiny(paper=paper))
     metrics = beside.gather(study, tmp_path / "results")
     paths = beside.write(study, metrics, findings(study, metrics) if paper else (), tmp_path)
-    expected = list(BESIDE) if paper else ["ranks", "teachers"]
+    expected = list(BESIDE) if paper else ["ranks", "spread", "teachers"]
     named = [path.rpartition("/")[2] for name in expected for path in BESIDE[name]]
     assert sorted(path.name for path in paths) == sorted(named)
     assert all(path.stat().st_size for path in paths)

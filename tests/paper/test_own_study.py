@@ -15,7 +15,7 @@ from apfl.paper.numbers.metrics import collect
 from apfl.paper.report.report import build
 from apfl.paper.tables.build import table
 from apfl.paper.tables.formats import FORMATS
-from apfl.study.cells import cells, job_counts
+from apfl.study.cells import beside, cells, job_counts
 from apfl.study.load import load_study
 from tests.helpers.paper_runs import write_cell
 from tests.helpers.studies import tiny
@@ -92,7 +92,7 @@ def test_page_and_files_say_nothing_of_the_paper(tmp_path):
         write_cell(tmp_path, cell, 0.5, 0.6)
     page = build(study, tmp_path, "own.yaml")
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
-        "table2", "figure4", "ranks", "partitions", "cost", "provenance",
+        "table2", "figure4", "ranks", "spread", "partitions", "cost", "provenance",
     ]  # fmt: skip
     assert 'value="own"' in page and 'value="monopoly"' not in page, "the tests that one can choose"
     made = table(study, "table2", tmp_path, collect(tmp_path, {run for cell in every for run in cell.runs}))
@@ -118,5 +118,6 @@ def test_a_figure_names_no_data_set_that_the_study_does_not_ask_for(tmp_path):
 def test_nothing_is_judged_and_nothing_is_compared_without_a_second_method():
     assert job_counts(loaded())["claims"] == 0 and job_counts(loaded())["beside"] == 1
     alone = loaded(methods={"fedavg": {}}, tables={"table2": {"clients": [3]}}, figures={})
-    assert {"claims", "beside"}.isdisjoint(job_counts(alone))
+    assert beside(alone) == ("spread",) and "ranks" in beside(loaded())
+    assert {"claims", "beside"}.isdisjoint(job_counts(loaded(tables={})))
     assert job_counts(loaded(paper=True))["claims"] == 1

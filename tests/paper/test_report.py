@@ -144,7 +144,7 @@ def buttons(page: str) -> list[tuple[int, str]]:
 def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(whole):
     _, page = whole
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
-        "table1", "table2", "figure4", "ranks", "partitions", "cost", "provenance",
+        "table1", "table2", "figure4", "ranks", "spread", "partitions", "cost", "provenance",
     ]  # fmt: skip
     assert page.count('<svg role="img"') == 3, "figure 4 on two tests, and the ranks"
     ids = re.findall(r'\bid="([^"]+)"', page)

@@ -18,6 +18,7 @@ from apfl.cli import main, register
 from apfl.data.dataset import Dataset, load_dataset, save_dataset
 from apfl.data.partition import load_partition, make_partition, save_partition
 from apfl.errors import UserError
+from apfl.federation.problem import run_all
 from apfl.semantics.packaged import packaged
 from apfl.semantics.table import save_semantics
 from apfl.stages import checkpoint as checkpoint_module
@@ -112,6 +113,28 @@ def test_a_run_writes_a_tidy_table_the_states_asked_for_and_how_to_run_it_again(
     record = read_json(fedavg / "run.json")
     assert record["specification"] == given() and record["status"] == "finished"
     assert {"code", "commit", "versions", "device", "precision", "seconds", "peak_memory"} <= record.keys()
+
+
+def test_the_metrics_of_a_run_can_be_read_while_it_trains(files, fedavg, tmp_path) -> None:
+    seen = []
+
+    def watched(problem, work):
+        seen.append(pd.read_csv(tmp_path / "metrics.csv"))
+        if len(seen) == 4 and interrupted:
+            raise KeyboardInterrupt
+        return run_all(problem, work)
+
+    interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        federate(specification(), files.inputs, tmp_path, carry_out=watched)
+    assert [sorted(set(frame["round"])) for frame in seen] == [[0], [0], [0, 2], [0, 2]], "before rounds 1 to 4"
+    interrupted = False
+    federate(specification(), files.inputs, tmp_path, carry_out=watched)
+    whole = pd.read_parquet(fedavg / "metrics.parquet").fillna("")
+    early = whole[whole["round"] <= 2].reset_index(drop=True)
+    for frame in seen[3:]:
+        pd.testing.assert_frame_equal(frame.fillna(""), early, check_dtype=False)
+    assert len(seen) == 5 and same(fedavg, tmp_path) and not (tmp_path / "metrics.csv").exists()
 
 
 def test_pooled_accuracy_is_the_mean_over_own_tests_weighted_by_test_samples(fedavg) -> None:

@@ -54,7 +54,9 @@ def _training(values: Mapping[str, Any]) -> str:
 
 def _tests(study: Study) -> set[str]:
     """The tests that a table or a figure of the study shows."""
-    return {test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests}
+    return {
+        test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests
+    }
 
 
 def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:

@@ -17,7 +17,7 @@ from apfl.paper.report.material import Material
 from apfl.paper.report.provenance import missing, provenance_facts
 from apfl.paper.report.ranks import section as ranks_section
 from apfl.paper.tables import readings as choice
-from apfl.paper.tables import teachers
+from apfl.paper.tables import spread, teachers
 from apfl.paper.tables.build import table
 from apfl.paper.tables.formats import fragment
 from apfl.paper.tables.keys import EntryKey
@@ -45,6 +45,9 @@ def sections(material: Material) -> Iterator[PageSection]:
             yield figure_section(name, ours, material.metrics, study.paper)
     if "ranks" in beside(study) and "table2" in study.tables:
         yield ranks_section(material.cells["table2"], material.metrics, study.paper)
+    spread_out = spread.made(study, material.metrics, material.records)
+    if len(spread_out.rows):
+        yield table_section(spread_out)
     yield from sections_beside(study, material.metrics)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):

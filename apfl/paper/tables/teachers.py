@@ -66,7 +66,7 @@ def teachers_table(rows: pd.DataFrame) -> Table:
         "A friend starts from the global model unless its reading says otherwise: one above its teachers can have that "
         "from its start.",
     ]
-    return Table(BESIDE["teachers"], _panel(rows, columns, line), (*notes, *_holes(rows)), rows)
+    return Table(BESIDE["teachers"], by_setting(rows, columns, line), (*notes, *_holes(rows)), rows)
 
 
 def controls_table(rows: pd.DataFrame) -> Table:
@@ -94,18 +94,20 @@ def controls_table(rows: pd.DataFrame) -> Table:
         f"Embeddings − controls: the means of both kinds, paired by seed, with the 95{NB}% interval over seeds. If it "
         "holds 0, the accuracy on unseen classes is not shown to be owed to semantics.",
     )
-    readings = len(set(rows["reading"])) > 1
-    return Table(BESIDE["controls"], _panel(rows, columns, line, readings), (*notes, *_holes(rows)), rows)
+    panels = by_setting(rows, columns, line, "reading" if len(set(rows["reading"])) > 1 else "")
+    return Table(BESIDE["controls"], panels, (*notes, *_holes(rows)), rows)
 
 
-def _panel(
-    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], TableLine], readings: bool = False
+def by_setting(
+    rows: pd.DataFrame, columns: tuple[str, ...], line: Callable[[pd.Series], TableLine], beside: str = ""
 ) -> tuple[Panel, ...]:
+    """The rows as one panel: a section for each data set, a group for each setting and value of the column ``beside``;
+    none where there are no rows."""
     sections = []
     for dataset, part in parts(rows, "dataset"):
         groups = []
-        for (setting, reading), here in part.groupby(["setting", "reading" if readings else "dataset"], sort=False):
-            label = setting_label(str(setting)) + (f", {reading}" if readings else "")
+        for (setting, value), here in part.groupby(["setting", beside or "dataset"], sort=False):
+            label = setting_label(str(setting)) + (f", {value}" if beside else "")
             groups.append(Group(label, tuple(line(row) for _, row in here.iterrows())))
         sections.append(Section(dataset_label(dataset), tuple(groups)))
     return (Panel("", columns, tuple(sections)),) if sections else ()
