@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from apfl.engine.offline import offline
 from apfl.errors import UserError, require
 from apfl.streams import stream_key
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 Params = dict[str, Tensor]
+IMAGE = (32, 32)
+"""Height and width of the images of a data set."""
 
 
 class CNN(nn.Module):
@@ -98,37 +101,64 @@ def build_network(specification: Mapping[str, Any], channels: int, classes: int)
     ...}``.
 
     The other keys go to the constructor after ``channels`` and ``classes``. Your own class needs ``body`` and
-    ``head`` submodules and must not keep batch statistics, which averaging of parameters would leave behind.
+    ``head`` submodules and must not keep batch statistics, which averaging of parameters would leave behind. It is made
+    and tried on two black images without the network (`apfl.engine.offline`), so that it downloads no weights; a
+    `UserError` whatever it does instead.
     """
     options = dict(specification)
     name = options.pop("name", "cnn")
     require(isinstance(name, str), f"network.name {name!r:.80}: is not a text; name a network")
-    kind: Callable[..., nn.Module] = NETWORKS.get(name) or _imported(name)
     try:
-        network = kind(channels, classes, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"network.name {name!r}: {problem}; see the class for its options") from None
-    if buffers := [key for key, _ in network.named_buffers()]:
-        raise UserError(
-            f"network.name {name!r}: keeps statistics ({buffers[0]}); use group or layer normalisation instead"
-        )
-    if not (hasattr(network, "body") and hasattr(network, "head")):
-        raise UserError(
-            f"network.name {name!r}: has no 'body' and 'head' submodules; name them so, as apfl/engine/networks.py does"
-        )
+        with offline():
+            network = (NETWORKS.get(name) or _imported(name))(channels, classes, **options)
+            fault = _fault(network, channels, classes)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the code of a class does
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"network.name {name!r}: {problem:.300}; see the class for its options") from None
+    if fault:
+        raise UserError(f"network.name {name!r}: {fault}")
     return network
 
 
-def _imported(name: str) -> type[nn.Module]:
+def _imported(name: str) -> Callable[..., nn.Module]:
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, ValueError):
+        kind = getattr(importlib.import_module(module), attribute, None)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+        # What a module that is there needs itself is another mistake than a module that is not.
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise
+        kind = None
+    if not callable(kind):
         known = ", ".join(NETWORKS)
-        raise UserError(
-            f"network.name {name!r}: unknown; choose one of {known}, or give package.module:Class"
-        ) from None
+        raise UserError(f"network.name {name!r}: unknown; choose one of {known}, or give package.module:Class")
+    return kind  # type: ignore[no-any-return]
+
+
+def _fault(network: object, channels: int, classes: int) -> str:
+    """Why a network cannot be used, and what to do; empty if it can."""
+    if not isinstance(network, nn.Module):
+        return f"makes {type(network).__name__}, not torch.nn.Module; name a class that derives from it"
+    if buffers := [key for key, _ in network.named_buffers()]:
+        return f"keeps statistics ({buffers[0]}); use group or layer normalisation instead"
+    if not all(isinstance(getattr(network, part, None), nn.Module) for part in ("body", "head")):
+        return "has no 'body' and 'head' submodules; name them so, as apfl/engine/networks.py does"
+    training = {module: module.training for module in network.modules()}
+    images = torch.zeros(2, channels, *IMAGE)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        network.eval()
+        logits = network(images)
+        again = network.head(network.body(images))
+    for module, mode in training.items():
+        module.training = mode
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        return f"gives {given} for 2 images, not logits of shape (2, {classes}); end it with a layer of as many outputs"
+    if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-3, atol=1e-4):
+        return "its 'head' after its 'body' is another function than itself; have forward call one after the other"
+    return ""
 
 
 @dataclass(frozen=True)

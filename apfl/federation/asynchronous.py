@@ -48,8 +48,8 @@ def check_schedule(method: Method, schedule: Schedule, state: State | None = Non
     """A `UserError` for a method that cannot run asynchronously, or has no global model (in ``state``) to mix."""
     if schedule.mode == "async" and not is_additive(method):
         raise UserError(
-            f"method {method.title}: its server update is not a sum over clients, so it cannot run with "
-            "schedule.mode async; choose sync, or another method"
+            f"method {method.title}: its server update is not a sum over clients, or its class does not say so "
+            "(additive), so it cannot run with schedule.mode async; choose sync, or another method"
         )
 
     mixes = schedule.mode == "async" and schedule.merge == "mix"

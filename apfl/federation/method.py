@@ -51,7 +51,8 @@ class Method:
     The class variables are read without importing the file: ``title`` heads its column in the tables, ``model`` is
     the role of the model that the tables show, ``needs`` names further inputs (``semantics``, ``proxy``). ``additive``
     says whether the server update is a sum over clients, so that they may come one at a time; where that depends on
-    hyper-parameters it holds the values with which it is one. Each client's own state is then under
+    hyper-parameters it holds the values with which it is one. A class that overrides `server_update` is not, unless it
+    says so anew. Each client's own state is then under
     ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
     stale update. ``server_only`` names keys that are never sent to clients. ``shares_global`` says whether there is a
     global model, from which derived methods start.
@@ -65,6 +66,13 @@ class Method:
     shares_global: ClassVar[bool] = True
     exact_sums: ClassVar[tuple[str, ...]] = ()
     server_only: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        def where(name: str) -> int:
+            return next(place for place, kind in enumerate(cls.__mro__) if name in vars(kind))
+
+        if where("server_update") < where("additive"):
+            cls.additive = False
 
     def weight(self, problem: Problem, client: int) -> float:
         """How much a client counts in the server's mean: by default its number of samples (Eq. 2)."""

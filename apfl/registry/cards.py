@@ -249,6 +249,9 @@ def _class_facts(path: Path, name: str, root: Path) -> tuple[dict[str, Any], dic
                 facts[target] = ast.literal_eval(value)
             except ValueError:
                 continue  # a class variable that is not a literal is not part of the card
+    defined = {getattr(statement, "name", None) or assigned(statement) for statement in node.body}
+    if "server_update" in defined and "additive" not in defined:
+        facts["additive"] = False  # what is inherited was said of another update, as `Method` has it
     return facts, fields
 
 

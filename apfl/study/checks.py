@@ -197,7 +197,8 @@ def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Ma
     additive = all(trained.card.is_additive(trained.given(dataset)) for dataset in study.datasets(section))
     if schedule["mode"] == "async" and not additive:
         raise UserError(
-            f"{where}: {trained.title}'s server update is not a sum over clients, so it cannot run on schedule "
-            f"{entry['schedule']!r}, which is async; choose a schedule of mode sync, or another method"
+            f"{where}: {trained.title}'s server update is not a sum over clients, or its class does not say so "
+            f"(additive), so it cannot run on schedule {entry['schedule']!r}, which is async; choose a schedule of "
+            "mode sync, or another method"
         )
     check_clients(entry["schedule"], schedule, section["clients"], where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,9 @@ from textwrap import dedent
 import pytest
 
 from apfl.errors import UserError
+from apfl.federation.asynchronous import is_additive
 from apfl.registry.cards import card, check_values, methods, parameters_of
+from apfl.registry.trees import ROOT
 
 METHODS = sorted(methods())
 
@@ -105,6 +108,52 @@ def test_the_card_of_every_method_agrees_with_its_class(module: str) -> None:
     assert (read.title, read.stage, read.model, read.needs) == (kind.title, kind.stage, kind.model, kind.needs)
     assert read.base == getattr(kind, "base", "")
     assert read.summary and all(field.doc for field in read.fields.values()), "explain every hyper-parameter"
+
+
+UPDATED = """
+    "Another update."
+    from typing import ClassVar
+    from dataclasses import dataclass
+    from apfl.federation.method import streaming
+    from baselines.fedavg import FedAvg
+    class Middle:
+        {middle}
+    @dataclass(frozen=True)
+    class Mine({bases}):
+        title: ClassVar[str] = "Mine"
+        {body}
+    METHOD = Mine
+"""
+UPDATE = "def server_update(self, state, problem, round, results): return state"
+
+
+@pytest.mark.parametrize(
+    ("middle", "bases", "body", "additive"),
+    [
+        ("pass", "FedAvg", "pass", True),
+        ("pass", "FedAvg", UPDATE, False),
+        ("pass", "FedAvg", f"@streaming\n        {UPDATE}", False),
+        ("pass", "FedAvg", "server_update = lambda *_: {}", False),
+        ("pass", "FedAvg", f"additive: ClassVar[bool] = True\n        {UPDATE}", True),
+        ("pass", "FedAvg", f"additive = {{'mu': 0.0}}\n        mu: float = 0.0\n        {UPDATE}", True),
+        (UPDATE, "Middle, FedAvg", "pass", False),
+        (UPDATE, "FedAvg, Middle", "pass", True),
+    ],
+)
+def test_additive_is_said_anew_of_another_server_update(tmp_path: Path, middle, bases, body, additive) -> None:
+    text = dedent(UPDATED).format(middle=middle, bases=bases, body=body.replace("\n        ", "\n    "))
+    for name in ("fedavg.py", "__init__.py"):
+        (tmp_path / "baselines").mkdir(exist_ok=True)
+        (tmp_path / "baselines" / name).write_text((ROOT / "baselines" / name).read_text())
+    (tmp_path / "apfl/federation").mkdir(parents=True)
+    for name in ("__init__.py", "federation/__init__.py", "federation/method.py"):
+        (tmp_path / "apfl" / name).write_text((ROOT / "apfl" / name).read_text())
+    (tmp_path / "baselines/mine.py").write_text(text)
+    assert card("mine", tmp_path).is_additive({}) is additive
+    namespace: dict = {"__name__": "mine"}
+    sys.modules["mine"] = type(sys)("mine")
+    exec(compile(text, "mine.py", "exec"), namespace)
+    assert is_additive(namespace["METHOD"]()) is additive, "a run takes it as the study's check does"
 
 
 def test_the_generator_s_hyper_parameters_are_read_like_a_method_s() -> None:
