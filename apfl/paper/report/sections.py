@@ -45,9 +45,8 @@ def sections(material: Material) -> Iterator[PageSection]:
             yield figure_section(name, ours, material.metrics, study.paper)
     if "ranks" in beside(study) and "table2" in study.tables:
         yield ranks_section(material.cells["table2"], material.metrics, study.paper)
-    spread_out = spread.made(study, material.metrics, material.records)
-    if len(spread_out.rows):
-        yield table_section(spread_out)
+    if len((apart := spread.made(study, material.metrics, material.records)).rows):
+        yield PageSection(apart.name, apart.output.heading, fragment(apart))
     yield from sections_beside(study, material.metrics)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):

@@ -40,7 +40,8 @@ def table(found: pd.DataFrame) -> Table:
         seeds = Entry(f"{row['seeds']}/{row['seeds_planned']}")
         return TableLine(name, (*measured, *moved, seeds))
 
-    named = found.assign(client_role=found["client_role"].map(ROLES))
+    # Where nobody drops out, that need not be said.
+    named = found.assign(client_role=found["client_role"].map({"dropout": ROLES["dropout"], "non_dropout": ""}))
     return Table(BESIDE["spread"], by_setting(named, HEADS, line, "client_role"), NOTES, found)
 
 

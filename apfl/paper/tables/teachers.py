@@ -107,7 +107,7 @@ def by_setting(
     for dataset, part in parts(rows, "dataset"):
         groups = []
         for (setting, value), here in part.groupby(["setting", beside or "dataset"], sort=False):
-            label = setting_label(str(setting)) + (f", {value}" if beside else "")
+            label = setting_label(str(setting)) + (f", {value}" if beside and value else "")
             groups.append(Group(label, tuple(line(row) for _, row in here.iterrows())))
         sections.append(Section(dataset_label(dataset), tuple(groups)))
     return (Panel("", columns, tuple(sections)),) if sections else ()
