@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import join
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.jobs.before import NOTE
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 RESULTS = "results/"
+LISTED = {"data", "methods"}
+"""Parts of a study whose entries tables show in the order in which they are listed."""
 READ_OF_A_RUN = {"run": "/state.safetensors", "generator": "/generator.safetensors"}
 """What of a run's folder the runs read that start from it, by the name of the input."""
 DATA_ROOTS = dict.fromkeys(UNDER_ROOT, "$APFL_DATA_ROOT") | {"torchvision": "${APFL_DATA_ROOT:-downloads}"}
@@ -91,11 +93,14 @@ class Plan:
         runs = (run for run in self.runs.values() if run.stage == stage)
         return {run.variant for run in runs if module in (None, run.spec.get("module"))}
 
-    def text(self, config: Mapping[str, object]) -> str:
+    def text(self, config: Mapping[str, Any]) -> str:
         """The configuration as it is run, with all that the command line changed but for where the data lie, and with
-        the rows of traces in place of their files."""
+        the rows of traces in place of their files. Only the order of `LISTED` counts."""
         given = {key: value for key, value in config.items() if not key.endswith("_root")}
-        return json.dumps(given | {"schedules": self.study.schedules})
+        text = json.loads(json.dumps(given | {"schedules": self.study.schedules}, sort_keys=True))
+        return json.dumps(
+            text | {name: {key: text[name][key] for key in given[name]} for name in LISTED & given.keys()}
+        )
 
 
 def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:

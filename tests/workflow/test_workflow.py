@@ -80,7 +80,7 @@ def test_a_study_that_is_named_takes_the_place_of_the_demo_and_is_not_merged_int
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**tiny(name="other", methods={"local": {}}), "apfl": {}}))
     plan = fresh.plan("--configfile", str(path), "--config", "data_root=nowhere")
-    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1, "claims": 1}
+    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1, "beside": 1}
 
 
 def test_a_broken_method_file_ends_in_one_line(fresh: Project) -> None:
@@ -154,9 +154,9 @@ def test_the_order_of_keys_and_the_place_of_the_data_plan_nothing(finished: Proj
 
 def test_a_hyper_parameter_plans_the_runs_that_read_it(finished: Project) -> None:
     try:
-        finished.configure(tiny(apfl__parameters__beta=0.2, figures=STUDY["figures"]))
+        finished.configure(tiny(paper=True, apfl__parameters__beta=0.2, figures=STUDY["figures"]))
         assert finished.plan() == {"personalize": 1, "study": 1} | PAPER
-        finished.configure(tiny(apfl__parameters__width=4, figures=STUDY["figures"]))
+        finished.configure(tiny(paper=True, apfl__parameters__width=4, figures=STUDY["figures"]))
         assert finished.plan() == {"memorize": 1, "personalize": 1, "study": 1} | PAPER
     finally:
         finished.configure(STUDY)

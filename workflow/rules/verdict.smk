@@ -5,14 +5,11 @@ CLAIMS = [f"results/{path}" for path in KINDS["claims"].files.values()]
 COMPARED = beside(STUDY)
 BESIDE = [f"results/{path}" for name in COMPARED for path in paths.BESIDE[name]]
 SEEN = [name for name in JUDGED if PLAN.cells.get(name)]
-
-
-def judging():
-    return shown_code(
-        "apfl.paper.verdict.document",
-        "apfl.paper.outputs",
-        files=("apfl/paper/verdict/claims.yaml", "apfl/paper/published"),
-    )
+JUDGING = shown_code(
+    "apfl.paper.verdict.document",
+    "apfl.paper.outputs",
+    files=("apfl/paper/verdict/claims.yaml", "apfl/paper/published"),
+)
 
 
 if STUDY.paper:
@@ -30,7 +27,7 @@ if STUDY.paper:
             "../../environment.yml"
         threads: 1
         params:
-            code=judging(),
+            code=JUDGING,
         shell:
             "python -m apfl claims {input.study:q} > {log:q} 2>&1"
 
@@ -48,7 +45,7 @@ elif COMPARED:
             "../../environment.yml"
         threads: 1
         params:
-            code=judging(),
+            code=JUDGING,
         shell:
             "python -m apfl claims {input.study:q} > {log:q} 2>&1"
 
