@@ -54,7 +54,8 @@ class Method:
     hyper-parameters it holds the values with which it is one. Each client's own state is then under
     ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
     stale update. ``server_only`` names keys that are never sent to clients. ``shares_global`` says whether there is a
-    global model, from which derived methods start.
+    global model, from which derived methods start. ``search`` says what each hyper-parameter may be where a study
+    tunes the method: a list of values, or ``{"low": 1e-4, "high": 1.0, "scale": "log"}``.
     """
 
     title: ClassVar[str]
@@ -65,6 +66,7 @@ class Method:
     shares_global: ClassVar[bool] = True
     exact_sums: ClassVar[tuple[str, ...]] = ()
     server_only: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[Mapping[str, Any]] = {}
 
     def weight(self, problem: Problem, client: int) -> float:
         """How much a client counts in the server's mean: by default its number of samples (Eq. 2)."""
@@ -100,7 +102,8 @@ Models = Params | dict[int, Params]
 class Derived:
     """A method on top of another one's finished rounds, such as fine-tuning; its base is any federated method.
 
-    ``base`` names the default one; ``needs`` may name the ``generator``.
+    ``base`` names the default one; ``needs`` may name the ``generator``. ``search`` may name hyper-parameters of the
+    generator too.
     """
 
     title: ClassVar[str]
@@ -108,6 +111,7 @@ class Derived:
     model: ClassVar[str] = "personalized"
     base: ClassVar[str] = "fedavg"
     needs: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[Mapping[str, Any]] = {}
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
         """By role, the models that the clients make of the base method's state after ``round``."""

@@ -51,6 +51,7 @@ class Card:
     docstring: str = ""
     additive: bool | Mapping[str, Any] = False
     shares_global: bool = True
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     def is_additive(self, parameters: Mapping[str, Any]) -> bool:
         """Can the method run asynchronously with these hyper-parameters, and the defaults for the others?"""
@@ -108,6 +109,7 @@ def _card(path: Path, module: str, root: Path) -> Card:
         docstring=docstring,
         additive=facts.get("additive", False),
         shares_global=facts.get("shares_global", True),
+        search=facts.get("search", {}),
     )
 
 
@@ -126,6 +128,8 @@ def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring
     additive = facts.get("additive", False)
     if not isinstance(additive, bool) and not (isinstance(additive, dict) and additive.keys() <= fields.keys()):
         return f"additive {additive!r}: give True, False, or the hyper-parameters with which it is so"
+    if not isinstance(facts.get("search", {}), dict):
+        return f"search {facts['search']!r}: give for each hyper-parameter a list of values or a range"
     if not docstring:
         return "has no docstring; begin it with what the method does, its reference, and what was decided"
     return None

@@ -29,9 +29,11 @@ from apfl.study.runs import (
     job_unit,
     merge,
     semantics_artefacts,
+    settings,
 )
 from apfl.study.schedules import Timing, timed
 from apfl.study.study import Study
+from apfl.study.tuning import choice_path, is_tuned, trials, tuned
 
 __all__ = [
     "OUTPUTS",
@@ -113,8 +115,24 @@ def artefacts(study: Study) -> list[Artefact]:
     for cell in cells(study, "table1"):
         context = RunContext(study, cell.dataset, cell.setting, cell.seeds[0])
         wanted |= {entry.path: entry for entry in (context.data, context.partition)}
-    order = ("data", "partition", "initial", "semantics")
+    wanted |= {entry.path: entry for entry in choices(study)}
+    order = ("data", "partition", "initial", "semantics", "tune")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def choices(study: Study) -> list[Artefact]:
+    """The choices among trials that the study makes: by the runs of each trial, with its hyper-parameters."""
+    tried: dict[str, list[Cell]] = {}
+    for cell in cells(study, "tuning"):
+        tried.setdefault(choice_path(study, cell.dataset, cell.method), []).append(cell)
+    return [
+        Artefact("tune", path, {
+            "dataset": here[0].dataset,
+            "method": here[0].method,
+            "trials": [{"parameters": dict(cell.axis["parameters"]), "runs": list(cell.runs)} for cell in here],
+        })
+        for path, here in tried.items()
+    ]  # fmt: skip
 
 
 def job_counts(study: Study) -> Counter[str]:
@@ -136,9 +154,10 @@ def _requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Reques
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
               "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
-              "selection": _selection}  # fmt: skip
-    choice = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
-    sections = {**study.tables, **study.figures, **choice}
+              "selection": _selection, "tuning": _tuning}  # fmt: skip
+    choices = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
+    choices |= {"tuning": study.tuning} if study.tuning else {}
+    sections = {**study.tables, **study.figures, **choices}
     for output in outputs:
         if output in sections:
             for cell, chains in makers[output](study, sections[output]):
@@ -163,8 +182,8 @@ def _table2(study: Study, section: Asked) -> Iterator[Request]:
                 axis = {"clients": clients, "alpha": alpha}
                 setting = _setting(study, dataset, partition, clients)
                 for method in section.get("methods", study.methods):
-                    for reading in _readings(study, method, section):
-                        yield _request(study, dataset, setting, method, axis, Variant(reading))
+                    for variant in _variants(study, dataset, method, section):
+                        yield _request(study, dataset, setting, method, axis, variant)
 
 
 def _table3(study: Study, section: Asked) -> Iterator[Request]:
@@ -172,8 +191,8 @@ def _table3(study: Study, section: Asked) -> Iterator[Request]:
         for missing in section["missing"]:
             setting = _dropout_setting(study, dataset, section["clients"], missing)
             for method in section["methods"]:
-                for reading in _readings(study, method):
-                    yield _request(study, dataset, setting, method, {"missing": missing}, Variant(reading))
+                for variant in _variants(study, dataset, method):
+                    yield _request(study, dataset, setting, method, {"missing": missing}, variant)
 
 
 def _table4(study: Study, section: Asked) -> Iterator[Request]:
@@ -219,7 +238,23 @@ def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
 
 def _selection(study: Study, section: Asked) -> Iterator[Request]:
     """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
-    yield from _table2(replace(study, seeds=tuple(section["seeds"])), {**section, "methods": [section["method"]]})
+    own = replace(study, seeds=tuple(section["seeds"]), tuning={})
+    yield from _table2(own, {**section, "methods": [section["method"]]})
+
+
+def _tuning(study: Study, section: Asked) -> Iterator[Request]:
+    """Every trial of every method that is tuned, on seeds of their own."""
+    own = replace(study, seeds=tuple(sorted(section["seeds"])))
+    for dataset, partition in section["partitions"].items():
+        setting = _thinned(study, dataset, partition)
+        context = RunContext(own, dataset, setting, own.seeds[0])
+        for method in tuned(study):
+            entry = study.methods[method]
+            reading = study.apfl["readings"][0] if entry.generative else ""
+            published = {name: v for kind in settings(context, entry, reading).values() for name, v in kind.items()}
+            for number, parameters in enumerate(trials(study, method, published), start=1):
+                axis = {"trial": number, "parameters": parameters}
+                yield _request(own, dataset, setting, method, axis, Variant(parameters=parameters, trial=True))
 
 
 def _convergence(study: Study, section: Asked) -> Iterator[Request]:
@@ -267,8 +302,13 @@ def _on_schedules(study: Study, section: Asked, axis: str, field: str, levels: S
 
 
 def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:
+    return _thinned(study, dataset, f"{partition}-clients{clients}")
+
+
+def _thinned(study: Study, dataset: str, setting: str) -> str:
+    """The setting with as many training images as the study takes of the data set."""
     train = study.data[dataset]["train_samples"]
-    return str(parse_setting(f"{partition}-clients{clients}" + (f"-train{train}" if train else "")))
+    return str(parse_setting(setting + (f"-train{train}" if train else "")))
 
 
 def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> str:
@@ -284,6 +324,15 @@ def _readings(study: Study, method: str, section: Asked = MappingProxyType({}), 
         return ("",)
     readings: Sequence[str] = section.get("readings") or study.apfl["readings"][: 1 if first else None]
     return readings
+
+
+def _variants(
+    study: Study, dataset: str, method: str, section: Asked = MappingProxyType({})
+) -> Iterator[Variant]:  # fmt: skip
+    """How a table shows a method: in its readings, and with the hyper-parameters that were chosen, if it is tuned."""
+    yield from map(Variant, _readings(study, method, section))
+    if is_tuned(study, dataset, method):
+        yield Variant(choice=choice_path(study, dataset, method))
 
 
 def _request(
@@ -307,9 +356,9 @@ def _request(
         dataset=dataset,
         setting=setting,
         method=method,
-        title=entry.title,
+        title=f"{entry.title} (tuned)" if variant.choice else entry.title,
         semantics=chains[0][-1].spec.get("semantics", ""),
-        reading=reading,
+        reading="" if variant.choice or variant.trial else reading,
         axis=dict(axis),
         model=model or entry.card.model,
         seeds=study.seeds,

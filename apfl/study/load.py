@@ -41,10 +41,11 @@ def load_study(
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
     methods = _methods(values)
     # What one method of a study may look at beside its training images, no other method of it trains on.
-    chooses = "selection" in values["apfl"] or any("validation" in entry.card.needs for entry in methods.values())
+    by_validation = "selection" in values["apfl"] or "tuning" in values
+    chooses = by_validation or any("validation" in entry.card.needs for entry in methods.values())
     values.setdefault("validation", chooses)
-    if "selection" in values["apfl"] and values["one_job_per"] == "auto":
-        values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
+    if by_validation and values["one_job_per"] == "auto":
+        values["one_job_per"] = "seed"  # the seeds that are chosen by belong to no cell of a table
     study = Study(**values | {"seeds": tuple(sorted(values["seeds"])), "methods": methods})
     check_study(study)
     return study

@@ -26,7 +26,8 @@ ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that runs read: its kind (data, partition, initial, semantics), how it is made, and from which files."""
+    """A file that runs read: its kind (data, partition, initial, semantics, tune), how it is made, and from which
+    files."""
 
     kind: str
     path: str
@@ -144,18 +145,25 @@ class Variant:
     """What the runs behind one number have otherwise than the study; what is empty, they have as the study does.
 
     reading, semantics: of AP-FL; parameters: hyper-parameters for this number alone; timing: the schedule of the
-    federated run.
+    federated run; choice: the file of the trial whose hyper-parameters are taken when the run starts; trial: whether
+    it is a trial of such a choice, which may have too many parameters to be named after them.
     """
 
     reading: str = ""
     semantics: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = ORDINARY
+    choice: str = ""
+    trial: bool = False
 
     def name(self, method: MethodEntry) -> str:
         """The method's id and, after double dashes, what differs."""
         parts = {"semantics": self.semantics, "reading": "" if self.reading == "literal" else self.reading}
-        named = (f"{name}-{value}" for name, value in {**parts, **self.parameters}.items() if value != "")
+        parameters: Mapping[str, Any] = self.parameters
+        if self.trial and parameters:
+            parameters = {"trial": digest(dict(parameters))[:8]}
+        named = [f"{name}-{value}" for name, value in {**parts, **parameters}.items() if value != ""]
+        named += ["tuned"] if self.choice else []
         return "--".join([method.id, *self.timing.parts, *named])
 
 
@@ -166,10 +174,7 @@ def chain(context: RunContext, method: MethodEntry, variant: Variant, rounds: It
     """
     last = context.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
-    options = reading_options(variant.reading) if variant.reading else {}
-    kinds = {"friend": method.card.fields, "generator": generator_fields()}
-    values = _given(context, method)
-    usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
+    usual = settings(context, method, variant.reading)
     changed = {
         name: value
         for name, value in variant.parameters.items()
@@ -179,25 +184,43 @@ def chain(context: RunContext, method: MethodEntry, variant: Variant, rounds: It
     semantics = variant.semantics or default
     named = replace(variant, semantics=semantics if semantics != default else "", parameters=changed).name(method)
     if method.card.stage in ("federate", "external"):
-        return [_federate(context, method, named, variant.timing, wanted)]
+        parameters = usual["friend"] | changed
+        return [_tuned(_federate(context, method, named, parameters, variant.timing, wanted), variant)]
     base = context.study.methods[method.base]
-    start = _federate(context, base, Variant(timing=variant.timing).name(base), variant.timing, wanted, save=True)
+    name = Variant(timing=variant.timing).name(base)
+    start = _federate(context, base, name, base.given(context.dataset), variant.timing, wanted, save=True)
     before = [start]
     inputs = {"run": start.path}
     if method.generative:
-        parameters = _filled(kinds["generator"], usual["generator"] | changed)
-        before.append(_memorize(context, start, semantics, parameters, wanted))
+        parameters = _filled(generator_fields(), usual["generator"] | changed)
+        before.append(_memorize(context, start, semantics, parameters, wanted, variant, method))
         inputs |= {"generator": before[-1].path}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(kinds["friend"], usual["friend"] | changed),
+        "parameters": _filled(method.card.fields, usual["friend"] | changed),
         "semantics": semantics if method.generative else "",
         "reading": variant.reading,
         "rounds": wanted,
         "training": context.training,
     }
-    return [*before, context.run("personalize", method.id, named, spec, inputs)]
+    return [*before, _tuned(context.run("personalize", method.id, named, spec, inputs), variant)]
+
+
+def settings(context: RunContext, method: MethodEntry, reading: str) -> dict[str, dict[str, Any]]:
+    """Every hyper-parameter of a method in a reading, as the study has it: its own (``friend``), and its generator's if
+    it starts from one."""
+    kinds = {"friend": method.card.fields} | ({"generator": generator_fields()} if method.generative else {})
+    options = reading_options(reading) if reading else {}
+    values = _given(context, method)
+    return {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
+
+
+def _tuned(run: Run, variant: Variant) -> Run:
+    """The run, which takes its hyper-parameters from the variant's choice if it has one."""
+    if not variant.choice:
+        return run
+    return replace(run, spec={**run.spec, "tuned": variant.choice}, inputs={**run.inputs, "tuning": variant.choice})
 
 
 def merge(one: Run, other: Run) -> Run:
@@ -232,15 +255,16 @@ def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Arte
 
 
 def _federate(
-    context: RunContext, method: MethodEntry, name: str, timing: Timing, rounds: Sequence[int], save: bool = False
-) -> Run:
+    context: RunContext, method: MethodEntry, name: str, parameters: Mapping[str, Any], timing: Timing,
+    rounds: Sequence[int], save: bool = False,
+) -> Run:  # fmt: skip
     """The federated run, evaluated after ``rounds``; with ``save`` their states are kept for those who start there."""
     every = range(context.evaluate_every, context.training["rounds"] + 1, context.evaluate_every)
     asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(rounds) if save else []}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(method.card.fields, method.given(context.dataset)),
+        "parameters": _filled(method.card.fields, parameters),
         "training": context.training | asked,
     }
     if not timing.ordinary:
@@ -258,11 +282,13 @@ def _federate(
 
 
 def _memorize(
-    context: RunContext, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]
-) -> Run:
+    context: RunContext, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int],
+    variant: Variant, method: MethodEntry,
+) -> Run:  # fmt: skip
     """The generator on a federated run, shared by all that ask for the same parameters."""
     named = {name: value for name, value in parameters.items() if (name, value) not in UNNAMED}
-    generator = f"{start.variant}--{semantics}--{digest(named)[:8]}"
+    which = f"tuned-{method.id}" if variant.choice else digest(named)[:8]
+    generator = f"{start.variant}--{semantics}--{which}"
     spec = {
         "base": start.method,
         "generator": generator,
@@ -272,7 +298,7 @@ def _memorize(
         "parameters": dict(parameters),
     }
     inputs = {"semantics": _semantics_path(semantics, context.dataset), "run": start.path}
-    return context.run("memorize", generator, generator, spec, inputs)
+    return _tuned(context.run("memorize", generator, generator, spec, inputs), variant)
 
 
 def _semantics_path(semantics: str, dataset: str) -> str:

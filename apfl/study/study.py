@@ -7,7 +7,7 @@ that a method needs and the study does not give. A refusal is one line that name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from apfl.data.catalogue import CATALOGUE
@@ -58,6 +58,7 @@ class Study:
     schedules: Mapping[str, Mapping[str, Any]]
     tables: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]]
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def classes(self, dataset: str) -> int:
         """Number of classes of a data set."""
