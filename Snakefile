@@ -23,6 +23,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/federate.smk"
 include: "workflow/rules/apfl.smk"
 include: "workflow/rules/external/flower.smk"
+include: "workflow/rules/tuning.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/verdict.smk"
 

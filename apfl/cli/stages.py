@@ -39,6 +39,10 @@ Proxies = Annotated[
 ]
 Bases = Annotated[list[Path], typer.Option("--run", help=f"Folder of the federated run to start from{SEVERAL}.")]
 Generators = Annotated[list[Path] | None, typer.Option("--generator", help=f"Folder made by `apfl memorize`{SEVERAL}.")]
+Tunings = Annotated[
+    list[Path] | None,
+    typer.Option("--tuning", help=f"Choice made by `apfl tune`, of which a tuned run takes its settings{SEVERAL}."),
+]
 Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -70,19 +74,20 @@ def initial(
 
 def federate(
     spec: Specs, data: Datas, partition: Partitions, out: Outs, semantics: Semantics = None, proxy: Proxies = None,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train a federated method and record the accuracies of its models."""
     from apfl.engine.process import tune_process
     from apfl.stages.several import federate_all
 
     tune_process()
-    federate_all(_calls(spec, out, data=data, partition=partition, semantics=semantics, proxy=proxy), device)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, proxy=proxy)
+    federate_all(calls, device)
 
 
 def memorize(
     spec: Specs, data: Datas, partition: Partitions, semantics: Semantics, run: Bases, out: Outs,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
     from apfl.engine.process import tune_process
@@ -90,13 +95,13 @@ def memorize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, run=run)
     one_after_another(memorize_run, calls, device)
 
 
 def personalize(
     spec: Specs, data: Datas, partition: Partitions, run: Bases, out: Outs, generator: Generators = None,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
     from apfl.engine.process import tune_process
@@ -104,17 +109,17 @@ def personalize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, data=data, partition=partition, run=run, generator=generator)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, run=run, generator=generator)
     one_after_another(personalize_run, calls, device)
 
 
-def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Call]:
+def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **paths: list[Path] | None) -> list[Call]:
     """The runs that a command line asks for: of each option the value that stands at the run's place."""
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
     from apfl.storage.files import require_output
 
-    for name, values in {"out": outs, **paths}.items():
+    for name, values in {"out": outs, "tuning": tuning, **paths}.items():
         if values and len(values) != len(specs):
             raise UserError(
                 f"--{name}: given {len(values)} times, but --spec {len(specs)} times; give both once for every run"
@@ -125,13 +130,26 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
         require_output(out)
     given = {name: values for name, values in paths.items() if values}
     inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
-    return [Call(_specification(spec), read, out) for spec, read, out in zip(specs, inputs, outs, strict=True)]
+    asked = [_specification(spec, choice) for spec, choice in zip(specs, tuning or [None] * len(specs), strict=True)]
+    return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
 
 
-def _specification(text: str) -> Specification:
+def _specification(text: str, choice: Path | None = None) -> Specification:
+    """The specification in a text or file, with the settings of the choice that it names."""
     from apfl.stages.specification import Specification
+    from apfl.storage.files import read_record, require_file
 
-    return Specification.parse(_json(text))
+    asked = Specification.parse(_json(text))
+    if (asked.tuned is None) != (choice is None):
+        raise UserError(
+            f"--tuning {choice}: goes with a specification that names its choice (`tuned`); give both or none"
+        )
+    if choice is None:
+        return asked
+    chosen = read_record(require_file(choice, "choice"), "choice").get("chosen")
+    if not isinstance(chosen, dict) or not isinstance(chosen.get("parameters"), dict):
+        raise UserError(f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`")
+    return asked.tuned_by(chosen["parameters"])
 
 
 def _json(text: str) -> dict[str, Any]:

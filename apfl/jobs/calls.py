@@ -84,7 +84,16 @@ class Plan:
     def page_inputs(self) -> list[str]:
         """What the page is made from: what all outputs show, every record, every partition."""
         records = (f"{RESULTS}{path}/run.json" for path in self.runs)
-        return [*self.shown((*self.study.tables, *self.study.figures)), *records, *self.partitions()]
+        shown = self.shown((*self.study.tables, *self.study.figures))
+        return [*shown, *records, *self.choices(), *self.partitions()]
+
+    def choices(self) -> list[str]:
+        """The file of every choice among trials."""
+        return [RESULTS + path for path, entry in self.artefacts.items() if entry.kind == "tune"]
+
+    def tuned(self) -> set[str]:
+        """The methods that are tuned."""
+        return {entry.spec["method"] for entry in self.artefacts.values() if entry.kind == "tune"}
 
     def variants(self, stage: str, module: str | None = None) -> set[str]:
         """The folders below a setting that a stage makes, or of these the runs of one ``module``."""
@@ -105,6 +114,13 @@ def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
         for name, path in job.inputs.items():
             read.setdefault(name, {})[RESULTS + path + READ_OF_A_RUN.get(name, "")] = None
     return {name: list(paths) for name, paths in read.items()}
+
+
+def tried(entries: Sequence[Artefact]) -> list[str]:
+    """What a choice among trials is made from."""
+    (entry,) = entries
+    runs = (run for trial in entry.spec["trials"] for run in trial["runs"])
+    return [RESULTS + run + name for run in dict.fromkeys(runs) for name in ("/metrics.parquet", "/run.json")]
 
 
 def run_options(runs: Iterable[Run]) -> str:

@@ -67,6 +67,7 @@ KINDS: Mapping[str, Kind] = {
     "initial": Kind("{study}/initial/{dataset}/seed{seed}.safetensors"),
     "semantics": Kind("semantics/{dataset}/{semantics}.npz", priority=40),
     **RUNS,
+    "tune": Kind("{study}/tuning/{dataset}/{method}.json", priority=20),
     "table": Kind(f"{TABLE}.csv", each(TABLE, ".csv", ".md", ".tex", ".html")),
     "figure": Kind(f"{FIGURE}.csv", each(FIGURE, *DRAWN, *(f"_own{ending}" for ending in DRAWN), ".csv")),
     "report": Kind("{study}/report.html"),

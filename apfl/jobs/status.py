@@ -129,7 +129,7 @@ def _run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
     record, broken = _record(results / run.path)
     state = ""
     if record:
-        asked = record.get("specification") == json.loads(canonical_json(run.spec))
+        asked = _asked(run, record.get("specification"))
         current = asked and (run.stage == "external" or record.get("code") == code_digest(*run.modules))
         ended = "diverged" if record.get("status") == "diverged" else "done"
         state = ended if current else "outdated"
@@ -146,6 +146,14 @@ def _run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
     seconds = record.get("seconds")
     counted = seconds if isinstance(seconds, float | int) and record.get("status") == "finished" else None
     return replace(job, share=share, seconds=counted, run=run)
+
+
+def _asked(run: Run, recorded: Any) -> bool:
+    """Was a run of this specification asked for? What a tuned one takes from its choice is not known beforehand."""
+    wanted = json.loads(canonical_json(run.spec))
+    if "tuned" in wanted and isinstance(recorded, dict):
+        recorded = recorded | {"parameters": wanted["parameters"]}
+    return bool(recorded == wanted)
 
 
 def _record(folder: Path) -> tuple[dict[str, Any], str]:

@@ -61,7 +61,7 @@ def configure(kind: type[T], values: Mapping[str, Any], section: str) -> T:
 @dataclass(frozen=True)
 class Specification:
     """What a run is asked for. What is None is not said; ``training``, ``network``, ``parameters`` and ``schedule`` are
-    checked where they are used."""
+    checked where they are used. ``tuned`` names the choice that hyper-parameters are taken from."""
 
     dataset: str
     setting: str
@@ -77,6 +77,7 @@ class Specification:
     rounds: tuple[int, ...] | None = None
     base: str | None = None
     generator: str | None = None
+    tuned: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, f"spec.seed {self.seed}: is not a whole number from 0; {EXAMPLES}")
@@ -94,6 +95,11 @@ class Specification:
     def json(self) -> dict[str, Any]:
         """What is said, as it was given."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def tuned_by(self, parameters: Mapping[str, Any]) -> Specification:
+        """The specification with the chosen values of those of the hyper-parameters that it has."""
+        own = self.parameters or {}
+        return dataclasses.replace(self, parameters={**own, **{n: v for n, v in parameters.items() if n in own}})
 
     def require(self, *names: str) -> None:
         """A `UserError` if something that a stage needs is not said."""

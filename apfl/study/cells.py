@@ -33,7 +33,7 @@ from apfl.study.runs import (
 )
 from apfl.study.schedules import Timing, timed
 from apfl.study.study import Study
-from apfl.study.tuning import choice_path, is_tuned, trials, tuned
+from apfl.study.tuning import TUNED, choice_path, is_tuned, trials, tuned
 
 __all__ = [
     "OUTPUTS",
@@ -356,7 +356,7 @@ def _request(
         dataset=dataset,
         setting=setting,
         method=method,
-        title=f"{entry.title} (tuned)" if variant.choice else entry.title,
+        title=entry.title + (TUNED if variant.choice else ""),
         semantics=chains[0][-1].spec.get("semantics", ""),
         reading="" if variant.choice or variant.trial else reading,
         axis=dict(axis),

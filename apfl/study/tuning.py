@@ -14,6 +14,9 @@ from apfl.registry.spaces import Space, space
 from apfl.streams import numpy_stream
 from apfl.study.study import MethodEntry, Study, generator_fields
 
+TUNED = " (tuned)"
+"""What the title of a method ends in where its hyper-parameters were chosen."""
+
 
 def choice_path(study: Study, dataset: str, method: str) -> str:
     """Where it is written which trial of a method was chosen on a data set, relative to results/."""

@@ -30,6 +30,7 @@ from apfl.paper.tables.layout import (
     measured,
 )
 from apfl.study.outputs import OUTPUTS
+from apfl.study.tuning import TUNED
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -139,6 +140,11 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
     if OUTPUTS[name].columns == "title" and (variants := _variants(run)):
         notes.append(f"{variants}.")
+    if run["title"].str.endswith(TUNED).any():
+        notes.append(
+            f"{TUNED.strip()}: with the hyper-parameters that were chosen by validation images, on seeds that no table "
+            "uses; without, with the published ones."
+        )
     if (run["column_group"] == "reading").any():
         notes.append(
             "Square brackets name other readings of what the paper leaves open."
@@ -158,7 +164,8 @@ def _notes(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
 def _variants(rows: pd.DataFrame) -> str:
     """Which reading and which semantics stand behind the columns that have them."""
     said = []
-    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading")]
+    tuned = rows["title"].str.endswith(TUNED)
+    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading") & ~tuned]
     for column, part in parts(shown, "column"):
         datasets: dict[str, list[str]] = {}
         for _, row in part.drop_duplicates("dataset").iterrows():
