@@ -1,0 +1,129 @@
+"""The choice among trials: the highest mean on validation images, and no test image enters it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from apfl.cli import main
+from apfl.paper.numbers.metrics import Metrics, collect
+from apfl.paper.numbers.tuning import choice, read_choices, trials_of, with_digests
+from apfl.paper.tables.build import table
+from apfl.storage.files import sha256_file, write_json
+from apfl.study.cells import cells
+from apfl.study.load import load_study
+from tests.helpers.paper_runs import row, write_run
+from tests.helpers.studies import tiny
+
+PLACE = {"digits": "dirichlet-alpha0.1-clients3"}
+VALUES = tiny(methods__fedprox={}) | {"tuning": {"seeds": [70, 71], "partitions": PLACE, "trials": 4}}
+
+
+def measured(trials, validation, test):
+    """Metrics of the trials: by trial and seed the accuracy on validation images, and that on test images."""
+    frames, records = {}, {}
+    for place, cell in enumerate(trials):
+        for number, run in enumerate(cell.runs):
+            high, leak = validation[place][number], test[place][number]
+            rows = [row(high, model=cell.model, test=name) for name in ("validation-pooled", "validation-own")]
+            rows += [row(leak, model=cell.model, test=name) for name in ("pooled", "own")]
+            frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    return Metrics(frames, records)
+
+
+@pytest.fixture
+def trials():
+    return trials_of(load_study(VALUES), "digits", "fedprox")
+
+
+HIGH = ((0.5, 0.5), (0.7, 0.5), (0.6, 0.7), (0.9, 0.2))
+
+
+def test_the_highest_mean_over_seeds_is_chosen_and_all_trials_are_kept(trials) -> None:
+    made = choice(trials, measured(trials, HIGH, HIGH))
+    assert made["chosen"] == {"trial": 3, "parameters": trials[2].axis["parameters"]}
+    assert [one["mean"] for one in made["trials"]] == pytest.approx([50, 60, 65, 55])
+    assert [one["parameters"] for one in made["trials"]] == [cell.axis["parameters"] for cell in trials]
+
+
+def test_test_images_decide_nothing(trials) -> None:
+    """Where test images say the contrary of the validation images, the choice follows these alone."""
+    contrary = [[1 - value for value in pair] for pair in HIGH]
+    made = choice(trials, measured(trials, HIGH, contrary))
+    assert made["chosen"]["trial"] == 3
+    assert made == choice(trials, measured(trials, HIGH, HIGH))
+    # The leak would be seen: by the test images another trial is the best.
+    assert choice(trials, measured(trials, contrary, HIGH))["chosen"]["trial"] == 1
+    plain = measured(trials, HIGH, contrary)
+    runs = list(plain.frames)
+    swapped = {}
+    for run, other in zip(runs, runs[::-1], strict=True):
+        is_test = plain.frames[run]["test"].isin(["pooled", "own"])
+        swapped[run] = pd.concat([plain.frames[run][~is_test], plain.frames[other][is_test]])
+    assert choice(trials, dataclasses.replace(plain, frames=swapped)) == made
+    without = {run: frame[frame["test"].str.startswith("validation")] for run, frame in plain.frames.items()}
+    assert choice(trials, dataclasses.replace(plain, frames=without)) == made
+
+
+def test_of_equal_trials_the_first_is_chosen_and_one_that_diverged_is_not(trials) -> None:
+    equal = measured(trials, [(0.5, 0.5)] * 4, HIGH)
+    assert choice(trials, equal)["chosen"]["trial"] == 1
+    lost = equal.records | {trials[0].runs[1]: {"status": "diverged"}}
+    made = choice(trials, dataclasses.replace(equal, records=lost))
+    assert made["chosen"]["trial"] == 2 and made["trials"][0]["mean"] is None
+    assert made["trials"][0]["status"] == ["ok", "diverged"]
+    everything = dict.fromkeys(equal.records, {"status": "diverged"})
+    assert choice(trials, dataclasses.replace(equal, records=everything))["chosen"]["trial"] == 1
+
+
+def write_trials(results, trials, high):
+    for cell, pair in zip(trials, high, strict=True):
+        for run, value in zip(cell.runs, pair, strict=True):
+            rows = [row(value, model=cell.model, test="validation-pooled"), row(1 - value, model=cell.model)]
+            write_run(results, run, rows, module=cell.method)
+
+
+def test_the_command_writes_the_choice_and_names_what_it_read(trials, tmp_path, capsys) -> None:
+    path = tmp_path / "study.json"
+    write_json(path, VALUES)
+    results = tmp_path / "results"
+    write_trials(results, trials, HIGH)
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(path), "--results", str(results), "--dataset", "digits", "--method", "fedprox"])
+    assert not ended.value.code
+    made = read_choices(load_study(VALUES), results)[("digits", "fedprox")]
+    # Made again from the metrics, it is the same.
+    runs = [run for cell in trials for run in cell.runs]
+    assert made == with_digests(choice(trials, collect(results, runs)), results)
+    assert made["metrics"] == {run: sha256_file(results / run / "metrics.parquet") for run in runs}
+    assert made["chosen"]["trial"] == 3
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(path), "--results", str(results), "--method", "fedavg"])
+    assert ended.value.code == 2 and "does not tune fedavg" in capsys.readouterr().err
+
+
+def test_the_choice_waits_for_every_trial(trials, tmp_path, capsys) -> None:
+    path, results = tmp_path / "study.json", tmp_path / "results"
+    write_json(path, VALUES)
+    write_trials(results, trials[:-1], HIGH[:-1])
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(path), "--results", str(results), "--method", "fedprox"])
+    assert ended.value.code == 2 and "not finished" in capsys.readouterr().err
+    assert not (results / "tiny/tuning").exists()
+
+
+def test_a_table_has_a_column_of_published_and_one_of_tuned_settings() -> None:
+    study = load_study(VALUES)
+    frames, records = {}, {}
+    for cell in cells(study, "table2"):
+        value = 0.8 if cell.title.endswith("(tuned)") else 0.4
+        for run in cell.runs:
+            rows = [row(value, model=cell.model, test=test) for test in ("pooled", "own")]
+            frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    made = table(study, "table2", None, Metrics(frames, records))
+    ours = made.rows[(made.rows["test"] == "pooled") & (made.rows["seeds"] > 0)].set_index("column")["reproduced_mean"]
+    assert np.allclose(ours[["FedProx", "FedProx (tuned)", "AP-FL", "AP-FL (tuned)"]], [40, 80, 40, 80])
+    assert any(note.startswith("(tuned): ") for note in made.notes)
