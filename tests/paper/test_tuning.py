@@ -75,7 +75,7 @@ def test_of_equal_trials_the_first_is_chosen_and_one_that_diverged_is_not(trials
     made = choice(trials, dataclasses.replace(equal, records=lost))
     assert made["chosen"]["trial"] == 2 and made["trials"][0]["mean"] is None
     assert made["trials"][0]["status"] == ["ok", "diverged"]
-    everything = dict.fromkeys(equal.records, {"status": "diverged"})
+    everything = {run: {"status": "diverged"} for run in equal.records}
     assert choice(trials, dataclasses.replace(equal, records=everything))["chosen"]["trial"] == 1
 
 
@@ -127,3 +127,8 @@ def test_a_table_has_a_column_of_published_and_one_of_tuned_settings() -> None:
     ours = made.rows[(made.rows["test"] == "pooled") & (made.rows["seeds"] > 0)].set_index("column")["reproduced_mean"]
     assert np.allclose(ours[["FedProx", "FedProx (tuned)", "AP-FL", "AP-FL (tuned)"]], [40, 80, 40, 80])
     assert any(note.startswith("(tuned): ") for note in made.notes)
+    columns = list(dict.fromkeys(made.rows["column"]))
+    for title in ("FedProx", "AP-FL"):
+        assert columns.index(f"{title} (tuned)") == columns.index(title) + 1
+    absent = next(panel for panel in made.panels if not panel.in_study)
+    assert not any(column.endswith("(tuned)") for column in absent.columns)

@@ -83,9 +83,8 @@ def test_trials_are_runs_with_these_hyper_parameters_on_seeds_that_no_table_uses
 
 
 def test_trials_of_apfl_share_the_federated_run_and_a_generator_where_they_agree_on_it() -> None:
-    study = study_of(
-        seeds=[70], methods=["apfl"], spaces={"apfl": {"beta": [0.1, 0.5, 0.9], "width": [8, 16]}}, trials=9
-    )
+    spaces = {"apfl": {"beta": [0.1, 0.5, 0.9], "width": [8, 16]}}
+    study = study_of(seeds=[70], methods=["apfl"], spaces=spaces, trials=9)
     mine = [run for run in runs(study) if run.seed == 70]
     assert [run.method for run in mine if run.stage == "federate"] == ["fedavg"]
     assert len([run for run in mine if run.stage == "memorize"]) == 2
@@ -145,9 +144,8 @@ def test_a_mistake_is_named(changes, line) -> None:
 
 def test_a_range_takes_its_ends_and_a_choice_each_value() -> None:
     fields = {"x": Field("float", 0.1), "n": Field("int", 3), "s": Field("str", "a")}
-    made = space(
-        {"x": {"low": 1, "high": 100, "scale": "log"}, "n": {"low": 1, "high": 3}, "s": ["a", "b"]}, fields, ""
-    )
+    written = {"x": {"low": 1, "high": 100, "scale": "log"}, "n": {"low": 1, "high": 3}, "s": ["a", "b"]}
+    made = space(written, fields, "")
     assert made == {"x": Range(1.0, 100.0, True, False), "n": Range(1, 3, False, True), "s": Choices(("a", "b"))}
     assert [made["x"].at(share) for share in (0, 0.5, 1)] == [1.0, 10.0, 100.0]
     assert [made["n"].at(share) for share in (0, 0.5, 1)] == [1, 2, 3]

@@ -60,7 +60,8 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics) -> Table:
     if planned.any():
         panels = [_panel(rows[planned], columns, title) for title, columns in _parts(name, rows)]
     if not planned.all():
-        columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
+        printed = (rows["column_group"] == "paper") & ~rows["column"].str.endswith(TUNED)
+        columns = rows.loc[printed, "column"].unique()
         absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
         panels.append(replace(absent, in_study=False))
     return Table(OUTPUTS[name], tuple(panels), _notes(name, rows), rows)
