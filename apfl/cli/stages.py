@@ -130,7 +130,7 @@ def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **path
         require_output(out)
     given = {name: values for name, values in paths.items() if values}
     inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
-    asked = [_specification(spec, choice) for spec, choice in zip(specs, tuning or [None] * len(specs), strict=True)]
+    asked = [_specification(spec, tuning[place] if tuning else None) for place, spec in enumerate(specs)]
     return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
 
 
