@@ -50,7 +50,7 @@ def test_the_highest_mean_over_seeds_is_chosen_and_all_trials_are_kept(trials) -
 
 
 def images_of_tests_enter(trials, choose):
-    """Whether a choice changes with the accuracies on test images, which say the contrary of those on validation images."""
+    """Does a choice change with the accuracies on test images, which are the contrary of those on validation images?"""
     contrary = [[1 - value for value in pair] for pair in HIGH]
     plain = measured(trials, HIGH, contrary)
     without = {run: frame[frame["test"].str.startswith("validation")] for run, frame in plain.frames.items()}

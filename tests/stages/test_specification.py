@@ -13,6 +13,7 @@ LEAST = {"dataset": "noise", "setting": "iid-clients3", "seed": 0, "training": {
 ALL = LEAST | {
     "network": {}, "method": "g", "module": "apfl", "parameters": {}, "schedule": {"trace": [[0, 0, 1]]},
     "semantics": "", "reading": "literal", "rounds": [2, 4], "base": "fedavg", "generator": "g",
+    "tuned": "study/tuning/noise/apfl.json",
 }  # fmt: skip
 
 
@@ -29,6 +30,12 @@ def test_every_key_is_among_those_tested() -> None:
 def test_what_every_stage_needs_has_to_be_there(name: str) -> None:
     with pytest.raises(UserError, match=rf"spec\.{name}: missing"):
         Specification.parse({key: value for key, value in LEAST.items() if key != name})
+
+
+def test_of_what_was_chosen_a_specification_takes_the_hyper_parameters_that_it_has() -> None:
+    given = LEAST | {"parameters": {"beta": 0.1, "noise": 1.0}, "tuned": "choice.json"}
+    tuned = Specification.parse(given).tuned_by({"beta": 0.5, "width": 8})
+    assert tuned.json() == given | {"parameters": {"beta": 0.5, "noise": 1.0}}
 
 
 def test_a_stage_names_what_it_needs_besides() -> None:
