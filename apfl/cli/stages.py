@@ -146,10 +146,13 @@ def _specification(text: str, choice: Path | None = None) -> Specification:
         )
     if choice is None:
         return asked
-    chosen = read_record(require_file(choice, "choice"), "choice").get("chosen")
-    if not isinstance(chosen, dict) or not isinstance(chosen.get("parameters"), dict):
-        raise UserError(f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`")
-    return asked.tuned_by(chosen["parameters"])
+    made = read_record(require_file(choice, "choice"), "choice")
+    try:
+        return asked.tuned_by(made["method"], made["chosen"]["parameters"])
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`"
+        ) from None
 
 
 def _json(text: str) -> dict[str, Any]:

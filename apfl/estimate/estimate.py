@@ -100,7 +100,10 @@ class Pricing:
         generator, classes = self.generators.get(run.inputs.get("generator", "")), self.study.classes(run.dataset)
         # To synthetic images it matters how many real ones there are, and of how many classes.
         shape = (round(images), held) if "samples_per_class" in run.spec["parameters"] else (part.clients,)
-        key = str((run.stage, run.spec["module"], run.spec["parameters"], run.dataset, shape, generator))
+        # A number that is not whole, such as a learning rate, changes no price.
+        values = {name: value for name, value in run.spec["parameters"].items() if not isinstance(value, float)}
+        training = [run.spec["training"][name] for name in ("local_epochs", "batch_size", "optimizer")]
+        key = str((run.stage, run.spec["module"], values, training, run.dataset, shape, generator))
         return self._once(key, lambda: measured(run, generator, part.clients, images, held, classes))
 
     def _once(self, key: str, measure: Callable[[], Price]) -> Price:

@@ -152,7 +152,7 @@ def _asked(run: Run, recorded: Any) -> bool:
     """Was a run of this specification asked for? What a tuned one takes from its choice is not known beforehand."""
     wanted = json.loads(canonical_json(run.spec))
     if "tuned" in wanted and isinstance(recorded, dict):
-        recorded = recorded | {"parameters": wanted["parameters"]}
+        recorded = {**recorded, "parameters": wanted["parameters"], "training": wanted["training"]}
     return bool(recorded == wanted)
 
 

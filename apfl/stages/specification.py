@@ -96,10 +96,13 @@ class Specification:
         """What is said, as it was given."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
-    def tuned_by(self, parameters: Mapping[str, Any]) -> Specification:
-        """The specification with the chosen values of those of the hyper-parameters that it has."""
-        own = self.parameters or {}
-        return dataclasses.replace(self, parameters={**own, **{n: v for n, v in parameters.items() if n in own}})
+    def tuned_by(self, method: str, values: Mapping[str, Any]) -> Specification:
+        """The specification with what was chosen for a method: local training, and those of the hyper-parameters that
+        it has, if it is of that method or of its generator; the federated run that it starts from has others."""
+        own: Mapping[str, Any] = {} if self.method not in (None, method) else self.parameters or {}
+        chosen = {name: value for name, value in values.items() if name in own}
+        training = {name: values.get(f"training.{name}", value) for name, value in self.training.items()}
+        return dataclasses.replace(self, parameters={**(self.parameters or {}), **chosen}, training=training)
 
     def require(self, *names: str) -> None:
         """A `UserError` if something that a stage needs is not said."""

@@ -172,18 +172,21 @@ def _table1(study: Study, section: Asked) -> Iterator[Request]:
 
 
 def _table2(study: Study, section: Asked) -> Iterator[Request]:
+    for dataset, setting, axis in _places(study, section):
+        for method in section.get("methods", study.methods):
+            for variant in _variants(study, dataset, method, section):
+                yield _request(study, dataset, setting, method, axis, variant)
+
+
+def _places(study: Study, section: Asked) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Data set, setting and axis of each row of Table 2."""
     for dataset in study.datasets(section):
         if dataset in section["partitions"]:
             partitions = {"-": section["partitions"][dataset]}
         else:
             partitions = {alpha: f"dirichlet-alpha{alpha}" for alpha in section["alphas"]}
-        for clients in section["clients"]:
-            for alpha, partition in partitions.items():
-                axis = {"clients": clients, "alpha": alpha}
-                setting = _setting(study, dataset, partition, clients)
-                for method in section.get("methods", study.methods):
-                    for variant in _variants(study, dataset, method, section):
-                        yield _request(study, dataset, setting, method, axis, variant)
+        for clients, (alpha, partition) in product(section["clients"], partitions.items()):
+            yield dataset, _setting(study, dataset, partition, clients), {"clients": clients, "alpha": alpha}
 
 
 def _table3(study: Study, section: Asked) -> Iterator[Request]:
@@ -238,8 +241,10 @@ def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
 
 def _selection(study: Study, section: Asked) -> Iterator[Request]:
     """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
-    own = replace(study, seeds=tuple(section["seeds"]), tuning={})
-    yield from _table2(own, {**section, "methods": [section["method"]]})
+    own = replace(study, seeds=tuple(section["seeds"]))
+    for dataset, setting, axis in _places(own, section):
+        for reading in _readings(own, section["method"], section):
+            yield _request(own, dataset, setting, section["method"], axis, Variant(reading))
 
 
 def _tuning(study: Study, section: Asked) -> Iterator[Request]:
@@ -254,7 +259,8 @@ def _tuning(study: Study, section: Asked) -> Iterator[Request]:
             published = {name: v for kind in settings(context, entry, reading).values() for name, v in kind.items()}
             for number, parameters in enumerate(trials(study, method, published), start=1):
                 axis = {"trial": number, "parameters": parameters}
-                yield _request(own, dataset, setting, method, axis, Variant(parameters=parameters, trial=True))
+                cell, chains = _request(own, dataset, setting, method, axis, Variant(parameters=parameters))
+                yield replace(cell, title=entry.title), chains
 
 
 def _convergence(study: Study, section: Asked) -> Iterator[Request]:
@@ -329,8 +335,10 @@ def _readings(study: Study, method: str, section: Asked = MappingProxyType({}), 
 def _variants(
     study: Study, dataset: str, method: str, section: Asked = MappingProxyType({})
 ) -> Iterator[Variant]:  # fmt: skip
-    """How a table shows a method: in its readings, and with the hyper-parameters that were chosen, if it is tuned."""
-    yield from map(Variant, _readings(study, method, section))
+    """How a table shows a method: with each of several values, in its readings; and with those that were chosen, if it
+    is tuned."""
+    for values, reading in product(study.methods[method].variants(dataset), _readings(study, method, section)):
+        yield Variant(reading, parameters=values)
     if is_tuned(study, dataset, method):
         yield Variant(choice=choice_path(study, dataset, method))
 
@@ -356,9 +364,9 @@ def _request(
         dataset=dataset,
         setting=setting,
         method=method,
-        title=entry.title + (TUNED if variant.choice else ""),
+        title=entry.title + TUNED if variant.choice else entry.titled(dataset, variant.parameters),
         semantics=chains[0][-1].spec.get("semantics", ""),
-        reading="" if variant.choice or variant.trial else reading,
+        reading="" if variant.choice else reading,
         axis=dict(axis),
         model=model or entry.card.model,
         seeds=study.seeds,

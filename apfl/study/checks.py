@@ -15,8 +15,8 @@ from apfl.registry.cards import check_values, written
 from apfl.study.outputs import OUTPUTS
 from apfl.study.readings import check_distinct
 from apfl.study.schedules import check_clients
-from apfl.study.study import MethodEntry, Study, generator_fields
-from apfl.study.tuning import space_of, untuned
+from apfl.study.study import TRAINING, MethodEntry, Study
+from apfl.study.tuning import settings_in, space_of, tuned
 
 
 def check_study(study: Study) -> None:
@@ -59,12 +59,14 @@ def _check_tuning(study: Study) -> None:
         parse_setting(setting)
     for method in section["spaces"]:
         _known(method, study.methods, "tuning.spaces", "method")
-    for method in study.methods:
-        space_of(study, method)
     for method in section.get("methods", ()):
-        if method in untuned(study):
+        if study.methods[method].card.stage == "external":
+            raise UserError(f"tuning.methods {method!r}: is run by a rule of its own, which is not tuned; leave it out")
+    for method in tuned(study):
+        if (there := settings_in(space_of(study, method))) < section["trials"]:
             raise UserError(
-                f"tuning.methods {method!r}: has no search space; give tuning.spaces.{method}, or leave it out"
+                f"tuning.trials {section['trials']}: the search space of {method!r} has {there} settings; give it more"
+                " values, or all methods fewer trials"
             )
 
 
@@ -144,16 +146,21 @@ def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _check_method(study: Study, method: MethodEntry) -> None:
-    fields = method.card.fields | (generator_fields() if method.generative else {})
-    check_values(fields, method.parameters, f"methods.{method.id}")
+    fields = method.fields
+    given = {f"methods.{method.id}": method.parameters}
     for name, values in method.datasets.items():
         _known(name, study.data, f"methods.{method.id}.datasets", "data set")
-        check_values(fields, values, f"methods.{method.id}.datasets.{name}")
+        given[f"methods.{method.id}.datasets.{name}"] = values
+    for where, values in given.items():
+        for name, value in values.items():
+            for one in value if isinstance(value, list) else [value]:
+                check_values(fields, {name: one}, where)
     if method.generative:
         shared = {"apfl.parameters": study.apfl["parameters"]}
         shared |= {f"apfl.datasets.{name}": values for name, values in study.apfl["datasets"].items()}
         for where, values in shared.items():
-            check_values(fields, {key: value for key, value in values.items() if key != "semantics"}, where)
+            named = {key: value for key, value in values.items() if key != "semantics"}
+            check_values({name: field for name, field in fields.items() if name not in TRAINING}, named, where)
     needs = set(method.card.needs)
     for dataset in study.datasets({}):
         training = {**study.training, **study.training["datasets"].get(dataset, {})}

@@ -23,6 +23,7 @@ SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 
 RESERVED = ("module", "base", "semantics", "title", "datasets")
+"""Keys of a method's entry that are no hyper-parameters."""
 
 
 def load_study(
@@ -140,10 +141,16 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
             title=entry.get("title") or _title(id_, here, base, cards),
             base=base,
             semantics=entry.get("semantics", ""),
-            parameters={name: value for name, value in entry.items() if name not in RESERVED},
-            datasets=entry.get("datasets", {}),
+            parameters=_flat({name: value for name, value in entry.items() if name not in RESERVED}),
+            datasets={name: _flat(values) for name, values in entry.get("datasets", {}).items()},
         )
     return entries
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a method's entry, with those of local training as ``training.NAME``."""
+    training = {f"training.{name}": value for name, value in values.get("training", {}).items()}
+    return {name: value for name, value in values.items() if name != "training"} | training
 
 
 def _title(id_: str, here: Card, base: str, cards: Mapping[str, Card]) -> str:

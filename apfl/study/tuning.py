@@ -1,21 +1,26 @@
 """Tuning: for each method the same number of trials, of which one is chosen by validation images.
 
-The first trial is the published setting. The others are the points of a scrambled Sobol sequence (Owen 1998) in the
-method's search space, drawn from a named stream, so that they are the same wherever they are asked for.
+The first trial is the published setting. The others are points of a scrambled Sobol sequence (Owen 1998) in the
+method's search space, drawn from a named stream, so that they are the same wherever they are asked for; a setting that
+was tried already is passed over. The space of local training is the study's, and the same for all methods; what else a
+method may have otherwise is in its file.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from math import ceil, log2
 from typing import Any
 
-from apfl.registry.spaces import Space, space
+from apfl.registry.spaces import Choices, Space, space
+from apfl.storage.files import canonical_json
 from apfl.streams import numpy_stream
-from apfl.study.study import MethodEntry, Study, generator_fields
+from apfl.study.study import TRAINING, Study
 
 TUNED = " (tuned)"
 """What the title of a method ends in where its hyper-parameters were chosen."""
+BLOCK = 16
+"""Points that are drawn at a time: powers of two keep a Sobol sequence in balance."""
 
 
 def choice_path(study: Study, dataset: str, method: str) -> str:
@@ -23,48 +28,47 @@ def choice_path(study: Study, dataset: str, method: str) -> str:
     return f"{study.name}/tuning/{dataset}/{method}.json"
 
 
+def tuned(study: Study) -> list[str]:
+    """The ids of the methods that are tuned: those that the study names, or all that the suite runs itself."""
+    own = [method for method, entry in study.methods.items() if entry.card.stage != "external"]
+    return [method for method in own if method in study.tuning.get("methods", own)] if study.tuning else []
+
+
 def is_tuned(study: Study, dataset: str, method: str) -> bool:
     """Does the study tune the method on the data set?"""
-    return dataset in study.tuning.get("partitions", ()) and bool(space_of(study, method))
+    return dataset in study.tuning.get("partitions", ()) and method in tuned(study)
 
 
-def tuned(study: Study) -> list[str]:
-    """The ids of the methods that are tuned."""
-    return [method for method in study.methods if space_of(study, method)]
-
-
-def untuned(study: Study) -> list[str]:
-    """The ids of the methods without a search space, of which there is nothing to tune."""
-    return [method for method in study.methods if not _written(study, study.methods[method])]
+def tunes_training(study: Study, method: str) -> bool:
+    """Has the search space of a method local training, so that it cannot share a run with others?"""
+    return bool(TRAINING.keys() & space_of(study, method).keys())
 
 
 def space_of(study: Study, method: str) -> Space:
-    """The search space of a method: the study's, or that of its card; empty if it is not tuned."""
-    entry = study.methods[method]
-    if not study.tuning or method not in study.tuning.get("methods", study.methods):
-        return {}
-    where = (
-        f"tuning.spaces.{method}" if method in study.tuning["spaces"] else f"baselines/{entry.card.module}.py: search"
-    )
-    fields = entry.card.fields | (generator_fields() if entry.generative else {})
-    return space(_written(study, entry), fields, where)
+    """The search space of a method: that of local training, and the study's or that of its card."""
+    card, spaces = study.methods[method].card, study.tuning["spaces"]
+    training = {f"training.{name}": values for name, values in study.tuning["training"].items()}
+    where = f"tuning.spaces.{method}" if method in spaces else f"baselines/{card.module}.py: search"
+    fields = study.methods[method].fields
+    return {**space(training, fields, "tuning"), **space(spaces.get(method, card.search), fields, where)}
+
+
+def settings_in(dimensions: Space) -> float:
+    """How many settings a search space has."""
+    return math.prod(len(one.values) if isinstance(one, Choices) else math.inf for one in dimensions.values())
 
 
 def trials(study: Study, method: str, published: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings that are tried: what is ``published`` of the space, then points of the space."""
+    """The settings that are tried: what is ``published`` of the space, then points of the space, each setting once."""
     from scipy.stats.qmc import Sobol
 
     dimensions = space_of(study, method)
-    number = study.tuning["trials"] - 1
-    stream = numpy_stream(0, f"tuning/{study.name}/{method}")
-    points = Sobol(len(dimensions), scramble=True, rng=stream).random_base2(ceil(log2(number)))[:number]
-    drawn = [
-        {name: one.at(float(share)) for (name, one), share in zip(dimensions.items(), point, strict=True)}
-        for point in points
-    ]
-    return [{name: published[name] for name in dimensions}, *drawn]
-
-
-def _written(study: Study, method: MethodEntry) -> Mapping[str, Any]:
-    given: Mapping[str, Any] = study.tuning.get("spaces", {}).get(method.id, method.card.search)
-    return given
+    first = {name: published[name] for name in dimensions}
+    tried = {canonical_json(first): first}
+    points = Sobol(len(dimensions), scramble=True, rng=numpy_stream(0, f"tuning/{study.name}/{method}"))
+    while len(tried) < study.tuning["trials"]:
+        for point in points.random(BLOCK):
+            pairs = zip(dimensions.items(), point, strict=True)
+            setting = {name: one.at(float(share)) for (name, one), share in pairs}
+            tried.setdefault(canonical_json(setting), setting)
+    return list(tried.values())[: study.tuning["trials"]]

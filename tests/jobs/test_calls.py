@@ -36,7 +36,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def tuned() -> Plan:
-    tuning = {"seeds": [70], "partitions": {"digits": "dirichlet-alpha0.1-clients3"}, "trials": 3}
+    tuning = {"seeds": [70], "partitions": {"digits": "dirichlet-alpha0.1-clients3"}, "trials": 3, "methods": ["apfl"]}
     return Plan.of(load_study(tiny(seeds=[0]) | {"tuning": tuning}))
 
 
@@ -129,7 +129,7 @@ def test_tuned_runs_wait_for_the_choice_and_that_waits_for_every_trial(tuned: Pl
         f"results/{run.path}/{name}" for run in trials for name in ("metrics.parquet", "run.json")
     }
     waiting = [run for run in tuned.runs.values() if path in inputs([run]).get("tuning", ())]
-    assert [run.stage for run in waiting] == ["memorize", "personalize"] and tuned.tuned() == {"apfl"}
+    assert [run.stage for run in waiting] == ["federate", "memorize", "personalize"] and tuned.tuned() == {"apfl"}
     assert all(f"--tuning {path}" in run_options([run]) for run in waiting)
     assert path in tuned.page_inputs()
 

@@ -102,8 +102,8 @@ def test_the_command_writes_the_choice_and_names_what_it_read(trials, tmp_path, 
     assert made["metrics"] == {run: sha256_file(results / run / "metrics.parquet") for run in runs}
     assert made["chosen"]["trial"] == 3
     with pytest.raises(SystemExit) as ended:
-        main(["tune", str(path), "--results", str(results), "--method", "fedavg"])
-    assert ended.value.code == 2 and "does not tune fedavg" in capsys.readouterr().err
+        main(["tune", str(path), "--results", str(results), "--method", "ditto"])
+    assert ended.value.code == 2 and "does not tune ditto" in capsys.readouterr().err
 
 
 def test_the_choice_waits_for_every_trial(trials, tmp_path, capsys) -> None:

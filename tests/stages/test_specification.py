@@ -32,10 +32,18 @@ def test_what_every_stage_needs_has_to_be_there(name: str) -> None:
         Specification.parse({key: value for key, value in LEAST.items() if key != name})
 
 
-def test_of_what_was_chosen_a_specification_takes_the_hyper_parameters_that_it_has() -> None:
-    given = LEAST | {"parameters": {"beta": 0.1, "noise": 1.0}, "tuned": "choice.json"}
-    tuned = Specification.parse(given).tuned_by({"beta": 0.5, "width": 8})
-    assert tuned.json() == given | {"parameters": {"beta": 0.5, "noise": 1.0}}
+CHOSEN = {"beta": 0.5, "width": 8, "training.learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(("method", "beta"), [("apfl", 0.5), (None, 0.5), ("fedavg", 0.1)])
+def test_of_what_was_chosen_a_run_takes_what_it_has_and_the_run_that_it_starts_from_takes_training_alone(
+    method: str | None, beta: float
+) -> None:
+    training = {"rounds": 1, "learning_rate": 0.1}
+    given = LEAST | {"parameters": {"beta": 0.1, "noise": 1.0}, "tuned": "choice.json", "training": training}
+    given |= {"method": method} if method else {}
+    wanted = {"parameters": {"beta": beta, "noise": 1.0}, "training": training | {"learning_rate": 0.01}}
+    assert Specification.parse(given).tuned_by("apfl", CHOSEN).json() == given | wanted
 
 
 def test_a_stage_names_what_it_needs_besides() -> None:

@@ -15,7 +15,7 @@ from apfl.registry.spaces import Choices, Range, space
 from apfl.storage.files import canonical_json
 from apfl.study.cells import artefacts, cells, runs
 from apfl.study.load import load_study
-from apfl.study.tuning import tuned, untuned
+from apfl.study.tuning import space_of, tuned
 from tests.helpers.studies import tiny
 
 PLACE = {"digits": "dirichlet-alpha0.1-clients3"}
@@ -31,12 +31,25 @@ def trials(study, method):
     return [cell for cell in cells(study, "tuning") if cell.method == method]
 
 
-def test_every_method_with_a_space_gets_the_same_number_of_trials_and_others_none() -> None:
-    study = study_of(trials=5)
-    assert {method: len(trials(study, method)) for method in study.methods} == {
-        "local": 0, "fedavg": 0, "fedavg-ft": 0, "apfl": 5, "fedprox": 5, "ditto": 5
-    }  # fmt: skip
-    assert tuned(study) == ["apfl", "fedprox", "ditto"] and untuned(study) == ["local", "fedavg", "fedavg-ft"]
+@pytest.mark.parametrize("number", [2, 8])
+def test_every_method_has_the_same_number_of_different_trials(number) -> None:
+    study = study_of(trials=number)
+    for method in study.methods:
+        tried = {canonical_json(cell.axis["parameters"]) for cell in trials(study, method)}
+        assert len(trials(study, method)) == len(tried) == number
+    assert tuned(study) == list(study.methods)
+    assert tuned(study_of(methods=["fedprox"])) == ["fedprox"]
+
+
+def test_the_space_of_local_training_is_that_of_every_method_besides_its_own() -> None:
+    study = study_of(training={"learning_rate": [0.1, 0.2], "local_epochs": [1, 2]}, trials=4)
+    training = {
+        "training.learning_rate": Choices((0.1, 0.2)),
+        "training.local_epochs": Choices((1, 2)),
+    }
+    assert space_of(study, "fedavg") == training
+    assert space_of(study, "fedprox") == training | {"mu": Range(1e-4, 1.0, log=True)}
+    assert space_of(study, "apfl").keys() >= training.keys() | {"learning_rate", "friend_epochs", "beta", "teacher"}
 
 
 def test_the_first_trial_is_the_published_setting() -> None:
@@ -51,7 +64,8 @@ def test_the_first_trial_is_the_published_setting() -> None:
 
 def test_points_are_the_same_whenever_they_are_asked_for_and_more_trials_go_on_with_them() -> None:
     few, again, many = (
-        [cell.axis["parameters"] for cell in trials(study_of(trials=number), "apfl")] for number in (4, 4, 9)
+        [cell.axis["parameters"] for cell in trials(study_of(trials=number, methods=["apfl"]), "apfl")]
+        for number in (4, 4, 9)
     )
     assert few == again == many[:4]
     values = tiny(name="other", methods__fedprox={}) | {"tuning": {"seeds": [70], "partitions": PLACE, "trials": 4}}
@@ -59,7 +73,7 @@ def test_points_are_the_same_whenever_they_are_asked_for_and_more_trials_go_on_w
 
 
 def test_points_lie_in_the_space_and_spread_over_it() -> None:
-    study = study_of(trials=17, spaces={"fedprox": {"mu": {"low": 1e-4, "high": 1, "scale": "log"}}})
+    study = study_of(trials=17, methods=["apfl", "fedprox"])
     mu = np.log10([cell.axis["parameters"]["mu"] for cell in trials(study, "fedprox")][1:])
     # 16 points of a Sobol sequence: one in each sixteenth of the range.
     assert sorted(np.floor((mu + 4) / 4 * 16).clip(0, 15).astype(int)) == list(range(16))
@@ -74,42 +88,60 @@ def test_trials_are_runs_with_these_hyper_parameters_on_seeds_that_no_table_uses
         for path in cell.runs:
             run, wanted = by_path[path], cell.axis["parameters"]
             assert run.seed in (70, 71)
-            used = run.spec["parameters"]
-            if cell.method == "apfl":
-                used = used | by_path[run.inputs["generator"]].spec["parameters"]
-            assert {name: used[name] for name in wanted} == wanted
+            links = [run, *(by_path[run.inputs[name]] for name in ("generator", "run") if name in run.inputs)]
+            for link in links:
+                training = {f"training.{name}": value for name, value in link.spec["training"].items()}
+                assert training.items() >= {name: value for name, value in wanted.items() if "." in name}.items()
+            used = [pair for link in links[:2] for pair in link.spec["parameters"].items()]
+            assert all((name, value) in used for name, value in wanted.items() if "." not in name)
     shown = {seed for output in (*study.tables, *study.figures) for cell in cells(study, output) for seed in cell.seeds}
     assert shown == set(study.seeds)
 
 
-def test_trials_of_apfl_share_the_federated_run_and_a_generator_where_they_agree_on_it() -> None:
+def test_trials_share_the_federated_run_and_a_generator_where_they_agree_on_them() -> None:
     spaces = {"apfl": {"beta": [0.1, 0.5, 0.9], "width": [8, 16]}}
-    study = study_of(seeds=[70], methods=["apfl"], spaces=spaces, trials=9)
+    rates = {"learning_rate": [0.001, 0.01, 0.1]}
+    study = study_of(seeds=[70], methods=["fedavg", "apfl"], spaces=spaces, training=rates, trials=3)
     mine = [run for run in runs(study) if run.seed == 70]
-    assert [run.method for run in mine if run.stage == "federate"] == ["fedavg"]
-    assert len([run for run in mine if run.stage == "memorize"]) == 2
-    assert len([run for run in mine if run.stage == "personalize"]) == len(
-        {canonical_json(cell.axis["parameters"]) for cell in trials(study, "apfl")}
-    )
+    # FedAvg has a trial of each rate, and AP-FL has no other rates.
+    assert [run.method for run in mine if run.stage == "federate"] == ["fedavg"] * 3
+    assert len([run for run in mine if run.stage == "personalize"]) == 3
+    used = {(link.inputs["run"], link.spec["parameters"]["width"]) for link in mine if link.stage == "memorize"}
+    assert len([run for run in mine if run.stage == "memorize"]) == len(used)
+
+
+def test_a_tuned_method_starts_from_a_run_of_its_own_only_where_local_training_is_tuned() -> None:
+    def bases(study):
+        return {
+            run.inputs["run"].split("/")[-2]: "tuned" in run.spec
+            for run in runs(study)
+            if run.stage == "personalize" and run.method == "apfl" and run.seed == 0
+        }
+
+    assert bases(study_of())["fedavg"] is False and bases(study_of())["fedavg--tuned-apfl"] is True
+    shared = study_of(training={}, methods=["apfl"])
+    assert bases(shared).keys() == {"fedavg"}
 
 
 def test_tables_show_published_and_tuned_side_by_side_and_tuned_runs_wait_for_the_choice() -> None:
     study = study_of()
     by_path = {run.path: run for run in runs(study)}
     made = {entry.path for entry in artefacts(study) if entry.kind == "tune"}
-    assert made == {f"tiny/tuning/digits/{method}.json" for method in ("apfl", "fedprox", "ditto")}
+    assert made == {f"tiny/tuning/digits/{method}.json" for method in study.methods}
     titles = [cell.title for cell in cells(study, "table2")]
-    for title in ("AP-FL", "FedProx", "Ditto"):
-        assert titles.index(f"{title} (tuned)") == titles.index(title) + 1
-    assert "FedAvg (tuned)" not in titles
+    for entry in study.methods.values():
+        assert titles.index(f"{entry.title} (tuned)") == titles.index(entry.title) + 1
     assert "AP-FL (tuned)" in [cell.title for cell in cells(study, "table3")]
     tuned_runs = [run for run in by_path.values() if "tuned" in run.spec]
-    assert {(run.stage, run.spec["tuned"]) for run in tuned_runs} == {
-        ("federate", "tiny/tuning/digits/fedprox.json"),
-        ("federate", "tiny/tuning/digits/ditto.json"),
-        ("memorize", "tiny/tuning/digits/apfl.json"),
-        ("personalize", "tiny/tuning/digits/apfl.json"),
+    assert {(run.stage, run.method, run.spec["tuned"].split("/")[-1]) for run in tuned_runs} == {
+        *(("federate", method, f"{method}.json") for method in ("local", "fedavg", "fedprox", "ditto")),
+        *(("federate", "fedavg", f"{method}.json") for method in ("fedavg-ft", "apfl")),
+        *(("personalize", method, f"{method}.json") for method in ("fedavg-ft", "apfl")),
+        ("memorize", "fedavg--tuned-apfl--minilm--tuned-apfl", "apfl.json"),
     }
+    for run in tuned_runs:
+        before = by_path.get(run.inputs.get("run", ""), run)
+        assert before.spec["tuned"] == run.spec["tuned"]
     assert all(run.inputs["tuning"] == run.spec["tuned"] and run.seed == 0 for run in tuned_runs)
 
 
@@ -128,7 +160,9 @@ def test_a_study_without_tuning_plans_the_same_runs() -> None:
     ("changes", "line"),
     [
         ({"seeds": [0]}, "tuning.seeds: 0 is a seed of the study too"),
-        ({"methods": ["fedavg"]}, "tuning.methods 'fedavg': has no search space"),
+        ({"trials": 5, "training": {"learning_rate": [0.1, 0.2]}}, "the search space of 'local' has 2 settings"),
+        ({"training": {"optimizer": ["adam", 1]}}, "tuning: training.optimizer 1 is not of type str"),
+        ({"training": {"rounds": [1, 2]}}, "tuning.training: unknown key 'rounds'"),
         ({"methods": ["fedfoo"]}, "tuning 'fedfoo': unknown method"),
         ({"partitions": {"mnist": "iid-clients3"}}, "tuning.partitions 'mnist': unknown data set"),
         ({"spaces": {"fedprox": {"nu": [1, 2]}}}, "unknown hyper-parameter 'nu'"),

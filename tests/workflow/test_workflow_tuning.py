@@ -33,7 +33,7 @@ def test_one_command_tunes_and_tuned_runs_use_what_was_chosen(tmp_path: Path) ->
     project.succeed("snakemake")
     study, results = load_study(STUDY), tmp_path / "results"
     made = read_choices(study, results)
-    assert set(made) == {("digits", "fedprox"), ("digits", "apfl")}
+    assert set(made) == {("digits", method) for method in study.methods}
     for key, found in made.items():
         cells = trials_of(study, *key)
         metrics = collect(results, [run for cell in cells for run in cell.runs])
@@ -44,9 +44,10 @@ def test_one_command_tunes_and_tuned_runs_use_what_was_chosen(tmp_path: Path) ->
         for record in records:
             if record["specification"]["tuned"].endswith(f"/{method}.json"):
                 used |= record["specification"]["parameters"]
+                used |= {f"training.{name}": value for name, value in record["specification"]["training"].items()}
         assert {name: used[name] for name in chosen} == chosen
     page = (results / "tiny/report.html").read_text()
-    assert page.count("(published)") == 2 and "AP-FL (tuned)" in page
+    assert page.count("(published)") == 3 and "AP-FL (tuned)" in page
     assert "(tuned)" in (results / "tiny/tables/table2.csv").read_text()
     assert project.plan() == {}, "nothing is left to do"
     project.configure(STUDY | {"seeds": [0, 1]})

@@ -163,7 +163,9 @@ def columns(table: str, cells: Sequence[Cell]) -> list[Column]:
 
 def _side_by_side(made: Sequence[Column]) -> list[Column]:
     """The columns with each of tuned hyper-parameters beside the one of the published ones, in the same group."""
+    labels = {column.label for column in made}
     tuned = {column.label.removesuffix(TUNED): column for column in made if column.label.endswith(TUNED)}
+    tuned = {label: column for label, column in tuned.items() if label in labels}
     others = [column for column in made if column not in tuned.values()]
     pairs = (
         (column, replace(tuned[column.label], group=column.group)) if column.label in tuned else (column,)

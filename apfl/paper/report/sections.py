@@ -50,8 +50,8 @@ def sections(material: Material) -> Iterator[PageSection]:
         yield ranks_section(material.cells["table2"], material.metrics)
     yield from sections_beside(study, material.metrics)
     if study.tuning:
-        shown = {"output": OUTPUTS["tuning"], "tuned": tuning_section.panels(study, material.results)}
-        yield _section("tuning", OUTPUTS["tuning"].title, **shown, others=tuning_section.others(study))
+        tried = tuning_section.panels(study, material.results)
+        yield _section("tuning", OUTPUTS["tuning"].title, output=OUTPUTS["tuning"], tuned=tried)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=shown)

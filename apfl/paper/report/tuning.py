@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from apfl.paper.labels import dataset_label, partition_label
 from apfl.paper.numbers.tuning import read_choices
 from apfl.study.cells import cells
-from apfl.study.tuning import untuned
 
 if TYPE_CHECKING:
     from apfl.study.study import Study
@@ -48,11 +47,6 @@ def panels(study: Study, results: Path) -> list[TrialTable]:
         rows = tuple(_row(trial, names, choice["chosen"]["trial"]) for trial in choice["trials"])
         tables.append(TrialTable(title, names, rows))
     return tables
-
-
-def others(study: Study) -> str:
-    """The methods with no hyper-parameters of their own to tune."""
-    return ", ".join(study.methods[method].title for method in untuned(study))
 
 
 def _row(trial: dict[str, Any], names: Sequence[str], chosen: int) -> TrialRow:
