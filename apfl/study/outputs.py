@@ -163,8 +163,9 @@ OUTPUTS: Mapping[str, Output] = {
             "Every trial of each method that is tuned: accuracy in % of the model that the tables show, on the "
             "validation images of all clients together, a tenth of their training images on which nobody trains, and "
             "on seeds that no table uses. The first trial is the published setting; the others are points of a "
-            "scrambled Sobol sequence in the search space, local training included. The trial with the highest mean over seeds is chosen, of "
-            "equal ones the first; one that diverged in a seed has no mean. Ranks and verdicts are about published settings.",
+            "scrambled Sobol sequence in the search space, local training included. The trial with the highest mean "
+            "over seeds is chosen, of equal ones the first; one that diverged in a seed has no mean. Ranks and "
+            "verdicts are about published settings.",
             title="Tuning",
         ),
     )
