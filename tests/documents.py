@@ -122,6 +122,7 @@ def _verdict(frame: pd.DataFrame, claim: Claim) -> str:
     others = ", ".join(f"{number} {said}" for said, number in counts.items() if said != "not run")
     names = ("reproduced", "contradicted", "open", "other")
     rows = ", ".join(f"{literal[f'rows_{name}']} {name}" for name in names if int(literal[f"rows_{name}"]))
+    rows += f" ({literal['rows_interim']} interim)" if int(literal["rows_interim"]) else ""
     cells = (
         claim.sentence + (" *(from a summary, not from the paper)*" if claim.source == "summary" else ""),
         f"**{_said(ours[ours['reading'] == 'literal']).iloc[0]}**",

@@ -14,9 +14,9 @@ Document = Mapping[str, Any]
 COLUMNS = (
     "claim", "source", "reading", "test", "primary", "level", "dataset", "comparison", "place", "status", "interim",
     "corrected", "p_reproduced", "p_contradicted", "estimate", "student_low", "student_high", "strict_low",
-    "strict_high", "family", "rows_reproduced", "rows_contradicted", "rows_open", "rows_other", "smallest_difference",
-    "printed_difference", "seeds_needed", "chance_reproduced", "power_note", "runs", "runs_missing", "decided_by",
-    "reason",
+    "strict_high", "family", "rows_reproduced", "rows_contradicted", "rows_open", "rows_other", "rows_interim",
+    "smallest_difference", "printed_difference", "seeds_needed", "chance_reproduced", "power_note", "runs",
+    "runs_missing", "decided_by", "reason",
 )  # fmt: skip
 """``level``: claim, data set (of the claim), stand-in, or comparison (of the line above it). Numbers are in points;
 those of a verdict are its headline's. ``source`` says whose claim it is: the paper's, or a summary's."""
@@ -67,6 +67,7 @@ def _csv_rows_and_power(verdict: Document) -> dict[str, Any]:
     rows, power = verdict["rows"], verdict["power"] or {}
     made = {f"rows_{status}": rows[status] for status in (REPRODUCED, CONTRADICTED, OPEN)}
     made["rows_other"] = sum(rows.values()) - sum(made.values())
+    made["rows_interim"] = verdict["rows_interim"]
     names = {"smallest": "smallest_difference", "printed": "printed_difference", "seeds": "seeds_needed"}
     names |= {"chance": "chance_reproduced", "note": "power_note"}
     return made | {name: "" if power.get(key) is None else power[key] for key, name in names.items()}

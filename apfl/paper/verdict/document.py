@@ -73,6 +73,7 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "p_reproduced": float(f"{float(verdict.outcome.reproduced):.3g}"),
         "p_contradicted": float(f"{float(verdict.outcome.contradicted):.3g}"),
         "rows": {status: counts[status] for status in STATUSES},
+        "rows_interim": sum(place.interim for place in verdict.places),
         "places": [vars(place) for place in verdict.places],
         "power": power and {name: _rounded(value) for name, value in vars(power).items()},
         "runs": verdict.runs,
@@ -105,14 +106,14 @@ def _rounded(value: Any) -> Any:
 
 
 def _line(line: Line, family: int) -> dict[str, Any]:
-    return {"label": line.label, "place": line.place, **_numbers(line.mean, family)}
+    return {"label": line.label, "place": line.place, **_numbers(line.mean, family * line.choices)}
 
 
 def _comparison(judged: Weighed, family: int) -> dict[str, Any]:
     one = judged.contrasts[0]
     facts: dict[str, Any] = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
     facts |= {"status": one.status, "side": side(judged), "above": one.low, "below": one.high}
-    return facts | _numbers(judged.mean, family)
+    return facts | _numbers(judged.mean, family * judged.choices)
 
 
 def _numbers(found: Mean | None, family: int) -> dict[str, Any]:
@@ -278,7 +279,10 @@ def entries(where: str, verdict: Document) -> tuple[str, ...]:
 def row_by_row(verdict: Document) -> str:
     """The stricter line: how many rows say what."""
     counts = {status: number for status, number in verdict["rows"].items() if number}
-    return f"of {sum(counts.values())}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) if counts else ""
+    if not counts:
+        return ""
+    interim = f"; {verdict['rows_interim']} of them interim" if verdict["rows_interim"] else ""
+    return f"of {sum(counts.values())}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) + interim
 
 
 def power_text(power: Document | None) -> str:
