@@ -73,8 +73,8 @@ def noisy_at(*alphas: str) -> Level:
 @dataclass(frozen=True)
 class Kind:
     """A kind of comparison: the claim's ``asks`` on ``rows``; the true levels where it must not be contradicted, and
-    where it must not be reproduced (None: it may be, as it is true); ``split``: is it asked of each of its lines, ``row``
-    or ``data set``, any of which may be wrong? ``spread`` is the deviation in a row."""
+    where it must not be reproduced (None: it may be, as it is true); ``split``: is it asked of each of its lines,
+    ``row`` or ``data set``, any of which may be wrong? ``spread`` is the deviation in a row."""
 
     asks: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]

@@ -113,15 +113,14 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome
             floors[gate.contrasts[0].ask] = np.maximum(floors.get(gate.contrasts[0].ask, 0), gate.inside)
     # Above the floor in one of several places, there was something that a method could lose in another.
     lifted = _extreme(np.minimum, floors.values(), 0 * one)
+    largest = _extreme(np.maximum, [part.inside for part in judged], 0 * one if judged else one)
     smallest = _extreme(np.minimum, [part.outside for part in tested], one)
     low = [gate.inside > ERROR for gate in judged if gate.contrasts[0].gate == "judged" and gate.mean is not None]
     return Outcome(
         tuple(judged),
         tuple(tested),
         family,
-        np.minimum(
-            max(lines, 1) * _extreme(np.maximum, [part.inside for part in judged], one if not judged else 0 * one), 1
-        ),
+        np.minimum(max(lines, 1) * largest, 1),
         np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
         _extreme(np.logical_or, low, np.zeros((), bool)),
     )
