@@ -11,8 +11,8 @@ Where one comparison lies at its bound, "reproduced" is wrong in 2.5 % of the tr
 that the shares of many settings lie on both sides of that. With 132 settings, the largest is above three of its own
 standard errors in about one simulation of five although nothing is wrong. (It was: 2.835 % for lines by data set with
 five seeds that share nothing, where the rate is known to be 1 - (1 - 0.025 / 3)^3 = 2.48 %.) So the shares are compared
-with `limit`, which is corrected for the number of settings looked at, and their mean, which has hardly any error of
-simulation, with 2.5 % itself.
+with `limit`, which is corrected for the number of settings looked at. So are those of the settings of a kind together,
+which have less error of simulation.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def test_the_committed_simulation_keeps_its_errors_and_shows_those_of_the_former
     assert frame["false_contradicted"].max() <= 0.03
     wrong = frame["false_reproduced"].dropna()
     assert wrong.max() <= limit(TRIALS, len(wrong)) < 0.03
-    assert wrong.mean() <= ERROR
+    kinds = frame.groupby("kind")["false_reproduced"].mean().dropna()
+    assert kinds.max() <= limit(TRIALS * len(SEEDS) * len(SHARED), len(kinds)) < 0.026
     rows = frame[frame["kind"] == "each baseline, row by row"].set_index(["seeds", "shared"])["old_contradicted"]
     assert rows[3, 0.0] < 0.03 and 0.10 < rows[3, 0.5] < 0.16 and 0.12 < rows[3, 0.9] < 0.2
     ahead = frame[frame["kind"] == "each baseline, half a deviation ahead"].set_index(["seeds", "shared"])
