@@ -175,7 +175,7 @@ def test_the_family_is_that_of_the_study_whatever_has_been_run(tmp_path: Path) -
 def test_rows_are_counted_one_by_one_beside_the_mean(tmp_path: Path) -> None:
     asked = claim(every=True, asks=[{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}])
     found = verdict(tmp_path, {"0.05": (0.9, 0.91, 0.9), "0.1": (0.495, 0.5, 0.505)}, asked=asked)
-    assert found.status == "reproduced" and [one.status for one in found.places] == ["reproduced", "open"]
+    assert found.status == "reproduced" and [one.status for one in found.rows] == ["reproduced", "open"]
 
 
 def test_rows_that_a_study_lacks_can_be_contradicted_by_the_others_but_not_reproduced(tmp_path: Path) -> None:
@@ -478,7 +478,7 @@ def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path)
     assert made.strata[0].values == pytest.approx([-10] * 3) and made.choices == 2
     assert all(len(part.missing) == 6 for part in made.strata), "the choice may still change"
     (found,) = judge(tmp_path, loaded, asked)
-    assert [(one.status, one.interim) for one in found.verdict.places] == [("contradicted", True), ("open", True)]
+    assert [(one.status, one.interim) for one in found.verdict.rows] == [("contradicted", True), ("open", True)]
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -10,6 +10,9 @@ from typing import Any
 from apfl.paper.verdict.family import CONTRADICTED, OPEN, REPRODUCED
 
 Document = Mapping[str, Any]
+"""All of claims.json."""
+Part = Mapping[str, Any]
+"""A claim in it, a verdict, or what belongs to one."""
 
 COLUMNS = (
     "claim", "source", "reading", "test", "primary", "level", "dataset", "comparison", "place", "status", "interim",
@@ -34,7 +37,7 @@ def csv(made: Document) -> str:
     return stream.getvalue()
 
 
-def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[str, Any]]:
+def _csv_rows(claim: Part, level: str, verdict: Part) -> Iterator[dict[str, Any]]:
     same = {"claim": claim["id"], "source": claim["source"], **{key: verdict[key] for key in ("reading", "test")}}
     same["primary"] = str(verdict["primary"]).lower()
     head = verdict["headline"] or {}
@@ -63,7 +66,7 @@ def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[s
         yield same | _csv_numbers(one) | facts | {"status": status}
 
 
-def _csv_rows_and_power(verdict: Document) -> dict[str, Any]:
+def _csv_rows_and_power(verdict: Part) -> dict[str, Any]:
     rows, power = verdict["rows"], verdict["power"] or {}
     made = {f"rows_{status}": rows[status] for status in (REPRODUCED, CONTRADICTED, OPEN)}
     made["rows_other"] = sum(rows.values()) - sum(made.values())
@@ -73,7 +76,7 @@ def _csv_rows_and_power(verdict: Document) -> dict[str, Any]:
     return made | {name: "" if power.get(key) is None else power[key] for key, name in names.items()}
 
 
-def _csv_numbers(one: Document) -> dict[str, str]:
+def _csv_numbers(one: Part) -> dict[str, str]:
     if one.get("estimate") is None:
         return {}
     made = {"estimate": f"{one['estimate']:.4f}"}

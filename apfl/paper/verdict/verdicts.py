@@ -53,7 +53,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Place:
+class RowVerdict:
     """The stricter line: what a single row says of the claim, corrected for all rows together; ``interim`` as of a
     verdict."""
 
@@ -69,7 +69,7 @@ class Verdict:
 
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
-    ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
+    ``open`` the contrasts that leave it open, ``rows`` the rows one by one, ``runs`` the number of finished runs it
     was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
     all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
     (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
@@ -86,7 +86,7 @@ class Verdict:
     lines: tuple[Line, ...]
     headline: Line | None
     outcome: Outcome
-    places: tuple[Place, ...]
+    rows: tuple[RowVerdict, ...]
     decided_by: tuple[str, ...]
     open: tuple[str, ...]
     runs: int
@@ -213,7 +213,7 @@ def _verdict(
         shown,
         _line(head) if head else shown[0] if shown else None,
         outcome,
-        () if stand_in else _places(claim, given),
+        () if stand_in else _rows(claim, given),
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
         tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
         runs,
@@ -228,14 +228,14 @@ def _decisive(outcome: Outcome) -> Weighed:
     return min(against, key=lambda one: (len(_cells(one.contrasts)), float(one.outside)))
 
 
-def _places(claim: Claim, given: Sequence[Contrast]) -> tuple[Place, ...]:
+def _rows(claim: Claim, given: Sequence[Contrast]) -> tuple[RowVerdict, ...]:
     """The claim in each row by itself."""
     found = []
     for outcome in judge_rows(given, claim.only):
         alike = [one.contrasts[0] for one in outcome.judged]
         status = NOT_RUN if _is_absent(alike) else str(outcome.status)
         missing = any(part.missing for one in alike for part in one.strata)
-        found.append(Place(alike[0].place, alike[0].dataset, status, missing and status != NOT_RUN))
+        found.append(RowVerdict(alike[0].place, alike[0].dataset, status, missing and status != NOT_RUN))
     return tuple(found)
 
 
