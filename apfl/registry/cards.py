@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
+from apfl.project import home
 from apfl.registry.trees import ROOT, assigned, module_path, parse, text_of, value_of
 
 EXTERNAL = "external/"
@@ -138,7 +139,7 @@ def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring
 def _external_card(module: str, root: Path) -> Card:
     """The card of a foreign method: the first paragraph of its script, and TITLE and MODEL among its constants."""
     name = module.removeprefix(EXTERNAL)
-    folder = root / "workflow" / "rules" / "external"
+    folder = home(root) / "workflow" / "rules" / "external"
     path = folder / f"{name}.py"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or not path.is_file():
         known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from apfl.errors import UserError
+from apfl.project import CODE
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = CODE
 
 
 @cache

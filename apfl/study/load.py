@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
+from apfl.project import home
 from apfl.registry.cards import Card, card
-from apfl.registry.trees import ROOT
 from apfl.storage.files import expanded
 from apfl.study.checks import check_study
 from apfl.study.parse import explain, read
 from apfl.study.schedules import completed
 from apfl.study.study import MethodEntry, Study
 
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = home() / "workflow" / "schemas" / "config.schema.yaml"
 
 
 RESERVED = ("module", "base", "semantics", "title", "datasets")

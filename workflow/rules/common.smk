@@ -1,5 +1,6 @@
 # What all rules need: the study, and apfl/jobs (files and calls of the jobs) bound to Snakemake's wildcards.
 
+import copy
 import os
 import shutil
 import sys
@@ -7,11 +8,15 @@ from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
-sys.path.insert(0, str(workflow.basedir))
+# In a checkout its own modules count, also where another workflow imports this one; otherwise those that are installed.
+CHECKOUT = os.path.abspath(workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
+if os.path.isdir(os.path.join(CHECKOUT, "apfl")):
+    sys.path.insert(0, CHECKOUT)
 from apfl.errors import UserError
 from apfl.jobs import calls, paths
-from apfl.jobs.before import clear_stale_locks, date_back, note_sources, try_once
+from apfl.jobs.before import clear_stale_locks, code_alone, date_back, note_sources, try_once
 from apfl.jobs.paths import KINDS
+from apfl.project import home
 from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, JUDGED
 from apfl.study.parse import read
@@ -30,6 +35,12 @@ def in_one_line(work):
 def load():
     for path in workflow.configfiles:
         read(path)  # Snakemake takes the last of two equal keys, and says nothing
+    if workflow.modifier.modify_path(calls.RESULTS) != calls.RESULTS:
+        raise UserError("module: prefix: jobs name files below results/ themselves; leave it out, and use --directory")
+    # A whole study that is named on the command line takes the place of the Snakefile's; Snakemake would merge the two.
+    if any("name" in read(path)[1] for path in workflow.overwrite_configfiles):
+        config.clear()
+        config.update(copy.deepcopy(workflow.config_settings.overwrite_config))
     config.update(typed(config, workflow.config_settings.config or {}))
     study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
     return calls.Plan.of(study)
@@ -55,9 +66,11 @@ envvars:
     "APFL_ONE_JOB_PER",
 
 
-# Jobs run with the interpreter of this Snakemake, or with that of the rule's conda environment where one is asked for.
-CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-PREFIX = calls.shell_prefix(STUDY, str(workflow.basedir), "" if CONDA else os.path.dirname(sys.executable))
+# Jobs run with the interpreter of this Snakemake, or with that of the rule's conda environment or of its container where
+# one is asked for. The packages come from there too, so that of this interpreter's folder only the suite is handed on.
+HOME = str(home())
+OWN = workflow.deployment_settings.deployment_method & {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
+PREFIX = calls.shell_prefix(STUDY, code_alone(), "" if OWN else os.path.dirname(sys.executable))
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
 
