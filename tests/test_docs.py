@@ -14,7 +14,7 @@ from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
 from tests.helpers.problems import equal, tiny_problem
 
-PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md"])
 
 
 def test_the_methods_page_is_what_the_command_prints() -> None:
@@ -42,7 +42,7 @@ def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
     assert not equal([*run(whole, problem)][-1].state["global"], problem.start)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_and_link_that_a_page_names_exists(page) -> None:
     text = page.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +211,11 @@ def test_snakemake_s_own_report_is_made_without_a_network(finished: Project) -> 
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         alone = ["env", "http_proxy=http://127.0.0.1:9", "https_proxy=http://127.0.0.1:9"]
-    finished.succeed(*alone, "snakemake", "--report", "report.html")
+    metadata = ["--report-metadata", "workflow/report/metadata.yml"]
+    finished.succeed(*alone, "snakemake", "--report", "report.html", *metadata)
     page = (finished.root / "report.html").read_text()
     assert "table2.html" in page and "figure4.svg" in page and "full-participation" in page
+    assert f"torch {version('torch')}" in page, "what made the results"
 
 
 def test_the_documented_command_runs_every_job_in_the_conda_environment(tmp_path: Path) -> None:
