@@ -115,7 +115,8 @@ def _table(study: Study, path: Path, results: Path, name: str, partial: bool) ->
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
+    from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
 
     runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
-    return collect(results, runs, partial, command=f"snakemake --configfile {study}")
+    return collect(results, runs, partial, command=command(study))

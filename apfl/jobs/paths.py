@@ -5,6 +5,8 @@ Paths are relative to results/. Names in braces, Snakemake's wildcards, tell the
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -108,6 +110,16 @@ def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
     'benchmarks/data/digits-300.tsv'
     """
     return _beside("benchmarks", ".tsv", kind, path, cell)
+
+
+def command(study: str | os.PathLike[str], *targets: str) -> str:
+    """The command that makes a study in a file, or ``targets`` of it.
+
+    >>> command("my studies/one.yaml", "results/one/tables/table2.csv")
+    "snakemake --configfile='my studies/one.yaml' results/one/tables/table2.csv"
+    """
+    # With a space in place of = Snakemake takes a target behind the file for a second one.
+    return " ".join([f"snakemake --configfile={shlex.quote(os.fspath(study))}", *map(shlex.quote, targets)])
 
 
 def _beside(folder: str, ending: str, kind: str, path: str, cell: bool) -> str:

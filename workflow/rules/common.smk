@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # In a checkout its own modules count, also where another workflow imports this one; otherwise those that are installed.
@@ -16,6 +18,7 @@ from apfl.errors import UserError
 from apfl.jobs import calls, paths
 from apfl.jobs.before import clear_stale_locks, code_alone, date_back, note_sources, try_once
 from apfl.jobs.paths import KINDS
+from apfl.jobs.terminal import Terminal
 from apfl.project import home
 from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, JUDGED
@@ -122,6 +125,23 @@ def shown_code(*modules, files=()):
     """The code of what shows results, and the titles of methods, which head columns and decide no run."""
     titles = [method.title for method in STUDY.methods.values()]
     return in_one_line(lambda: calls.code_of(modules, files, titles))
+
+
+# The terminal says of each job what it is and how far the study is. (Only where this workflow is the main one.)
+TERMINAL = Terminal(STUDY, Quietness.PROGRESS)
+
+
+onstart:
+    TERMINAL.begin(len(workflow.dag))
+    logger.addFilter(TERMINAL)
+
+
+onsuccess:
+    print(*TERMINAL.last_words(), sep="\n", file=sys.stderr)
+
+
+onerror:
+    print(*TERMINAL.last_words(), sep="\n", file=sys.stderr)
 
 
 wildcard_constraints:
