@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from apfl.stages.specification import Specification
 
 Spec = Annotated[
-    str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
+    str,
+    typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."),
 ]
 SEVERAL = "; once for each run"
 Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help="A run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study. Given several times "
+        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several times "
         "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
     ),
 ]
@@ -163,8 +164,8 @@ def _json(text: str) -> dict[str, Any]:
         value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"--spec: not JSON ({error}); `apfl plan --json` prints the specifications of a study"
+            f"--spec: not JSON ({error}); `apfl plan STUDY --json` prints the specifications of a study"
         ) from None
     if not isinstance(value, dict):
-        raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
+        raise UserError("--spec: must be a JSON object; `apfl plan STUDY --json` prints the specifications of a study")
     return value

@@ -68,8 +68,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others; of ``unknown`` runs
-    no run of their stage has got so far, so that they are in no estimate."""
+    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others; of the stage of
+    ``unknown`` runs none has got so far, so that they are in no estimate."""
 
     seconds: float
     runs: int

@@ -253,8 +253,8 @@ def test_what_is_left_grows_with_the_rounds(tmp_path: Path) -> None:
 
 def test_a_run_at_work_says_how_long_others_will_take(tmp_path: Path) -> None:
     study = load_study(tiny(methods={"fedavg": {}}, seeds=[0, 1], training__rounds=4, apfl={}))
-    line = "job federate on elsewhere, process 1\nFedAvg, seed 0: round 1/4  pooled 31.00 %  900 samples/s  30:00:00 left\n"
-    log(tmp_path, f"{FOLDER}/fedavg/seed0", line)
+    line = "FedAvg, seed 0: round 1/4  pooled 31.00 %  900 samples/s  30:00:00 left\n"
+    log(tmp_path, f"{FOLDER}/fedavg/seed0", f"job federate on elsewhere, process 1\n{line}")
     found = left(jobs(study, tmp_path))
     # 30 hours for the last three quarters of the first run, and 40 for the other.
     assert (found.seconds, found.basis, found.runs) == (70 * 3600.0, 1, 2)

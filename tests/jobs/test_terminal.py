@@ -29,9 +29,9 @@ def began(seed: int) -> logging.LogRecord:
         "job_info",
         jobid=seed,
         rule_name="federate",
-        wildcards={"study": "tiny", "dataset": run.dataset, "setting": run.setting, "method": "fedavg", "seed": str(seed)},
+        wildcards={"dataset": run.dataset, "setting": run.setting, "method": "fedavg", "seed": str(seed)},
         output=[f"results/{run.path}/metrics.parquet", f"results/{run.path}/run.json"],
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
