@@ -329,7 +329,9 @@ MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)",
 
 
 def documents() -> list[Path]:
-    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "config/README.md", *ROOT.glob("results/*/README.md")])
+    return sorted(
+        [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "config/README.md", *ROOT.glob("results/*/README.md")]
+    )
 
 
 def parts(text: str) -> dict[str, str]:

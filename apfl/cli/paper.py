@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apfl.cli.study import Results
 from apfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
-Results = Annotated[Path, typer.Option(help="Where the runs are.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
 Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]

@@ -1,7 +1,8 @@
 """What the jobs of a study read, make and are called with: what the rules of the workflow say, without Snakemake.
 
 A job is found by its kind and by Snakemake's wildcards, the names in braces in `apfl.jobs.paths`. Files are relative to
-the folder that Snakemake works in, so that they begin with results/.
+the folder that Snakemake works in, so that they begin with results/. Where another workflow takes this one as a module
+with a prefix, Snakemake puts it before all inputs and outputs, and calls get it as ``root``.
 """
 
 from __future__ import annotations
@@ -123,9 +124,9 @@ def tried(entries: Sequence[Artefact]) -> list[str]:
     return [RESULTS + run + name for run in dict.fromkeys(runs) for name in ("/metrics.parquet", "/run.json")]
 
 
-def run_options(runs: Iterable[Run]) -> str:
+def run_options(runs: Iterable[Run], root: str = RESULTS) -> str:
     """For each run its specification, its inputs and its folder."""
-    given = ({"spec": canonical_json(run.spec), **_placed(run), "out": RESULTS + run.path} for run in runs)
+    given = ({"spec": canonical_json(run.spec), **_placed(run, root), "out": root + run.path} for run in runs)
     return " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
 
 
@@ -148,11 +149,11 @@ def source_note(entries: Sequence[Artefact]) -> list[str]:
     return [RESULTS + entry.path.removesuffix(".npz") + NOTE for entry in entries if entry.spec["source"] in UNDER_ROOT]
 
 
-def semantics_options(entries: Sequence[Artefact]) -> str:
+def semantics_options(entries: Sequence[Artefact], root: str = RESULTS) -> str:
     """What an embedding is made from, and how."""
     (entry,) = entries
     spec = entry.spec
-    words = _placed(entry) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
+    words = _placed(entry, root) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
     given = {name: shlex.quote(word) for name, word in words.items()}
     if "path" in spec:
         given["path"] = f'"{join("$APFL_SEMANTICS_ROOT", spec["path"])}"'
@@ -201,8 +202,8 @@ def any_of(values: Iterable[str]) -> str:
     return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
 
 
-def _placed(job: Run | Artefact) -> dict[str, str]:
-    return {name: RESULTS + path for name, path in job.inputs.items()}
+def _placed(job: Run | Artefact, root: str) -> dict[str, str]:
+    return {name: root + path for name, path in job.inputs.items()}
 
 
 def _options(values: Mapping[str, object]) -> str:

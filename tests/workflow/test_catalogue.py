@@ -95,7 +95,21 @@ def test_a_study_on_the_command_line_takes_the_place_of_the_importer_s(project: 
     assert "/ditto/" not in done.stdout, "nothing of the other study is left in it"
 
 
-def test_a_module_with_a_prefix_is_refused_with_what_to_do_instead(project: Project, tmp_path: Path) -> None:
-    folder = importer(tmp_path, json.dumps(f"{project.root}/workflow/Snakefile"), '    prefix: "below"\n')
-    done = planned(project, folder)
-    assert done.returncode == 2 and "apfl: error: module: prefix:" in done.stderr and "--directory" in done.stderr
+@pytest.mark.parametrize(
+    ("more", "use", "place"), [("", "", "results"), ('    prefix: "below"\n', " as x_*", "below/results")]
+)
+def test_a_module_runs_in_a_folder_of_one_s_own_with_its_own_code(
+    project: Project, tmp_path: Path, more: str, use: str, place: str
+) -> None:
+    method = (project.root / "baselines/local.py").read_text().replace('"Local"', '"Mine"')
+    (project.root / "baselines/mine.py").write_text(method)
+    folder = importer(tmp_path, json.dumps(f"{project.root}/workflow/Snakefile"), more)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**tiny(name="ours", methods={"mine": {}}), "apfl": {}}))
+    text = (folder / "Snakefile").read_text().replace("use rule * from one", f"use rule * from one{use}")
+    mine = f'\nrule mine:\n    default_target: True\n    input: "{place}/ours/report.html"\n    output: "mine.txt"\n'
+    (folder / "Snakefile").write_text(f"{text}{mine}    shell: 'cp {{input}} {{output}}'\n")
+    own = ["--directory", str(folder), "--snakefile", str(folder / "Snakefile"), "--workflow-profile", "none"]
+    project.succeed("snakemake", *own, "--cores", "2")
+    assert "Mine" in (folder / "mine.txt").read_text()
+    assert (folder / place / "ours/runs/digits/dirichlet-alpha0.1-clients3/mine/seed0/run.json").is_file()
+    assert (place == "results") == (folder / "results").exists()

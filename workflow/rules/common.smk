@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.logging import logger
@@ -38,8 +39,6 @@ def in_one_line(work):
 def load():
     for path in workflow.configfiles:
         read(path)  # Snakemake takes the last of two equal keys, and says nothing
-    if workflow.modifier.modify_path(calls.RESULTS) != calls.RESULTS:
-        raise UserError("module: prefix: jobs name files below results/ themselves; leave it out, and use --directory")
     # A whole study that is named on the command line takes the place of the Snakefile's; Snakemake would merge the two.
     if any("name" in read(path)[1] for path in workflow.overwrite_configfiles):
         config.clear()
@@ -51,6 +50,8 @@ def load():
 
 PLAN = in_one_line(load)
 STUDY, STUDY_TEXT = PLAN.study, PLAN.text(config)
+# Snakemake itself puts the prefix of a module before inputs and outputs, but not before what else a job is called with.
+ROOT = workflow.modifier.path_modifier.replace_prefix(calls.RESULTS)
 
 # Jobs read this file too, on other machines perhaps. They are told in the environment whether a training job makes the run
 # of one "seed" or those of a "cell", and what the whole workflow was tried out for needs no second trial.
@@ -58,8 +59,8 @@ if workflow.is_main_process:
     os.environ["APFL_ONE_JOB_PER"] = job_unit(STUDY.one_job_per)
     # After a kill, and after the clock was set back, the same command goes on.
     clear_stale_locks()
-    date_back()
-    in_one_line(lambda: note_sources(STUDY, PLAN.artefacts.values()))
+    date_back(ROOT)
+    in_one_line(lambda: note_sources(STUDY, PLAN.artefacts.values(), ROOT))
     in_one_line(lambda: try_once(STUDY, STUDY_TEXT, Path(".snakemake/tried")))
 
 PER_CELL = os.environ.get("APFL_ONE_JOB_PER") == "cell"
@@ -115,6 +116,11 @@ def benchmark_of(kind):
 def of(kind, said):
     """What a function of apfl/jobs/calls.py says of a job, whose wildcards tell it from others of its kind."""
     return lambda wildcards: in_one_line(lambda: said(PLAN.jobs(kind, dict(wildcards.items()))))
+
+
+def options(kind, said):
+    """The same of options that name files below results/."""
+    return of(kind, partial(said, root=ROOT))
 
 
 def code(*modules):

@@ -39,7 +39,7 @@ rule flower:
         mem_mb=8000,
         runtime=1440,
     params:
-        run=of("external", calls.run_options),
+        run=options("external", calls.run_options),
         # Without conda, the environment that `make flower` makes.
         python=calls.external_python(HOME, "flower"),
     # The program gets these files and no more: not the suite's modules, not where other data lie, none of the user's keys.
