@@ -12,6 +12,7 @@ import pytest
 from apfl.federation.synchronous import run
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
+from tests.helpers.commands import files_of
 from tests.helpers.problems import equal, tiny_problem
 
 PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md"])
@@ -31,8 +32,7 @@ def test_every_method_has_a_reference_and_every_hyper_parameter_an_explanation()
 
 
 def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
-    page = (ROOT / "docs" / "adding-a-method.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = files_of(ROOT / "docs" / "adding-a-method.md")["fedfoo.py"]
     namespace: dict = {"__name__": "fedfoo"}
     sys.modules["fedfoo"] = type(sys)("fedfoo")
     exec(compile(code, "fedfoo.py", "exec"), namespace)

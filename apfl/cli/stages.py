@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command()(federate)
     app.command()(memorize)
     app.command()(personalize)
+    app.command()(accept)
 
 
 def initial(
@@ -112,6 +113,22 @@ def personalize(
     tune_process()
     calls = _calls(spec, out, tuning, data=data, partition=partition, run=run, generator=generator)
     one_after_another(personalize_run, calls, device)
+
+
+def accept(
+    spec: Spec, data: Data, partition: Annotated[Path, typer.Option(help="Partition made by `apfl partition`.")],
+    metrics: Annotated[Path, typer.Option(help="What the program wrote: metrics.csv, or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    model: Annotated[str, typer.Option(help="Role of its models, where the table names none.")] = "global",
+    code: Annotated[str, typer.Option(help="What stands for the program's code in run.json.")] = "",
+) -> None:  # fmt: skip
+    """Check what a foreign program has measured, and make a run of it, which tables read."""
+    from apfl.stages.external import accept as accepted
+    from apfl.stages.problem import Inputs
+    from apfl.storage.files import require_output
+
+    require_output(out)
+    accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
 
 
 def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **paths: list[Path] | None) -> list[Call]:

@@ -77,6 +77,8 @@ KINDS: Mapping[str, Kind] = {
 }
 """Every kind of job, in the order of the stages."""
 STUDY = "{study}/study.json"
+PROGRAM = "{study}/programs/{dataset}/{setting}/{method}/seed{seed}/metrics.csv"
+"""What a foreign program writes, from which a run is made."""
 COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
 """A figure of the course of events, which is the same for all tests, by ending."""
 BESIDE = tuple(
@@ -101,6 +103,11 @@ def log_of(kind: str, path: str, cell: bool = False) -> str:
     'demo/logs/runs/digits/iid-clients5/fedavg/seeds.log'
     """
     return _beside("logs", ".log", kind, path, cell)
+
+
+def program_log(run: str = "{study}/runs/{dataset}/{setting}/{method}/seed{seed}") -> str:
+    """Where the rule of a foreign program writes its log; `log_of` its run is what checking it said."""
+    return log_of("external", run).replace("/logs/runs/", "/logs/programs/", 1)
 
 
 def benchmark_of(kind: str, path: str, cell: bool = False) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from apfl.errors import UserError
 from apfl.jobs import log as joblog
-from apfl.jobs.paths import KINDS, RUNS, log_of
+from apfl.jobs.paths import KINDS, RUNS, log_of, program_log
 from apfl.registry.code import code_digest
 from apfl.storage.files import canonical_json, read_json
 from apfl.study.cells import artefacts, cells, runs
@@ -105,6 +105,7 @@ def _log(kind: str, path: str, results: Path) -> str:
     """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
     own = log_of(kind, path)
     both = (own, log_of(kind, path, cell=True)) if kind in RUNS else (own,)
+    both += (program_log(path),) if kind == "external" else ()
     there = [log for log in both if (results / log).is_file()]
     return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from apfl.registry.trees import ROOT
 
@@ -36,6 +37,11 @@ def in_messages() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 for found in IN_TEXT.findall(node.value):
                     yield path.relative_to(ROOT).as_posix(), " ".join(found.split())
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page shows whole, by the name on the line before."""
+    return dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
 
 
 def printed(text: str) -> list[str]:
