@@ -24,8 +24,8 @@ Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several times "
-        "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several "
+        "times it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
     ),
 ]
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
