@@ -124,7 +124,7 @@ def counted(labels: np.ndarray, partition: Partition) -> Mapping[tuple[int, str]
     """How many images each client has in each test, where there are any."""
     tests = {client: partition.test(client) for client in range(partition.clients)}
     pooled = sum(map(len, tests.values()))
-    found = {}
+    found: dict[tuple[int, str], int] = {}
     for client, images in tests.items():
         monopoly = int(partition.unseen[labels[images]].sum()) if partition.dropout[client] else 0
         found |= {(client, "pooled"): pooled, (client, "own"): len(images), (client, "monopoly"): monopoly}
