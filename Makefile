@@ -17,7 +17,7 @@ help: ## list the commands
 
 demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
 	@apfl check $(STUDY)
-	snakemake --configfile $(STUDY)
+	snakemake --configfile=$(STUDY)
 
 test: $(VENV)/full.stamp ## the quick tests, in minutes
 	python -m pytest --quiet -n auto --dist loadfile -m "not slow"
@@ -58,7 +58,7 @@ MADE := $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
 reference: $(VENV)/full.stamp ## results/reference from the finished runs of config/cpu.yaml under results/
-	snakemake --configfile config/cpu.yaml results/cpu/study.json
+	snakemake --configfile=config/cpu.yaml results/cpu/study.json
 	apfl pack results/cpu/study.json --out results/reference
 	rm -rf build/reference
 	apfl unpack results/reference --out build/reference

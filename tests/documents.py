@@ -16,9 +16,11 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy import special
+import yaml
 
 from apfl.durations import duration
 from apfl.paper.labels import dataset_label, partition_label
@@ -27,6 +29,7 @@ from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.document import SOURCES
 from apfl.paper.verdict.power import POWER
 from apfl.registry.trees import ROOT
+from apfl.study.load import schema
 
 REFERENCE = ROOT / "results" / "reference"
 LETTERS = "emnist_letters_a_to_l"
@@ -287,6 +290,27 @@ def _first_sentence(path: Path) -> str:
     return re.split(r"(?<!et al)\.(?=\s|$)", " ".join(said.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
+def studies() -> str:
+    """The studies of config/, by what they say of themselves."""
+    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("config/*.yaml"))}
+    return "\n".join(f"| `{name}.yaml` | {study['description']} |" for name, study in found.items())
+
+
+def keys() -> str:
+    """The keys of a study, and those of its training, with their defaults."""
+    lines = ["| key | meaning | default |", "| --- | --- | --- |"]
+    for name, part in schema()["properties"].items():
+        lines.append(_key(name, part, name in schema()["required"]))
+        lines += [_key(f"{name}.{own}", it) for own, it in part.get("properties", {}).items() if name == "training"]
+    return "\n".join(lines)
+
+
+def _key(name: str, part: Mapping[str, Any], required: bool = False) -> str:
+    default = "required" if required else json.dumps(part["default"]) if part.get("default") not in (None, {}) else ""
+    meaning = part.get("description", "").replace("|", "\\|")
+    return f"| `{name}` | {meaning} | {default.strip(chr(34))} |"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "modules": modules,
     "paper-scale": paper_scale,
@@ -299,12 +323,16 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "readings": readings,
     "facts": facts,
     "rulegraph": rulegraph,
+    "studies": studies,
+    "keys": keys,
 }
 MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
 
 
 def documents() -> list[Path]:
-    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("results/*/README.md")])
+    return sorted(
+        [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "config/README.md", *ROOT.glob("results/*/README.md")]
+    )
 
 
 def parts(text: str) -> dict[str, str]:

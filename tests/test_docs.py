@@ -12,9 +12,10 @@ import pytest
 from apfl.federation.synchronous import run
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
+from tests.helpers.commands import files_of
 from tests.helpers.problems import equal, tiny_problem
 
-PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md"])
 
 
 def test_the_methods_page_is_what_the_command_prints() -> None:
@@ -31,8 +32,7 @@ def test_every_method_has_a_reference_and_every_hyper_parameter_an_explanation()
 
 
 def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
-    page = (ROOT / "docs" / "adding-a-method.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = files_of(ROOT / "docs" / "adding-a-method.md")["fedfoo.py"]
     namespace: dict = {"__name__": "fedfoo"}
     sys.modules["fedfoo"] = type(sys)("fedfoo")
     exec(compile(code, "fedfoo.py", "exec"), namespace)
@@ -42,7 +42,7 @@ def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
     assert not equal([*run(whole, problem)][-1].state["global"], problem.start)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_and_link_that_a_page_names_exists(page) -> None:
     text = page.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]

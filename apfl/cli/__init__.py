@@ -30,7 +30,7 @@ UsageError: Any = typer.BadParameter.__base__
 """What the parser raises, whichever package it comes from."""
 JOBS = (
     "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tune", "tables", "figures",
-    "report", "claims",
+    "report", "claims", "accept",
 )  # fmt: skip
 """The commands that rules call: their output is a log."""
 

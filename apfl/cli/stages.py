@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from apfl.stages.specification import Specification
 
 Spec = Annotated[
-    str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
+    str,
+    typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."),
 ]
 SEVERAL = "; once for each run"
 Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help="A run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study. Given several times "
-        "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several "
+        "times it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
     ),
 ]
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
@@ -53,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command()(federate)
     app.command()(memorize)
     app.command()(personalize)
+    app.command()(accept)
 
 
 def initial(
@@ -113,6 +115,22 @@ def personalize(
     one_after_another(personalize_run, calls, device)
 
 
+def accept(
+    spec: Spec, data: Data, partition: Annotated[Path, typer.Option(help="Partition made by `apfl partition`.")],
+    metrics: Annotated[Path, typer.Option(help="What the program wrote: metrics.csv, or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    model: Annotated[str, typer.Option(help="Role of its models, where the table names none.")] = "global",
+    code: Annotated[str, typer.Option(help="What stands for the program's code in run.json.")] = "",
+) -> None:  # fmt: skip
+    """Check what a foreign program has measured, and make a run of it, which tables read."""
+    from apfl.stages.external import accept as accepted
+    from apfl.stages.problem import Inputs
+    from apfl.storage.files import require_output
+
+    require_output(out)
+    accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
+
+
 def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **paths: list[Path] | None) -> list[Call]:
     """The runs that a command line asks for: of each option the value that stands at the run's place."""
     from apfl.stages.problem import Inputs
@@ -163,8 +181,8 @@ def _json(text: str) -> dict[str, Any]:
         value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"--spec: not JSON ({error}); `apfl plan --json` prints the specifications of a study"
+            f"--spec: not JSON ({error}); `apfl plan STUDY --json` prints the specifications of a study"
         ) from None
     if not isinstance(value, dict):
-        raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
+        raise UserError("--spec: must be a JSON object; `apfl plan STUDY --json` prints the specifications of a study")
     return value

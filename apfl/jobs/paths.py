@@ -5,6 +5,8 @@ Paths are relative to results/. Names in braces, Snakemake's wildcards, tell the
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +77,8 @@ KINDS: Mapping[str, Kind] = {
 }
 """Every kind of job, in the order of the stages."""
 STUDY = "{study}/study.json"
+PROGRAM = "{study}/programs/{dataset}/{setting}/{method}/seed{seed}/metrics.csv"
+"""What a foreign program writes, from which a run is made."""
 COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
 """A figure of the course of events, which is the same for all tests, by ending."""
 BESIDE = tuple(
@@ -101,6 +105,11 @@ def log_of(kind: str, path: str, cell: bool = False) -> str:
     return _beside("logs", ".log", kind, path, cell)
 
 
+def program_log(run: str = "{study}/runs/{dataset}/{setting}/{method}/seed{seed}") -> str:
+    """Where the rule of a foreign program writes its log; `log_of` its run is what checking it said."""
+    return log_of("external", run).replace("/logs/runs/", "/logs/programs/", 1)
+
+
 def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
     """Where Snakemake writes what a job took.
 
@@ -108,6 +117,16 @@ def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
     'benchmarks/data/digits-300.tsv'
     """
     return _beside("benchmarks", ".tsv", kind, path, cell)
+
+
+def command(study: str | os.PathLike[str], *targets: str) -> str:
+    """The command that makes a study in a file, or ``targets`` of it.
+
+    >>> command("my studies/one.yaml", "results/one/tables/table2.csv")
+    "snakemake --configfile='my studies/one.yaml' results/one/tables/table2.csv"
+    """
+    # With a space in place of = Snakemake takes a target behind the file for a second one.
+    return " ".join([f"snakemake --configfile={shlex.quote(os.fspath(study))}", *map(shlex.quote, targets)])
 
 
 def _beside(folder: str, ending: str, kind: str, path: str, cell: bool) -> str:

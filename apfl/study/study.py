@@ -26,7 +26,11 @@ TRAINING: Mapping[str, Field] = {
 @dataclass(frozen=True)
 class MethodEntry:
     """A method of a study: its id, its card, the id of the method it starts from, and values that differ from those of
-    its file and of the study's training (`TRAINING`): on all data sets, and by data set. A list has several values."""
+    its file and of the study's training (`TRAINING`): on all data sets, and by data set. A list has several values.
+
+    ``named``: what of its entry names files beside the study, with their paths from here; ``external`` how a foreign
+    program is run, and ``files`` what of the program lies beside the study.
+    """
 
     id: str
     card: Card
@@ -35,6 +39,9 @@ class MethodEntry:
     semantics: str
     parameters: Mapping[str, Any]
     datasets: Mapping[str, Mapping[str, Any]]
+    named: Mapping[str, Any] = field(default_factory=dict)
+    external: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def given(self, dataset: str) -> dict[str, Any]:
         """The values that differ on a data set; of several the first."""
@@ -86,6 +93,7 @@ class Study:
     tables: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]]
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = ""
 
     def classes(self, dataset: str) -> int:
         """Number of classes of a data set."""

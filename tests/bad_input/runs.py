@@ -95,9 +95,9 @@ def _forget_outputs(record: Path) -> None:
 
 CASES = [
     # Specifications.
-    wrong("no JSON", r"--spec: not JSON \(.*\); `apfl plan --json` prints", "{'method': 'fedavg'}"),
+    wrong("no JSON", r"--spec: not JSON \(.*\); `apfl plan STUDY --json` prints", "{'method': 'fedavg'}"),
     wrong("cut short", r"--spec: not JSON", json.dumps(spec())[:-5]),
-    wrong("a list", r"--spec: must be a JSON object; `apfl plan --json`", "[]"),
+    wrong("a list", r"--spec: must be a JSON object; `apfl plan STUDY --json`", "[]"),
     wrong("a number", r"--spec: must be a JSON object", "3"),
     wrong("nested too deep", r"--spec: not JSON", "[" * 99999),
     wrong("file missing", r"specification nowhere\.json: no such file; make it first", "@nowhere.json"),

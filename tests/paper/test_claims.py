@@ -146,7 +146,7 @@ def test_a_missing_seed_is_named_and_never_filled_in(tmp_path: Path) -> None:
     assert run.endswith("seed2") and "alpha0.1" in run
     made = document(loaded, "config/small.yaml", judge(tmp_path, loaded, claim()))
     (command,) = made["claims"][0]["verdicts"][0]["commands"]
-    assert command == "snakemake --configfile config/small.yaml results/small/tables/table2.csv"
+    assert command == "snakemake --configfile=config/small.yaml results/small/tables/table2.csv"
     assert run in markdown(made)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apfl.data.catalogue import thinning
+from apfl.jobs.paths import command
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.numbers.intervals import LEVEL, Mean
@@ -129,7 +130,7 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
     """What to do about what is missing: the smallest target that makes the runs, or what to change in the study."""
     output = verdict.claim.output
     target = f"{'figures' if output.startswith('figure') else 'tables'}/{output}.csv"
-    made = [f"snakemake --configfile {path} results/{study.name}/{target}"] if verdict.missing else []
+    made = [command(path, f"results/{study.name}/{target}")] if verdict.missing else []
     if any(text.endswith("not measured") for text in verdict.absent):
         made.append("set apfl.parameters.sweep_beta: true in the study, and run it again")
     if (
@@ -140,7 +141,7 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
         made.append(f"put {verdict.reading} first in apfl.readings: {output} is run in the first reading alone")
     lacking = any(text.endswith("not in study") for text in verdict.absent) and not verdict.stand_in
     if lacking or (not verdict.outcome.judged and verdict.reading == "literal"):
-        made.append(f"snakemake --configfile {FULL} results/paper/{target}")
+        made.append(command(FULL, f"results/paper/{target}"))
     return made
 
 
