@@ -40,7 +40,7 @@ def printed(cell: int) -> str:
 
 
 @cache
-def _rules() -> tuple[tuple[str, str], ...]:
+def rule_arrows() -> tuple[tuple[str, str], ...]:
     """Which rule waits for which, (first, then), as Snakemake says for the demo.
 
     `all`, which waits for everything, is left out, and so is an arrow where others lead the same way.
@@ -63,7 +63,7 @@ def _rules() -> tuple[tuple[str, str], ...]:
 def rulegraph() -> str:
     """The rules of the workflow, and what each waits for."""
     waits: dict[str, list[str]] = {}
-    for first, then in _rules():
+    for first, then in rule_arrows():
         waits.setdefault(first, [])
         waits.setdefault(then, []).append(first)
     lines = [
@@ -75,22 +75,24 @@ def rulegraph() -> str:
 
 def _depth(rule: str) -> int:
     """How many rules must have run before this one, at least."""
-    return max((1 + _depth(first) for first, then in _rules() if then == rule), default=0)
+    return max((1 + _depth(first) for first, then in rule_arrows() if then == rule), default=0)
 
 
 def rules_drawn() -> Figure:
-    """The same as a picture: rules that can run at the same time stand in one line."""
-    rules = sorted({rule for arrow in _rules() for rule in arrow})
-    lines = [[rule for rule in rules if _depth(rule) == depth] for depth in range(1 + max(map(_depth, rules)))]
+    """The same as a picture: rules that can run at the same time stand in one line, each as late as it may."""
+    rules = sorted({rule for arrow in rule_arrows() for rule in arrow})
+    after = {rule: [_depth(then) for first, then in rule_arrows() if first == rule] for rule in rules}
+    line_of = {rule: min(after[rule]) - 1 if after[rule] else _depth(rule) for rule in rules}
+    lines = [[rule for rule in rules if line_of[rule] == line] for line in range(1 + max(line_of.values()))]
     places = {
         rule: ((1 + i) / (1 + len(line)), -depth) for depth, line in enumerate(lines) for i, rule in enumerate(line)
     }
     figure, axes = plt.subplots(figsize=(6.5, 0.9 * len(lines)), layout="constrained")
-    for first, then in _rules():
-        axes.annotate(
-            "", places[then], places[first], gid=f"{first}-{then}",
-            arrowprops={"arrowstyle": "->", "color": "#777777", "shrinkA": 12, "shrinkB": 12},
-        )  # fmt: skip
+    for first, then in rule_arrows():
+        style = {"arrowstyle": "->", "color": "#777777", "shrinkA": 12, "shrinkB": 12}
+        arrow = axes.annotate("", places[then], places[first], arrowprops=style).arrow_patch
+        assert arrow is not None
+        arrow.set_gid(f"{first}-{then}")
     for rule, (x, y) in places.items():
         axes.text(
             x, y, rule, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "#e8f0f8", "ec": "#2d6c9f"}
