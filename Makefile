@@ -46,7 +46,7 @@ PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale
 docs: $(VENV)/docs.stamp ## the documentation as a site, in build/site; a broken link is an error
 	rm -rf build/pages && mkdir -p build/pages
 	tar -cf - $(PAGES) | tar -xf - -C build/pages
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
