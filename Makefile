@@ -10,7 +10,7 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower suites lint audit bench clean
+.PHONY: help demo test test-all flower suites lint docs audit bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,13 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, mypy, th
 	lint-imports
 	mypy
 	hadolint Containerfile
+
+# As one tree, so that links are the same on the site as in a checkout. To look at it: python -m http.server -d build/site
+PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/reference apfl/paper/verdict/claims.yaml
+docs: $(VENV)/docs.stamp ## the documentation as a site, in build/site; a broken link is an error
+	rm -rf build/pages && mkdir -p build/pages
+	tar -cf - $(PAGES) | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
@@ -85,6 +92,11 @@ $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
 	$(INSTALL) --editable '.[full,cluster,dev]'
 	@touch $@ $(VENV)/core.stamp
+
+# The site is made from the sources of the code, so that it needs nothing of what the code needs.
+$(VENV)/docs.stamp: pyproject.toml | $(VENV)/bin/pip
+	$(INSTALL) $$($(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("$<", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
 
 # Flower's own packages, and beneath them those of .venv, so that torch is not installed a second time.
 .venv-flower/flower.stamp: workflow/rules/external/flower.yml | $(VENV)/core.stamp

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
+from apfl.data.partition import PARTITIONERS
+from apfl.engine.networks import NETWORKS, build_network
 from apfl.federation.synchronous import run
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
 from tests.helpers.commands import files_of
 from tests.helpers.problems import equal, tiny_problem
+from tests.pictures import rule_arrows
 
-PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md"])
+PAGES = sorted(
+    [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md", *ROOT.glob("results/*/README.md")]
+)
 
 
 def test_the_methods_page_is_what_the_command_prints() -> None:
@@ -40,6 +48,43 @@ def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
     still, whole = namespace["METHOD"](strength=0.0), namespace["METHOD"](strength=1.0)
     assert equal([*run(still, problem)][-1].state["global"], problem.start)
     assert not equal([*run(whole, problem)][-1].state["global"], problem.start)
+
+
+def test_the_network_of_the_page_on_networks_works_as_it_stands(monkeypatch) -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (asked,) = re.findall(r'^network: (\{name: "mine.*\})$', page, re.MULTILINE)
+    mine = type(sys)("mine")
+    exec(compile(code, "mine.py", "exec"), vars(mine))
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    network = build_network(yaml.safe_load(asked), channels=3, classes=10)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_table_of_networks_has_the_parameters_and_defaults_of_each() -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    for name, network in NETWORKS.items():
+        (row,) = re.findall(rf"^\| `{name}`.*$", page, re.MULTILINE)
+        options = [*inspect.signature(network).parameters.values()][2:]
+        assert all(f"`{option.name}` ({option.default})" in row for option in options), name
+    count = sum(value.numel() for value in build_network({"name": "cnn"}, channels=3, classes=10).parameters())
+    assert f"{count:,} parameters" in page
+
+
+def test_the_page_on_partitions_names_every_kind() -> None:
+    page = (ROOT / "docs" / "partitions.md").read_text()
+    assert {kind.split("-")[0] for kind in re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE)} == set(PARTITIONERS)
+
+
+def test_the_picture_of_the_rules_has_every_arrow_of_the_workflow() -> None:
+    drawn = (ROOT / "docs" / "images" / "rulegraph.svg").read_text()
+    assert set(re.findall(r'id="(\w+-\w+)"', drawn)) == {"-".join(arrow) for arrow in rule_arrows()}
+
+
+def test_every_page_is_on_the_site() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    shown = {str(page.relative_to(ROOT)) for page in PAGES if page.parent != ROOT / "config"}
+    assert shown <= set(re.findall(r"[\w./-]+\.md", str(site["nav"])))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
