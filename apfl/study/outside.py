@@ -85,7 +85,9 @@ def _program(id_: str, entry: Mapping[str, Any], where: str, folders: Folders, r
             )
         external["env"] = os.path.relpath(place)
     first = {name: value[0] if isinstance(value, list) else value for name, value in entry.items()}
-    own = {name: value for name, value in first.items() if isinstance(value, int | float | str) and name not in NOT_GIVEN}
+    own = {
+        name: value for name, value in first.items() if isinstance(value, int | float | str) and name not in NOT_GIVEN
+    }
     fields = {name: Field(type(value).__name__, value) for name, value in own.items()}
     title = entry.get("title", id_)
     made = Card(f"{PROGRAM}{id_}", title, "external", external["model"], "", (), fields, "A foreign program.")
