@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import special
 import yaml
+from scipy import special
 
 from apfl.durations import duration
 from apfl.paper.labels import dataset_label, partition_label

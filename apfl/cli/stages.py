@@ -25,7 +25,7 @@ Specs = Annotated[
     typer.Option(
         "--spec",
         help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several "
-        "times it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+        "times it asks for as many runs, and every option for a file or folder must be given as often, in that order.",
     ),
 ]
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
     """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
     from apfl.errors import UserError
+    from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
     from apfl.paper.numbers.tuning import choice, trials_of, with_digests
     from apfl.storage.files import write_json
@@ -36,9 +37,7 @@ def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset 
         raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
     for key in wanted:
         trials = trials_of(loaded, *key)
-        metrics = collect(
-            results, (run for cell in trials for run in cell.runs), command=f"snakemake --configfile {study}"
-        )
+        metrics = collect(results, (run for cell in trials for run in cell.runs), command=command(study))
         path = results / choice_path(loaded, *key)
         write_json(path, with_digests(choice(trials, metrics), results))
         print(path)

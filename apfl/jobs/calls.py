@@ -105,7 +105,8 @@ class Plan:
 
     def programs(self, way: str, value: str = "") -> set[str]:
         """The folders below a setting of foreign programs that run by a "command", or by the "rule" of that name."""
-        ours = {run.variant: self.study.methods[run.method].external.get(way) for run in self.runs.values()}
+        foreign = (run for run in self.runs.values() if run.stage == "external")
+        ours = {run.variant: self.study.methods[run.method].external.get(way) for run in foreign}
         return {variant for variant, found in ours.items() if found and value in ("", found)}
 
     def program_files(self, runs: Sequence[Run]) -> list[str]:

@@ -15,7 +15,7 @@ from apfl.registry.cards import card, check_values
 from apfl.storage.files import canonical_json
 
 T = TypeVar("T")
-EXAMPLES = "`apfl plan --json` prints the specifications of a study"
+EXAMPLES = "`apfl plan STUDY --json` prints the specifications of a study"
 
 
 def _is_whole(value: Any) -> bool:

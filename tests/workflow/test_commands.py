@@ -28,7 +28,6 @@ LACKING = {
 """What a program needs that a test has not."""
 ELSEWHERE = {
     "snakemake --cores all --use-conda": "tests/workflow/test_workflow.py",
-    "apfl plan --json": "it lacks the study; this text decides digests of code, and to correct it would repeat all runs",
 }
 NAMES = {
     "STUDY": "config/demo.yaml",
