@@ -60,6 +60,25 @@ def fedbuff() -> str:
     return "\n".join(lines)
 
 
+def fedbuff_long() -> str:
+    """The longer courses of benchmarks/fedbuff_rate.py: pooled accuracy after so many rounds' worth of uploads."""
+    frame = pd.read_csv(ROOT / "docs" / "measurements" / "fedbuff_long.csv")
+    shown = frame[frame["rounds"] % 6 == 0]
+    rounds = sorted(set(shown["rounds"]))
+    lines = [
+        f"| server, seed | {' | '.join(f'after {number}' for number in rounds)} |",
+        "| --- |" + " ---: |" * len(rounds),
+    ]
+    for server, rows in shown.groupby("server", sort=False):
+        table = rows.pivot(index="seed", columns="rounds", values="pooled")
+        lines += [
+            f"| {server}, {seed} | {' | '.join(f'{value:.1f}' for value in one)} |" for seed, one in table.iterrows()
+        ]
+        means = (f"{one.mean():.1f} ± {one.std():.1f}" for _, one in table.items())
+        lines.append(f"| {server}, mean ± deviation | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
 def own_labels() -> str:
     """Table 2's AP-FL beside what a model of its client's classes alone can have on the pooled test."""
     frame = pd.read_csv(ROOT / "docs" / "measurements" / "paper_check.csv")
@@ -366,6 +385,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "plan-power": plan_power,
     "checks": checks,
     "fedbuff": fedbuff,
+    "fedbuff-long": fedbuff_long,
     "own-labels": own_labels,
     "main-table": main_table,
     "verdicts": verdicts,
