@@ -75,5 +75,5 @@ def _dimension(name: str, values: Any, fields: Mapping[str, Field], where: str) 
         raise UserError(f"{where}.{name}: a range is one of numbers, on the scale log or linear; list the values")
     low, high = ends
     if not (math.isfinite(low) and low < high < math.inf and (low > 0 or scale == "linear")):
-        raise UserError(f"{where}.{name}: {low} to {high} is no range on the scale {scale}; give low below high")
+        raise UserError(f"{where}.{name}: {low} to {high} is not a range on the scale {scale}; give low below high")
     return Range(low, high, scale == "log", kind == "int")

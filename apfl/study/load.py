@@ -24,7 +24,7 @@ SCHEMA = home() / "workflow" / "schemas" / "config.schema.yaml"
 
 
 RESERVED = ("module", "external", "base", "semantics", "title", "datasets")
-"""Keys of a method's entry that are no hyper-parameters."""
+"""Keys of a method's entry that are not hyper-parameters."""
 
 
 def load_study(

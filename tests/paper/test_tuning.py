@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from apfl.cli import main
+from apfl.paper.numbers import ranks
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.numbers.tuning import choice, read_choices, trials_of, with_digests
 from apfl.paper.tables.build import table
@@ -116,15 +117,34 @@ def test_the_choice_waits_for_every_trial(trials, tmp_path, capsys) -> None:
     assert not (results / "tiny/tuning").exists()
 
 
-def test_a_table_has_a_column_of_published_and_one_of_tuned_settings() -> None:
-    study = load_study(VALUES)
+def of_table2(study):
+    """Metrics of Table 2: 80 % where a method is tuned, 40 % elsewhere."""
     frames, records = {}, {}
     for cell in cells(study, "table2"):
         value = 0.8 if cell.title.endswith("(tuned)") else 0.4
         for run in cell.runs:
             rows = [row(value, model=cell.model, test=test) for test in ("pooled", "own")]
             frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
-    made = table(study, "table2", None, Metrics(frames, records))
+    return Metrics(frames, records)
+
+
+def test_ranks_are_of_published_settings_so_that_no_method_counts_twice() -> None:
+    study = load_study(VALUES)
+    ranked = ranks.values(cells(study, "table2"), of_table2(study), "pooled")
+    assert set(ranked) == {entry.title for entry in study.methods.values()}
+
+
+def test_several_values_and_tuned_ones_stand_beside_each_other_in_a_table() -> None:
+    values = VALUES | {"methods": VALUES["methods"] | {"ditto": {"lam": [0.1, 0.2]}}}
+    study = load_study(values)
+    columns = list(dict.fromkeys(table(study, "table2", None, of_table2(study)).rows["column"]))
+    first = columns.index("Ditto (lam 0.1)")
+    assert columns[first : first + 3] == ["Ditto (lam 0.1)", "Ditto (lam 0.2)", "Ditto (tuned)"]
+
+
+def test_a_table_has_a_column_of_published_and_one_of_tuned_settings() -> None:
+    study = load_study(VALUES)
+    made = table(study, "table2", None, of_table2(study))
     ours = made.rows[(made.rows["test"] == "pooled") & (made.rows["seeds"] > 0)].set_index("column")["reproduced_mean"]
     assert np.allclose(ours[["FedProx", "FedProx (tuned)", "AP-FL", "AP-FL (tuned)"]], [40, 80, 40, 80])
     assert any(note.startswith("(tuned): ") for note in made.notes)

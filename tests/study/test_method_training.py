@@ -106,7 +106,7 @@ def test_figures_and_methods_that_start_from_it_have_the_first_of_several_values
     assert [cell.title for cell in shown] == ["FedAvg (training.learning_rate 0.1)"]
 
 
-def test_many_values_and_texts_that_are_no_names_are_named_by_a_digest() -> None:
+def test_many_values_and_texts_that_cannot_be_names_are_named_by_a_digest() -> None:
     everything = planned(study_of(fedprox={"training": MANY}), "fedprox")
     assert len(everything) == 16 and all(name.startswith("fedprox--values-") for name in everything)
     private = planned(study_of(ffgg={"private": ["head.", "body.0.,head."]}), "ffgg")

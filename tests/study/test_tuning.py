@@ -166,7 +166,7 @@ def test_a_study_without_tuning_plans_the_same_runs() -> None:
         ({"methods": ["fedfoo"]}, "tuning 'fedfoo': unknown method"),
         ({"partitions": {"mnist": "iid-clients3"}}, "tuning.partitions 'mnist': unknown data set"),
         ({"spaces": {"fedprox": {"nu": [1, 2]}}}, "unknown hyper-parameter 'nu'"),
-        ({"spaces": {"fedprox": {"mu": {"low": 0, "high": 1, "scale": "log"}}}}, "is no range on the scale log"),
+        ({"spaces": {"fedprox": {"mu": {"low": 0, "high": 1, "scale": "log"}}}}, "is not a range on the scale log"),
         ({"spaces": {"apfl": {"friend_labels": {"low": 0, "high": 1}}}}, "is not of type str"),
         ({"trials": 1}, "tuning.trials"),
     ],
