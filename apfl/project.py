@@ -12,8 +12,8 @@ CODE = Path(__file__).resolve().parents[1]
 
 
 def home(code: Path = CODE) -> Path:
-    """The folder with ``workflow/``, ``config/``, ``profiles/`` and ``environment.yml``: that of the code, and in a wheel
-    a folder of the package (``pyproject.toml`` puts it there)."""
+    """The folder with ``workflow/``, ``config/``, ``profiles/`` and ``environment.yml``: that of the code, and in a
+    wheel a folder of the package (``pyproject.toml`` puts it there)."""
     inside = code / "apfl" / "share"
     return inside if inside.is_dir() else code
 

@@ -92,8 +92,8 @@ def note_source(folder: Path, note: Path, made: Path) -> None:
 
 
 def code_alone(state: str | os.PathLike[str] = ".snakemake") -> str:
-    """The folder of the code, for the search path of jobs that may have packages of their own: where others are installed
-    beside the suite, a folder below ``state`` with links to the suite's."""
+    """The folder of the code, for the search path of jobs that may have packages of their own: where others are
+    installed beside the suite, a folder below ``state`` with links to the suite's."""
     if home() == ROOT:
         return str(ROOT)
     folder = Path(state, "code").absolute()

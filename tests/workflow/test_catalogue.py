@@ -1,7 +1,7 @@
 """The Snakemake Workflow Catalog takes the repository up, with standardised usage.
 
 The rules are those of snakemake/snakemake-workflow-catalog: source/docs/about/adding_workflows.md, and
-scripts/generate-catalog.py, which looks for these files. Lint and format are checked by tests/workflow/test_workflow.py.
+scripts/generate-catalog.py, which looks for these files. tests/workflow/test_workflow.py checks lint and format.
 """
 
 from __future__ import annotations
