@@ -10,14 +10,14 @@ VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower suites lint audit bench clean
+.PHONY: help demo test test-all flower suites lint docs audit bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
 	@apfl check $(STUDY)
-	snakemake --configfile $(STUDY)
+	snakemake --configfile=$(STUDY)
 
 test: $(VENV)/full.stamp ## the quick tests, in minutes
 	python -m pytest --quiet -n auto --dist loadfile -m "not slow"
@@ -41,6 +41,13 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, mypy, th
 	mypy
 	hadolint Containerfile
 
+# As one tree, so that links are the same on the site as in a checkout. To look at it: python -m http.server -d build/site
+PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/reference apfl/paper/verdict/claims.yaml
+docs: $(VENV)/docs.stamp ## the documentation as a site, in build/site; a broken link is an error
+	rm -rf build/pages && mkdir -p build/pages
+	tar -cf - $(PAGES) | tar -xf - -C build/pages
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
 
@@ -58,7 +65,7 @@ MADE := $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
 reference: $(VENV)/full.stamp ## results/reference from the finished runs of config/cpu.yaml under results/
-	snakemake --configfile config/cpu.yaml results/cpu/study.json
+	snakemake --configfile=config/cpu.yaml results/cpu/study.json
 	apfl pack results/cpu/study.json --out results/reference
 	rm -rf build/reference
 	apfl unpack results/reference --out build/reference
@@ -85,6 +92,11 @@ $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
 	$(INSTALL) --editable '.[full,cluster,dev]'
 	@touch $@ $(VENV)/core.stamp
+
+# The site is made from the sources of the code, so that it needs nothing of what the code needs.
+$(VENV)/docs.stamp: pyproject.toml | $(VENV)/bin/pip
+	$(INSTALL) $$($(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("$<", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
 
 # Flower's own packages, and beneath them those of .venv, so that torch is not installed a second time.
 .venv-flower/flower.stamp: workflow/rules/external/flower.yml | $(VENV)/core.stamp

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -76,6 +76,17 @@ class APFL(Derived):
 
     title: ClassVar[str] = "AP-FL"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "epochs": {"low": 5, "high": 80, "scale": "log"},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "scale": "log"},
+        "width": [32, 64, 128],
+        "ce_weight": {"low": 0.1, "high": 0.95},
+        "teacher": ["clients", "global"],
+        "beta": {"low": 0.0, "high": 1.0},
+        "friend_epochs": {"low": 1, "high": 40, "scale": "log"},
+        "friend_labels": ["hard", "soft"],
+        "friend_start": ["global", "local", "scratch"],
+    }
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from apfl.federation import BaseModels, Models, Params, Problem, Result, State, UserError, weighted_mean
 from apfl.memorization.friends import interpolate, localize
@@ -61,6 +61,13 @@ class APFLFeedback(FedAvg):
     model: ClassVar[str] = "personalized"
     needs: ClassVar[tuple[str, ...]] = ("semantics",)
     additive: ClassVar[bool] = False
+    search: ClassVar[Mapping[str, Any]] = {
+        "feedback": {"low": 0.05, "high": 1.0, "scale": "log"},
+        "friend_epochs": {"low": 1, "high": 10, "scale": "log"},
+        "generator_epochs": {"low": 1, "high": 10, "scale": "log"},
+        "ce_weight": {"low": 0.1, "high": 0.95},
+        "beta": {"low": 0.0, "high": 1.0},
+    }
 
     def __post_init__(self) -> None:
         if not 0 <= self.feedback <= 1:

@@ -35,7 +35,7 @@ sums of a class of one image are that image's features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar
@@ -112,6 +112,11 @@ class APFLPlus(Derived):
     smoothing: float = 0.01
 
     title: ClassVar[str] = "AP-FL+"
+    search: ClassVar[Mapping[str, Any]] = {
+        "beta": {"low": 0.0, "high": 1.0},
+        "shrinkage": {"low": 1e-4, "high": 1.0, "scale": "log"},
+        "smoothing": {"low": 1e-4, "high": 1.0, "scale": "log"},
+    }
 
     def __post_init__(self) -> None:
         require(0 <= self.beta <= 1, f"apfl_plus.beta {self.beta}: must be from 0 to 1")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from apfl.federation import Gradient, Models, Params, Problem, Result, State, Work, require, run_work
 from baselines.fedavg import FedAvg
@@ -32,6 +32,9 @@ class Ditto(FedAvg):
     title: ClassVar[str] = "Ditto"
     additive: ClassVar[bool] = True
     model: ClassVar[str] = "personalized"
+    search: ClassVar[Mapping[str, Any]] = {
+        "lam": {"low": 1e-2, "high": 10.0, "scale": "log"},
+    }
 
     def __post_init__(self) -> None:
         require(self.lam >= 0, f"ditto.lam {self.lam}: must not be negative; 0 is local training")

@@ -32,9 +32,9 @@ much as 35,000 images of local training.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -86,6 +86,11 @@ class FedDF(FedAvg):
     title: ClassVar[str] = "FedDF"
     additive: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("proxy", "validation")
+    search: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": {"low": 1e-5, "high": 1e-2, "scale": "log"},
+        "temperature": {"low": 0.5, "high": 10.0, "scale": "log"},
+        "ensemble": ["logits", "probabilities"],
+    }
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "batch_size": 1, "evaluate_every": 1, "patience": 1}

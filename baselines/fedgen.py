@@ -35,9 +35,9 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +149,13 @@ class FedGen(FedAvg):
     title: ClassVar[str] = "FedGen"
     additive: ClassVar[bool] = False
     server_only: ClassVar[tuple[str, ...]] = ("optimizer",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "label_weight": {"low": 0.1, "high": 30.0, "scale": "log"},
+        "latent_weight": {"low": 0.1, "high": 30.0, "scale": "log"},
+        "decay": {"low": 0.9, "high": 1.0},
+        "generator_steps": {"low": 10, "high": 500, "scale": "log"},
+        "learning_rate": {"low": 1e-5, "high": 1e-2, "scale": "log"},
+    }
 
     def __post_init__(self) -> None:
         whole = ("noise_dimension", "hidden", "generator_steps")

@@ -13,9 +13,9 @@ methods; FedProx's own experiments use plain SGD and let stragglers do less work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -50,6 +50,9 @@ class FedProx(FedAvg):
     mu: float = 0.01
 
     title: ClassVar[str] = "FedProx"
+    search: ClassVar[Mapping[str, Any]] = {
+        "mu": {"low": 1e-4, "high": 1.0, "scale": "log"},
+    }
 
     def __post_init__(self) -> None:
         require(self.mu >= 0, f"fedprox.mu {self.mu}: must not be negative; 0 is FedAvg")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from apfl.federation import (
     Method,
@@ -51,6 +51,10 @@ class FedRep(Method):
     model: ClassVar[str] = "personalized"
     additive: ClassVar[bool] = True
     shares_global: ClassVar[bool] = False
+    search: ClassVar[Mapping[str, Any]] = {
+        "head_epochs": [1, 2, 5, 10, 15, 20],
+        "body_epochs": [0, 1, 2, 5],
+    }
 
     def __post_init__(self) -> None:
         require(self.head_epochs > 0, f"fedrep.head_epochs {self.head_epochs}: must be at least 1")

@@ -111,6 +111,10 @@ class FFGG(Method):
     clipping_iterations: int = 1
 
     title: ClassVar[str] = "FFGG"
+    search: ClassVar[Mapping[str, Any]] = {
+        "gamma": {"low": 1e-2, "high": 1.0, "scale": "log"},
+        "tuning_steps": [10, 30, 100, 300],
+    }
     model: ClassVar[str] = "personalized"
     # Robust rules need to see the clients together.
     additive: ClassVar[Mapping[str, str]] = {"aggregator": "mean"}

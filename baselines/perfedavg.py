@@ -134,6 +134,9 @@ class PerFedAvg(Method):
     delta: float = 0.001
 
     title: ClassVar[str] = "Per-FedAvg"
+    search: ClassVar[Mapping[str, Any]] = {
+        "alpha": {"low": 1e-4, "high": 1e-1, "scale": "log"},
+    }
     model: ClassVar[str] = "personalized"
     additive: ClassVar[bool] = True
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -104,6 +104,10 @@ class PersAFL(Method):
     inner_steps: int = 10
 
     title: ClassVar[str] = "PersA-FL"
+    search: ClassVar[Mapping[str, Any]] = {
+        "alpha": {"low": 1e-4, "high": 1e-1, "scale": "log"},
+        "beta": {"low": 0.1, "high": 1.0, "scale": "log"},
+    }
     model: ClassVar[str] = "personalized"
     additive: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -134,6 +134,12 @@ class PFedMe(Method):
     weights: str = "samples"
 
     title: ClassVar[str] = "pFedMe"
+    search: ClassVar[Mapping[str, Any]] = {
+        "lam": {"low": 0.1, "high": 100.0, "scale": "log"},
+        "inner_learning_rate": {"low": 1e-3, "high": 1e-1, "scale": "log"},
+        "inner_steps": [1, 3, 5, 10],
+        "beta": {"low": 0.5, "high": 2.0},
+    }
     model: ClassVar[str] = "personalized"
     additive: ClassVar[bool] = True
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -103,6 +103,10 @@ class Scaffold(Method):
     title: ClassVar[str] = "SCAFFOLD"
     additive: ClassVar[bool] = True
     exact_sums: ClassVar[tuple[str, ...]] = ("control",)
+    search: ClassVar[Mapping[str, Any]] = {
+        "option": ["I", "II"],
+        "server_learning_rate": {"low": 0.1, "high": 1.0, "scale": "log"},
+    }
 
     def __post_init__(self) -> None:
         known = {"option": ("I", "II"), "optimizer": ("training", "sgd"), "weights": ("uniform", "samples")}

@@ -9,15 +9,15 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
-import tempfile
+import textwrap
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
 from scipy import special
 
 from apfl.durations import duration
@@ -27,6 +27,8 @@ from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.document import SOURCES
 from apfl.paper.verdict.power import POWER
 from apfl.registry.trees import ROOT
+from apfl.study.load import schema
+from tests.pictures import draw, printed, rulegraph
 
 REFERENCE = ROOT / "results" / "reference"
 LETTERS = "emnist_letters_a_to_l"
@@ -55,6 +57,25 @@ def fedbuff() -> str:
         cells = [server, f"{rows['rate'].iloc[0]:g}", str(rows["clients_a_merge"].iloc[0])]
         cells += [f"{pooled.mean():.1f} ± {pooled.std():.1f}", *(f"{pooled[seed]:.1f}" for seed in seeds)]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fedbuff_long() -> str:
+    """The longer courses of benchmarks/fedbuff_rate.py: pooled accuracy after so many rounds' worth of uploads."""
+    frame = pd.read_csv(ROOT / "docs" / "measurements" / "fedbuff_long.csv")
+    shown = frame[frame["rounds"] % 6 == 0]
+    rounds = sorted(set(shown["rounds"]))
+    lines = [
+        f"| server, seed | {' | '.join(f'after {number}' for number in rounds)} |",
+        "| --- |" + " ---: |" * len(rounds),
+    ]
+    for server, rows in shown.groupby("server", sort=False):
+        table = rows.pivot(index="seed", columns="rounds", values="pooled")
+        lines += [
+            f"| {server}, {seed} | {' | '.join(f'{value:.1f}' for value in one)} |" for seed, one in table.iterrows()
+        ]
+        means = (f"{one.mean():.1f} ± {one.std():.1f}" for _, one in table.items())
+        lines.append(f"| {server}, mean ± deviation | {' | '.join(means)} |")
     return "\n".join(lines)
 
 
@@ -122,6 +143,7 @@ def _verdict(frame: pd.DataFrame, claim: Claim) -> str:
     others = ", ".join(f"{number} {said}" for said, number in counts.items() if said != "not run")
     names = ("reproduced", "contradicted", "open", "other")
     rows = ", ".join(f"{literal[f'rows_{name}']} {name}" for name in names if int(literal[f"rows_{name}"]))
+    rows += f" ({literal['rows_interim']} interim)" if int(literal["rows_interim"]) else ""
     cells = (
         claim.sentence + (" *(from a summary, not from the paper)*" if claim.source == "summary" else ""),
         f"**{_said(ours[ours['reading'] == 'literal']).iloc[0]}**",
@@ -175,7 +197,7 @@ def _records() -> Mapping[str, dict]:
 
 def facts() -> str:
     """What made the reference: its scale, its runs, their time."""
-    study = next(value for name, value in _records().items() if name.endswith("study.json"))
+    study = _study()
     runs = [value for name, value in _records().items() if name.endswith("run.json")]
     training = study["training"]
     sizes = ", ".join(f"{dataset_label(name)} {entry['max_samples']:,}" for name, entry in study["data"].items())
@@ -195,6 +217,77 @@ def facts() -> str:
         "versions": ", ".join(sorted(versions)),
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows.items())])
+
+
+def _study() -> Mapping[str, Any]:
+    return next(value for name, value in _records().items() if name.endswith("study.json"))
+
+
+def _scale() -> tuple[str, str, str]:
+    """Images of a data set, training, seeds of the reference."""
+    study = _study()
+    (images,) = {entry["max_samples"] for entry in study["data"].values()}
+    training = f"{study['training']['rounds']} rounds of {study['training']['local_epochs']} epochs"
+    return f"{images:,} images of each data set", training, f"{len(study['seeds'])} seeds"
+
+
+def scale() -> str:
+    """The scale of the reference in a line or two, to stand beside its numbers."""
+    ours = ", ".join(_scale())
+    return textwrap.fill(f"*Scale: {ours}. The paper: all images, 20 epochs a round, rounds not printed.*", 120)
+
+
+def finding() -> str:
+    """What came out, in one sentence that says at which scale."""
+    frame = pd.read_csv(REFERENCE / "tables" / "table2.csv")
+    frame = frame[(frame["test"] == "pooled") & (frame["seeds"] > 0) & frame["published_mean"].notna()]
+    rows = frame.pivot(index=["dataset", "setting"], columns="column", values="reproduced_mean")
+    rows = rows[["AP-FL", "FedAvg"]].dropna()
+    below, levels = int((rows["AP-FL"] < rows["FedAvg"]).sum()), _levels()
+    reproduced = (levels["all data sets"]["status"] == "reproduced").sum()
+    contradicted = (levels["CIFAR-10 alone"]["status"] == "contradicted").sum()
+    rows_below = f"each of the {len(rows)}" if below == len(rows) else f"{below} of the {len(rows)}"
+    images, training, seeds = _scale()
+    sentence = (
+        f"**At a small scale** ({images} where the paper takes all, {training}, {seeds}) AP-FL, as the paper's text "
+        f"describes it, is less accurate than FedAvg on the test images of all clients in {rows_below} "
+        f"rows of Table 2 that were run; so far, {reproduced or 'none'} of the paper's {len(levels['all data sets'])} "
+        f"claims came out reproduced, and {contradicted} are contradicted on CIFAR-10."
+    )
+    return textwrap.fill(sentence, 120)
+
+
+COUNTED = ("reproduced", "contradicted", "open", "nothing to judge", "not run")
+
+
+def _levels() -> dict[str, pd.DataFrame]:
+    """The verdicts on the paper's claims, all of their data sets together and CIFAR-10 alone: the literal reading, the
+    first test."""
+    frame = pd.read_csv(REFERENCE / "verdict" / "claims.csv", keep_default_na=False, dtype=str)
+    frame = frame[(frame["primary"].str.lower() == "true") & (frame["reading"] == "literal")]
+    frame = frame[frame["source"] == "paper"]
+    alone = (frame["level"] == "data set") & (frame["dataset"] == "cifar10")
+    return {"all data sets": frame[frame["level"] == "claim"], "CIFAR-10 alone": frame[alone]}
+
+
+def counts() -> str:
+    """The verdicts as numbers."""
+    heads = [*COUNTED, "of these interim"]
+    lines = [f"| the paper's claims | {' | '.join(heads)} |", "| --- " + "| ---: " * len(heads) + "|"]
+    for name, rows in _levels().items():
+        numbers = [
+            *((rows["status"] == status).sum() for status in COUNTED),
+            (rows["interim"].str.lower() == "true").sum(),
+        ]
+        lines.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines)
+
+
+def example() -> str:
+    """The first group of Table 2: a setting with its three lines."""
+    lines = (REFERENCE / "tables" / "table2.md").read_text(encoding="utf-8").splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    return "\n".join(lines[first : first + 5])
 
 
 def paper_scale() -> str:
@@ -250,27 +343,6 @@ def smallest(deviation: float, seeds: int) -> float:
     return float(special.nctdtrinc(seeds - 1, 1 - POWER, bound) * deviation / seeds**0.5)
 
 
-def rulegraph() -> str:
-    """The rules of the workflow and what waits for what, as Snakemake says for the demo, for a viewer of Mermaid.
-
-    `all`, which waits for everything, is left out, and so is an arrow where others lead the same way.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", folder,
-                   "--configfile", str(ROOT / "config/demo.yaml"), "--rulegraph", "dot"]  # fmt: skip
-        dot = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
-    arrows = {(names[one], names[two]) for one, two in re.findall(r"(\d+) -> (\d+)", dot) if one != two}
-    arrows = {(one, two) for one, two in arrows if two != "all"}
-    behind: dict[str, set[str]] = {name: {two for one, two in arrows if one == name} for name in names.values()}
-    for _ in behind:
-        behind = {name: after.union(*(behind[next_] for next_ in after)) for name, after in behind.items()}
-    direct = sorted(
-        (one, two) for one, two in arrows if not any((one, mid) in arrows and two in behind[mid] for mid in behind)
-    )
-    return "\n".join(["```mermaid", "flowchart TB", *(f"    {one} --> {two}" for one, two in direct), "```"])
-
-
 def modules() -> str:
     """Every module of the library with the first sentence of its docstring, by package."""
     lines: list[str] = []
@@ -286,24 +358,55 @@ def _first_sentence(path: Path) -> str:
     return re.split(r"(?<!et al)\.(?=\s|$)", " ".join(said.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
+def studies() -> str:
+    """The studies of config/, by what they say of themselves."""
+    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("config/*.yaml"))}
+    return "\n".join(f"| `{name}.yaml` | {study['description']} |" for name, study in found.items())
+
+
+def keys() -> str:
+    """The keys of a study, and those of its training, with their defaults."""
+    lines = ["| key | meaning | default |", "| --- | --- | --- |"]
+    for name, part in schema()["properties"].items():
+        lines.append(_key(name, part, name in schema()["required"]))
+        lines += [_key(f"{name}.{own}", it) for own, it in part.get("properties", {}).items() if name == "training"]
+    return "\n".join(lines)
+
+
+def _key(name: str, part: Mapping[str, Any], required: bool = False) -> str:
+    default = "required" if required else json.dumps(part["default"]) if part.get("default") not in (None, {}) else ""
+    meaning = part.get("description", "").replace("|", "\\|")
+    return f"| `{name}` | {meaning} | {default.strip(chr(34))} |"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "modules": modules,
     "paper-scale": paper_scale,
     "plan-power": plan_power,
     "checks": checks,
     "fedbuff": fedbuff,
+    "fedbuff-long": fedbuff_long,
     "own-labels": own_labels,
     "main-table": main_table,
     "verdicts": verdicts,
     "readings": readings,
     "facts": facts,
     "rulegraph": rulegraph,
+    "studies": studies,
+    "keys": keys,
+    "scale": scale,
+    "finding": finding,
+    "counts": counts,
+    "example": example,
+    **{f"notebook-{cell + 1}": partial(printed, cell) for cell in range(4)},
 }
 MARKED = re.compile(r"(<!-- made: ([\w-]+) [^\n]*-->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
 
 
 def documents() -> list[Path]:
-    return sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("results/*/README.md")])
+    return sorted(
+        [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "config/README.md", *ROOT.glob("results/*/README.md")]
+    )
 
 
 def parts(text: str) -> dict[str, str]:
@@ -317,6 +420,7 @@ def written_anew(text: str) -> str:
 
 
 if __name__ == "__main__":
+    draw()
     for path in documents():
         before = path.read_text(encoding="utf-8")
         if (after := written_anew(before)) != before:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
+from apfl.data.partition import PARTITIONERS
+from apfl.engine.networks import NETWORKS, build_network
 from apfl.federation.synchronous import run
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
+from tests.helpers.commands import files_of
 from tests.helpers.problems import equal, tiny_problem
+from tests.pictures import rule_arrows
 
-PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+PAGES = sorted(
+    [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "config/README.md", *ROOT.glob("results/*/README.md")]
+)
 
 
 def test_the_methods_page_is_what_the_command_prints() -> None:
@@ -31,8 +40,7 @@ def test_every_method_has_a_reference_and_every_hyper_parameter_an_explanation()
 
 
 def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
-    page = (ROOT / "docs" / "adding-a-method.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = files_of(ROOT / "docs" / "adding-a-method.md")["fedfoo.py"]
     namespace: dict = {"__name__": "fedfoo"}
     sys.modules["fedfoo"] = type(sys)("fedfoo")
     exec(compile(code, "fedfoo.py", "exec"), namespace)
@@ -42,7 +50,46 @@ def test_the_method_of_the_tutorial_works_as_it_stands() -> None:
     assert not equal([*run(whole, problem)][-1].state["global"], problem.start)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_networks_of_the_page_on_networks_work_as_they_stand(monkeypatch) -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    asked = re.findall(r'^network: (\{name: "mine.*\})$', page, re.MULTILINE)
+    assert len(blocks) == len(asked) == 2
+    for code, line in zip(blocks, asked, strict=True):
+        mine = type(sys)("mine")
+        exec(compile(code, "mine.py", "exec"), vars(mine))
+        monkeypatch.setitem(sys.modules, "mine", mine)
+        network = build_network(yaml.safe_load(line), channels=3, classes=10)
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_table_of_networks_has_the_parameters_and_defaults_of_each() -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    for name, network in NETWORKS.items():
+        (row,) = re.findall(rf"^\| `{name}`.*$", page, re.MULTILINE)
+        options = [*inspect.signature(network).parameters.values()][2:]
+        assert all(f"`{option.name}` ({option.default})" in row for option in options), name
+    count = sum(value.numel() for value in build_network({"name": "cnn"}, channels=3, classes=10).parameters())
+    assert f"{count:,} parameters" in page
+
+
+def test_the_page_on_partitions_names_every_kind() -> None:
+    page = (ROOT / "docs" / "partitions.md").read_text()
+    assert {kind.split("-")[0] for kind in re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE)} == set(PARTITIONERS)
+
+
+def test_the_picture_of_the_rules_has_every_arrow_of_the_workflow() -> None:
+    drawn = (ROOT / "docs" / "images" / "rulegraph.svg").read_text()
+    assert set(re.findall(r'id="(\w+-\w+)"', drawn)) == {"-".join(arrow) for arrow in rule_arrows()}
+
+
+def test_every_page_is_on_the_site() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    shown = {str(page.relative_to(ROOT)) for page in PAGES if page.parent != ROOT / "config"}
+    assert shown <= set(re.findall(r"[\w./-]+\.md", str(site["nav"])))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_and_link_that_a_page_names_exists(page) -> None:
     text = page.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]

@@ -74,7 +74,7 @@ def test_a_second_make_installs_nothing_until_the_requirements_change(checkout: 
 
 def test_make_help_lists_every_command(checkout: Path) -> None:
     done = subprocess.run(["make"], cwd=checkout, capture_output=True, text=True, check=True)
-    for command in ("demo", "test", "lint", "bench", "clean"):
+    for command in ("demo", "test", "lint", "docs", "bench", "clean"):
         assert any(line.startswith(f"{command} ") for line in done.stdout.splitlines())
 
 

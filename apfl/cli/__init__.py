@@ -29,18 +29,18 @@ app = typer.Typer(
 UsageError: Any = typer.BadParameter.__base__
 """What the parser raises, whichever package it comes from."""
 JOBS = (
-    "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tables", "figures", "report",
-    "claims",
+    "data", "partition", "semantics", "initial", "federate", "memorize", "personalize", "tune", "tables", "figures",
+    "report", "claims", "accept",
 )  # fmt: skip
 """The commands that rules call: their output is a log."""
 
 
 def register() -> typer.Typer:
     """The command line with all its commands, however often it is asked for."""
-    from apfl.cli import archive, claims, data, paper, stages, study
+    from apfl.cli import archive, claims, data, paper, stages, study, tune
 
     if not app.registered_commands:
-        for module in (data, stages, paper, study, archive, claims):
+        for module in (data, stages, tune, paper, study, archive, claims):
             module.register(app)
         app.callback()(_begin)
     return app

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from apfl.cli.study import Results
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -19,7 +21,7 @@ def pack(
         Path, typer.Argument(metavar="STUDY.json", help="The study as it was run: results/{study}/study.json.")
     ],
     out: Annotated[Path, typer.Option(help="The archive's folder.")],
-    results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
+    results: Results = Path("results"),
     whole: Annotated[bool, typer.Option("--whole", help="With models, so that another machine can go on.")] = False,
 ) -> None:
     """Pack metrics, records, partitions and pictures of all finished runs, without models or with them."""

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from apfl.cli.paper import Out, Partial, Results
+from apfl.cli.paper import Out, Partial
+from apfl.cli.study import Results
 from apfl.errors import UserError
 
 StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]

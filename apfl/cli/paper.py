@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apfl.cli.study import Results
 from apfl.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
-Results = Annotated[Path, typer.Option(help="Where the runs are.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
 Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
@@ -116,7 +116,8 @@ def _table(study: Study, path: Path, results: Path, name: str, partial: bool) ->
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
+    from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
 
     runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
-    return collect(results, runs, partial, command=f"snakemake --configfile {study}")
+    return collect(results, runs, partial, command=command(study))

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from apfl.stages.specification import Specification
 
 Spec = Annotated[
-    str, typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study.")
+    str,
+    typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."),
 ]
 SEVERAL = "; once for each run"
 Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help="A run's specification as JSON, or @FILE; `apfl plan --json` prints those of a study. Given several times "
-        "it asks for several runs, and every option for a file or folder must be given as often, in the same order.",
+        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several "
+        "times it asks for as many runs, and every option for a file or folder must be given as often, in that order.",
     ),
 ]
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
@@ -39,6 +40,10 @@ Proxies = Annotated[
 ]
 Bases = Annotated[list[Path], typer.Option("--run", help=f"Folder of the federated run to start from{SEVERAL}.")]
 Generators = Annotated[list[Path] | None, typer.Option("--generator", help=f"Folder made by `apfl memorize`{SEVERAL}.")]
+Tunings = Annotated[
+    list[Path] | None,
+    typer.Option("--tuning", help=f"Choice made by `apfl tune`, of which a tuned run takes its settings{SEVERAL}."),
+]
 Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -49,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command()(federate)
     app.command()(memorize)
     app.command()(personalize)
+    app.command()(accept)
 
 
 def initial(
@@ -70,19 +76,20 @@ def initial(
 
 def federate(
     spec: Specs, data: Datas, partition: Partitions, out: Outs, semantics: Semantics = None, proxy: Proxies = None,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train a federated method and record the accuracies of its models."""
     from apfl.engine.process import tune_process
     from apfl.stages.several import federate_all
 
     tune_process()
-    federate_all(_calls(spec, out, data=data, partition=partition, semantics=semantics, proxy=proxy), device)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, proxy=proxy)
+    federate_all(calls, device)
 
 
 def memorize(
     spec: Specs, data: Datas, partition: Partitions, semantics: Semantics, run: Bases, out: Outs,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
     from apfl.engine.process import tune_process
@@ -90,13 +97,13 @@ def memorize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, data=data, partition=partition, semantics=semantics, run=run)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, run=run)
     one_after_another(memorize_run, calls, device)
 
 
 def personalize(
     spec: Specs, data: Datas, partition: Partitions, run: Bases, out: Outs, generator: Generators = None,
-    device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto",
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
     from apfl.engine.process import tune_process
@@ -104,17 +111,33 @@ def personalize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, data=data, partition=partition, run=run, generator=generator)
+    calls = _calls(spec, out, tuning, data=data, partition=partition, run=run, generator=generator)
     one_after_another(personalize_run, calls, device)
 
 
-def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> list[Call]:
+def accept(
+    spec: Spec, data: Data, partition: Annotated[Path, typer.Option(help="Partition made by `apfl partition`.")],
+    metrics: Annotated[Path, typer.Option(help="What the program wrote: metrics.csv, or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    model: Annotated[str, typer.Option(help="Role of its models, where the table names none.")] = "global",
+    code: Annotated[str, typer.Option(help="What stands for the program's code in run.json.")] = "",
+) -> None:  # fmt: skip
+    """Check what a foreign program has measured, and make a run of it, which tables read."""
+    from apfl.stages.external import accept as accepted
+    from apfl.stages.problem import Inputs
+    from apfl.storage.files import require_output
+
+    require_output(out)
+    accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
+
+
+def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **paths: list[Path] | None) -> list[Call]:
     """The runs that a command line asks for: of each option the value that stands at the run's place."""
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
     from apfl.storage.files import require_output
 
-    for name, values in {"out": outs, **paths}.items():
+    for name, values in {"out": outs, "tuning": tuning, **paths}.items():
         if values and len(values) != len(specs):
             raise UserError(
                 f"--{name}: given {len(values)} times, but --spec {len(specs)} times; give both once for every run"
@@ -125,13 +148,29 @@ def _calls(specs: list[str], outs: list[Path], **paths: list[Path] | None) -> li
         require_output(out)
     given = {name: values for name, values in paths.items() if values}
     inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
-    return [Call(_specification(spec), read, out) for spec, read, out in zip(specs, inputs, outs, strict=True)]
+    asked = [_specification(spec, tuning[place] if tuning else None) for place, spec in enumerate(specs)]
+    return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
 
 
-def _specification(text: str) -> Specification:
+def _specification(text: str, choice: Path | None = None) -> Specification:
+    """The specification in a text or file, with the settings of the choice that it names."""
     from apfl.stages.specification import Specification
+    from apfl.storage.files import read_record, require_file
 
-    return Specification.parse(_json(text))
+    asked = Specification.parse(_json(text))
+    if (asked.tuned is None) != (choice is None):
+        raise UserError(
+            f"--tuning {choice}: goes with a specification that names its choice (`tuned`); give both or none"
+        )
+    if choice is None:
+        return asked
+    made = read_record(require_file(choice, "choice"), "choice")
+    try:
+        return asked.tuned_by(made["method"], made["chosen"]["parameters"])
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`"
+        ) from None
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -142,8 +181,8 @@ def _json(text: str) -> dict[str, Any]:
         value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"--spec: not JSON ({error}); `apfl plan --json` prints the specifications of a study"
+            f"--spec: not JSON ({error}); `apfl plan STUDY --json` prints the specifications of a study"
         ) from None
     if not isinstance(value, dict):
-        raise UserError("--spec: must be a JSON object; `apfl plan --json` prints the specifications of a study")
+        raise UserError("--spec: must be a JSON object; `apfl plan STUDY --json` prints the specifications of a study")
     return value

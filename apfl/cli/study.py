@@ -14,6 +14,26 @@ from apfl.registry.pages import METHODS_PAGE, as_markdown, as_text
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as config/demo.yaml.")]
 
 
+def _results(context: typer.Context, value: Path) -> Path:
+    """Where the runs are: those of FOLDER/NAME/study.json in FOLDER, unless something else is said."""
+    study: Path | None = context.params.get("study")
+    source = context.get_parameter_source("results")
+    if source is None or source.name != "DEFAULT" or study is None or study.name != "study.json":
+        return value
+    from contextlib import suppress
+    from json import loads
+
+    with suppress(OSError, ValueError, AttributeError):  # whoever reads the study says what is wrong with it
+        if loads(study.read_text(encoding="utf-8")).get("name") == study.absolute().parent.name:
+            return study.parent.parent
+    return value
+
+
+Results = Annotated[
+    Path, typer.Option(help="Where the runs are; those of FOLDER/NAME/study.json are in FOLDER.", callback=_results)
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (methods, plan, check, status):
@@ -88,7 +108,7 @@ def check(study: StudyFile) -> None:
 
 def status(
     study: StudyFile,
-    results: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("results"),
+    results: Results = Path("results"),
     json: Annotated[bool, typer.Option("--json", help="Print every job and the estimate for scripts.")] = False,
 ) -> None:
     """Show what is done, running, failed and waiting, how much is left, and the last error of each failed job.

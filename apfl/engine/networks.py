@@ -143,14 +143,15 @@ def _fault(network: object, channels: int, classes: int) -> str:
         return f"makes {type(network).__name__}, not torch.nn.Module; name a class that derives from it"
     if buffers := [key for key, _ in network.named_buffers()]:
         return f"keeps statistics ({buffers[0]}); use group or layer normalisation instead"
-    if not all(isinstance(getattr(network, part, None), nn.Module) for part in ("body", "head")):
+    body, head = getattr(network, "body", None), getattr(network, "head", None)
+    if not (isinstance(body, nn.Module) and isinstance(head, nn.Module)):
         return "has no 'body' and 'head' submodules; name them so, as apfl/engine/networks.py does"
     training = {module: module.training for module in network.modules()}
     images = torch.zeros(2, channels, *IMAGE)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         network.eval()
         logits = network(images)
-        again = network.head(network.body(images))
+        again = head(body(images))
     for module, mode in training.items():
         module.training = mode
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ class Pricing:
 
     def _network(self, run: Run, part: Partition) -> float:
         """Seconds of training the network on an image once."""
-        plain = replace(run, stage="federate", spec={**run.spec, "module": "fedavg", "parameters": {}})
+        plain = replace(run, stage="federate", inputs={}, spec={**run.spec, "module": "fedavg", "parameters": {}})
         return self._price(plain, part).image / int(run.spec["training"]["local_epochs"])
 
     def _price(self, run: Run, part: Partition) -> Price:
@@ -100,7 +100,12 @@ class Pricing:
         generator, classes = self.generators.get(run.inputs.get("generator", "")), self.study.classes(run.dataset)
         # To synthetic images it matters how many real ones there are, and of how many classes.
         shape = (round(images), held) if "samples_per_class" in run.spec["parameters"] else (part.clients,)
-        key = str((run.stage, run.spec["module"], run.spec["parameters"], run.dataset, shape, generator))
+        # A number that is not whole, such as a learning rate, changes no price.
+        training, drawing = run.spec["training"], vars(generator) if generator else {}
+        values = [[one for one in each.values() if not isinstance(one, float)] for each in (
+            run.spec["parameters"], {**training, "evaluate_rounds": (), "save_rounds": ()}, drawing
+        )]  # fmt: skip
+        key = str((run.stage, run.spec["module"], values, run.dataset, shape))
         return self._once(key, lambda: measured(run, generator, part.clients, images, held, classes))
 
     def _once(self, key: str, measure: Callable[[], Price]) -> Price:
@@ -114,6 +119,7 @@ class Pricing:
         return found
 
 
+@cache
 def even_partition(size: int, classes: int, setting: str, validation: bool) -> Partition:
     """A partition of ``size`` images, as many of each class."""
     labels, nothing = np.arange(size, dtype=np.int64) % classes, np.broadcast_to(np.uint8(0), (size, 1, 32, 32))

@@ -55,7 +55,8 @@ class Method:
     says so anew. Each client's own state is then under
     ``state["clients"]``; ``exact_sums`` names keys of the state that are added in full, whatever the discount of a
     stale update. ``server_only`` names keys that are never sent to clients. ``shares_global`` says whether there is a
-    global model, from which derived methods start.
+    global model, from which derived methods start. ``search`` says what each hyper-parameter may be where a study
+    tunes the method: a list of values, or ``{"low": 1e-4, "high": 1.0, "scale": "log"}``.
     """
 
     title: ClassVar[str]
@@ -66,6 +67,7 @@ class Method:
     shares_global: ClassVar[bool] = True
     exact_sums: ClassVar[tuple[str, ...]] = ()
     server_only: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         def where(name: str) -> int:
@@ -108,7 +110,8 @@ Models = Params | dict[int, Params]
 class Derived:
     """A method on top of another one's finished rounds, such as fine-tuning; its base is any federated method.
 
-    ``base`` names the default one; ``needs`` may name the ``generator``.
+    ``base`` names the default one; ``needs`` may name the ``generator``. ``search`` may name hyper-parameters of the
+    generator too.
     """
 
     title: ClassVar[str]
@@ -116,6 +119,7 @@ class Derived:
     model: ClassVar[str] = "personalized"
     base: ClassVar[str] = "fedavg"
     needs: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[Mapping[str, Any]] = {}
 
     def personalize(self, problem: Problem, base: BaseModels, round: int, generator: Any = None) -> dict[str, Models]:
         """By role, the models that the clients make of the base method's state after ``round``."""

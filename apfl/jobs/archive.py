@@ -52,7 +52,9 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     }
     files = {f"{study.name}/study.json": text.encode()}
     files |= {f"{run.path}/run.json": (results / run.path / "run.json").read_bytes() for run in done}
-    partitions = (entry.path for entry in artefacts(study) if entry.kind == "partition")
+    beside = [Path(file) for method in study.methods.values() for file in method.files]
+    files |= {f"{study.name}/{path.name}": path.read_bytes() for path in beside}
+    partitions = (entry.path for entry in artefacts(study) if entry.kind in ("partition", "tune"))
     files |= {path: (results / path).read_bytes() for path in partitions if (results / path).is_file()}
     files |= {f"{run.path}/samples.png": _smaller(results / run.path / "samples.png") for run in _shown(done)}
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError
+from apfl.project import home
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
 from apfl.storage.files import digest, read_record, sha256_file, write_json
@@ -88,6 +89,22 @@ def note_source(folder: Path, note: Path, made: Path) -> None:
     write_json(note, {"seen": seen, "content": content})
     if age is not None:
         os.utime(note, (age, age))
+
+
+def code_alone(state: str | os.PathLike[str] = ".snakemake") -> str:
+    """The folder of the code, for the search path of jobs that may have packages of their own: where others are
+    installed beside the suite, a folder below ``state`` with links to the suite's."""
+    if home() == ROOT:
+        return str(ROOT)
+    folder = Path(state, "code").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("apfl", "baselines"):
+        link = folder / name
+        if not link.exists() or link.resolve() != ROOT / name:
+            made = folder / f".{name}.{os.getpid()}"
+            made.symlink_to(ROOT / name)
+            made.replace(link)
+    return str(folder)
 
 
 FAILED = "apfl: error: "

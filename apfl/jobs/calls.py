@@ -1,23 +1,26 @@
 """What the jobs of a study read, make and are called with: what the rules of the workflow say, without Snakemake.
 
 A job is found by its kind and by Snakemake's wildcards, the names in braces in `apfl.jobs.paths`. Files are relative to
-the folder that Snakemake works in, so that they begin with results/.
+the folder that Snakemake works in, so that they begin with results/. Where another workflow takes this one as a module
+with a prefix, Snakemake puts it before all inputs and outputs, and calls get it as ``root``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from posixpath import join
 from typing import TYPE_CHECKING, Any
 
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.jobs.before import NOTE
-from apfl.jobs.paths import KINDS, RUNS
+from apfl.jobs.paths import KINDS, PROGRAM, RUNS
 from apfl.registry.code import code_digest, files_digest
 from apfl.storage.files import canonical_json
 from apfl.study import cells as asked
@@ -26,7 +29,7 @@ from apfl.study.runs import Artefact, Run
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
-    from apfl.study.study import Study
+    from apfl.study.study import MethodEntry, Study
 
 RESULTS = "results/"
 LISTED = {"data", "methods"}
@@ -86,20 +89,64 @@ class Plan:
     def page_inputs(self) -> list[str]:
         """What the page is made from: what all outputs show, every record, every partition."""
         records = (f"{RESULTS}{path}/run.json" for path in self.runs)
-        return [*self.shown((*self.study.tables, *self.study.figures)), *records, *self.partitions()]
+        shown = self.shown((*self.study.tables, *self.study.figures))
+        return [*shown, *records, *self.choices(), *self.partitions()]
+
+    def choices(self) -> list[str]:
+        """The file of every choice among trials."""
+        return [RESULTS + path for path, entry in self.artefacts.items() if entry.kind == "tune"]
+
+    def tuned(self) -> set[str]:
+        """The methods that are tuned."""
+        return {entry.spec["method"] for entry in self.artefacts.values() if entry.kind == "tune"}
 
     def variants(self, stage: str, module: str | None = None) -> set[str]:
         """The folders below a setting that a stage makes, or of these the runs of one ``module``."""
         runs = (run for run in self.runs.values() if run.stage == stage)
         return {run.variant for run in runs if module in (None, run.spec.get("module"))}
 
+    def programs(self, way: str, value: str = "") -> set[str]:
+        """The folders below a setting of foreign programs that run by a "command", or by the "rule" of that name."""
+        foreign = (run for run in self.runs.values() if run.stage == "external")
+        ours = {run.variant: self.study.methods[run.method].external.get(way) for run in foreign}
+        return {variant for variant, found in ours.items() if found and value in ("", found)}
+
+    def program_files(self, runs: Sequence[Run]) -> list[str]:
+        """What of a run's program lies beside the study."""
+        return [os.path.abspath(file) for file in self._method(runs).files]
+
+    def command(self, runs: Sequence[Run]) -> str:
+        """The command of a run's program."""
+        return self._method(runs).external["command"]
+
+    def path(self, runs: Sequence[Run]) -> str:
+        """Where a run's program looks for programs first, as the beginning of PATH."""
+        env = self._method(runs).external.get("env")
+        return shlex.quote(f"{os.path.abspath(env)}/bin:") if env else ""
+
+    def accepted(self, runs: Sequence[Run]) -> str:
+        """What is said of a run's program when it is checked: the role of its models, and a digest of its files."""
+        method, rules = self._method(runs), [self.study.rules] if self.study.rules else []
+        files = method.files if "command" in method.external else rules
+        digested = files_digest(*files, root=Path.cwd())
+        return _options({"model": method.external["model"], "code": digested})
+
+    def _method(self, runs: Sequence[Run]) -> MethodEntry:
+        return self.study.methods[runs[0].method]
+
     def text(self, config: Mapping[str, Any]) -> str:
-        """The configuration as it is run, with all that the command line changed but for where the data lie, and with
-        the rows of traces in place of their files. Only the order of `LISTED` counts."""
+        """The configuration as it is run, with all that the command line changed but for where the data lie, with the
+        rows of traces in place of their files, and with files and folders beside the study as they are named from here.
+        Only the order of `LISTED` counts."""
         given = {key: value for key, value in config.items() if not key.endswith("_root")}
-        text = json.loads(json.dumps(given | {"schedules": self.study.schedules}, sort_keys=True))
+        given |= {"schedules": self.study.schedules}
+        if self.study.rules:
+            given |= {"rules": self.study.rules}
+        if own := {id_: method.named for id_, method in self.study.methods.items() if method.named}:
+            given |= {"methods": {id_: entry | own.get(id_, {}) for id_, entry in given["methods"].items()}}
+        text = json.loads(json.dumps(given, sort_keys=True))
         return json.dumps(
-            text | {name: {key: text[name][key] for key in given[name]} for name in LISTED & given.keys()}
+            text | {part: {name: text[part][name] for name in given[part]} for part in LISTED & given.keys()}
         )
 
 
@@ -112,10 +159,37 @@ def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
     return {name: list(paths) for name, paths in read.items()}
 
 
-def run_options(runs: Iterable[Run]) -> str:
+def tried(entries: Sequence[Artefact]) -> list[str]:
+    """What a choice among trials is made from."""
+    (entry,) = entries
+    runs = (run for trial in entry.spec["trials"] for run in trial["runs"])
+    return [RESULTS + run + name for run in dict.fromkeys(runs) for name in ("/metrics.parquet", "/run.json")]
+
+
+def run_options(runs: Iterable[Run], root: str = RESULTS) -> str:
     """For each run its specification, its inputs and its folder."""
-    given = ({"spec": canonical_json(run.spec), **_placed(run), "out": RESULTS + run.path} for run in runs)
+    given = ({"spec": canonical_json(run.spec), **_placed(run, root), "out": root + run.path} for run in runs)
     return " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
+
+
+def program_options(runs: Sequence[Run], root: str = RESULTS) -> str:
+    """What a foreign program is called with: its run's specification, its inputs, and the folder for metrics.csv."""
+    (run,) = runs
+    given = {"spec": canonical_json(run.spec), **_placed(run, root), "out": root + posixpath.dirname(program_of(run))}
+    return _options({name: shlex.quote(value) for name, value in given.items()})
+
+
+def accept_options(runs: Sequence[Run], root: str = RESULTS) -> str:
+    """The run that is made of what a foreign program has written."""
+    (run,) = runs
+    given = {"spec": canonical_json(run.spec), **_placed(run, root), "out": root + run.path}
+    given = {name: value for name, value in given.items() if name != "initial"}
+    return _options({name: shlex.quote(value) for name, value in given.items()})
+
+
+def program_of(run: Run) -> str:
+    """What a foreign program writes, below results/."""
+    return PROGRAM.format_map({**vars(run), "study": run.path.partition("/")[0], "method": run.variant})
 
 
 def data_options(entries: Sequence[Artefact]) -> str:
@@ -137,11 +211,11 @@ def source_note(entries: Sequence[Artefact]) -> list[str]:
     return [RESULTS + entry.path.removesuffix(".npz") + NOTE for entry in entries if entry.spec["source"] in UNDER_ROOT]
 
 
-def semantics_options(entries: Sequence[Artefact]) -> str:
+def semantics_options(entries: Sequence[Artefact], root: str = RESULTS) -> str:
     """What an embedding is made from, and how."""
     (entry,) = entries
     spec = entry.spec
-    words = _placed(entry) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
+    words = _placed(entry, root) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
     given = {name: shlex.quote(word) for name, word in words.items()}
     if "path" in spec:
         given["path"] = f'"{join("$APFL_SEMANTICS_ROOT", spec["path"])}"'
@@ -190,8 +264,8 @@ def any_of(values: Iterable[str]) -> str:
     return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
 
 
-def _placed(job: Run | Artefact) -> dict[str, str]:
-    return {name: RESULTS + path for name, path in job.inputs.items()}
+def _placed(job: Run | Artefact, root: str) -> dict[str, str]:
+    return {name: root + path for name, path in job.inputs.items()}
 
 
 def _options(values: Mapping[str, object]) -> str:

@@ -34,18 +34,23 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
     with ExitStack() as opened:
         sources = [*([out] if out.is_dir() else []), *(_results(folder, opened) for folder in folders)]
         files = _found(sources, *(pattern for kind in READ_BY_RUNS for pattern in _patterns(kind)))
+        choices = _found(sources, *_patterns("tune"))
         runs = _found(sources, *dict.fromkeys(f"{kind.path}/{RECORD}" for kind in RUNS.values()))
         if not runs:
             raise UserError(f"{', '.join(map(str, folders))}: no finished run; name folders of results, or archives")
-        if differing := [*_differing(files, sha256_file), *_differing(runs, _said)]:
+        if differing := [*_differing({**files, **choices}, sha256_file), *_differing(runs, _said)]:
             more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
             raise UserError(
                 f"{differing[0]}: not the same in all folders{more}; merge those apart, or remove one of them"
             )
         for path, places in files.items():
             _copy(places[0], out / path)
-        for path in sorted(runs, key=lambda path: [*RUNS, ""].index(_stage(runs[path][0]))):
-            _copy_run([place.parent for place in runs[path]], (out / path).parent)
+        for with_choice in (False, True):  # a choice is made from trials, and tuned runs are made with it
+            for path, places in choices.items() if with_choice else ():
+                _copy(places[0], out / path)
+            for path in sorted(runs, key=lambda path: [*RUNS, ""].index(_stage(runs[path][0]))):
+                if ("tuned" in Record.read(runs[path][0]).specification) == with_choice:
+                    _copy_run([place.parent for place in runs[path]], (out / path).parent)
         return len(runs), sum(len(places) > 1 for places in runs.values())
 
 

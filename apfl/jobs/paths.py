@@ -5,6 +5,8 @@ Paths are relative to results/. Names in braces, Snakemake's wildcards, tell the
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -67,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
     "initial": Kind("{study}/initial/{dataset}/seed{seed}.safetensors"),
     "semantics": Kind("semantics/{dataset}/{semantics}.npz", priority=40),
     **RUNS,
+    "tune": Kind("{study}/tuning/{dataset}/{method}.json", priority=20),
     "table": Kind(f"{TABLE}.csv", each(TABLE, ".csv", ".md", ".tex", ".html")),
     "figure": Kind(f"{FIGURE}.csv", each(FIGURE, *DRAWN, *(f"_own{ending}" for ending in DRAWN), ".csv")),
     "report": Kind("{study}/report.html"),
@@ -75,6 +78,8 @@ KINDS: Mapping[str, Kind] = {
 }
 """Every kind of job, in the order of the stages; ``beside`` makes what stands beside verdicts where there are none."""
 STUDY = "{study}/study.json"
+PROGRAM = "{study}/programs/{dataset}/{setting}/{method}/seed{seed}/metrics.csv"
+"""What a foreign program writes, from which a run is made."""
 COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
 """A figure of the course of events, which is the same for all tests, by ending."""
 BESIDE: Mapping[str, tuple[str, ...]] = {
@@ -102,6 +107,11 @@ def log_of(kind: str, path: str, cell: bool = False) -> str:
     return _beside("logs", ".log", kind, path, cell)
 
 
+def program_log(run: str = "{study}/runs/{dataset}/{setting}/{method}/seed{seed}") -> str:
+    """Where the rule of a foreign program writes its log; `log_of` its run is what checking it said."""
+    return log_of("external", run).replace("/logs/runs/", "/logs/programs/", 1)
+
+
 def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
     """Where Snakemake writes what a job took.
 
@@ -109,6 +119,16 @@ def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
     'benchmarks/data/digits-300.tsv'
     """
     return _beside("benchmarks", ".tsv", kind, path, cell)
+
+
+def command(study: str | os.PathLike[str], *targets: str) -> str:
+    """The command that makes a study in a file, or ``targets`` of it.
+
+    >>> command("my studies/one.yaml", "results/one/tables/table2.csv")
+    "snakemake --configfile='my studies/one.yaml' results/one/tables/table2.csv"
+    """
+    # With a space in place of = Snakemake takes a target behind the file for a second one.
+    return " ".join([f"snakemake --configfile={shlex.quote(os.fspath(study))}", *map(shlex.quote, targets)])
 
 
 def _beside(folder: str, ending: str, kind: str, path: str, cell: bool) -> str:

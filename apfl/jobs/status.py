@@ -18,7 +18,7 @@ from typing import Any
 
 from apfl.errors import UserError
 from apfl.jobs import log as joblog
-from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of
+from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of, program_log
 from apfl.registry.code import code_digest
 from apfl.storage.files import canonical_json, read_json
 from apfl.study.cells import artefacts, beside, cells, runs
@@ -32,7 +32,10 @@ STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdat
 """done: finished; diverged: finished, without a usable model; failed: its log ends in an error; stopped: begun, with no
 error and no process that goes on; interim: verdicts that were made while runs were missing; outdated: made for another
 specification, by other code, or older than what it shows; waiting: not begun."""
-ROUND = re.compile(r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b")
+ROUND = re.compile(
+    r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b(?:.* (?P<left>\d+:\d\d:\d\d) left)?"
+)
+"""A line of a log: of which run's round it speaks, and how long that run will take yet."""
 LIKENESS: tuple[Callable[[Run], tuple[object, ...]], ...] = (
     lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
     lambda run: (run.stage, run.spec.get("module"), run.dataset),
@@ -47,7 +50,8 @@ class Job:
     """A job of the study; ``path`` (what it makes) and ``log`` are relative to results/.
 
     error: the last error in the log of a failed job; note: the last line of its log; needs: the failed job that it
-    waits for, if there is one; share: the part of a run that is done, in [0, 1]; seconds: what a finished run took.
+    waits for, if there is one; share: the part of a run that is done, in [0, 1]; seconds: what a finished run took, or
+    one at work will have taken.
     """
 
     kind: str
@@ -64,8 +68,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left: seconds of computing for ``runs`` runs, judged by ``basis`` finished ones; of ``unknown`` runs no
-    run of their stage is finished, so that they are in no estimate."""
+    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others; of the stage of
+    ``unknown`` runs none has got so far, so that they are in no estimate."""
 
     seconds: float
     runs: int
@@ -90,7 +94,7 @@ def jobs(study: Study, results: Path) -> list[Job]:
         made = (results / entry.path).is_file()
         found[entry.path] = _job(entry.kind, entry.path, "done" if made else "", results, found, entry.inputs.values())
     for run in runs(study):
-        found[run.path] = _run_job(run, results, found)
+        found[run.path] = run_job(run, results, found)
     judged = ("claims",) if study.paper else beside(study)[:1]
     for output in (*study.tables, *study.figures, "report", *judged):
         found[output] = _output_job(study, output, results, found)
@@ -102,13 +106,14 @@ def _log(kind: str, path: str, results: Path) -> str:
     """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
     own = log_of(kind, path)
     both = (own, log_of(kind, path, cell=True)) if kind in RUNS else (own,)
+    both += (program_log(path),) if kind == "external" else ()
     there = [log for log in both if (results / log).is_file()]
     return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
 
 
 def left(all_jobs: Sequence[Job]) -> Left:
-    """An estimate of the computing time that is left, one run after another."""
-    timed = [(job.run, job.seconds) for job in all_jobs if job.run and job.seconds is not None]
+    """An estimate of the computing time that is left, one run after another: rounds times seconds a round."""
+    timed = [(job.run, job.seconds / rounds(job.run)) for job in all_jobs if job.run and job.seconds is not None]
     levels: list[dict[tuple[object, ...], list[float]]] = []
     for key in LIKENESS:
         alike: dict[tuple[object, ...], list[float]] = {}
@@ -120,33 +125,49 @@ def left(all_jobs: Sequence[Job]) -> Left:
     for job, run in waiting:
         likest = next(filter(None, (level.get(key(run)) for key, level in zip(LIKENESS, levels, strict=True))), None)
         if likest:
-            total += (1 - job.share) * mean(likest)
+            total += (1 - job.share) * rounds(run) * mean(likest)
         else:
             unknown[job.kind] += 1
     return Left(total, len(waiting), len(timed), tuple(f"{number} {kind}" for kind, number in unknown.items()))
 
 
-def _run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
+def rounds(run: Run) -> int:
+    """How many rounds a run trains, or after how many it is carried out."""
+    return len(run.spec["rounds"]) if "rounds" in run.spec else int(run.spec["training"]["rounds"])
+
+
+def run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
     record, broken = _record(results / run.path)
     state = ""
     if record:
-        asked = record.get("specification") == json.loads(canonical_json(run.spec))
+        asked = _asked(run, record.get("specification"))
         current = asked and (run.stage == "external" or record.get("code") == code_digest(*run.modules))
         ended = "diverged" if record.get("status") == "diverged" else "done"
         state = ended if current else "outdated"
     job = _job(run.stage, run.path, state, results, found, run.inputs.values(), broken)
-    share = 0.0
+    share, expected = 0.0, None
     match = ROUND.match(job.note)
     # The log of a job that makes all seeds of a cell may speak of another one.
     if match and match["seed"] in (None, str(run.seed)) and job.state in ("running", "stopped"):
-        rounds, last = int(match["round"]), int(match["last"])
+        now, last = int(match["round"]), int(match["last"])
+        if match["left"] and now < last:
+            hours, minutes, rest = map(int, match["left"].split(":"))
+            expected = (3600 * hours + 60 * minutes + rest) / (1 - now / last)
         if job.state == "stopped":  # it goes on from its checkpoint, if it has one
             every = run.spec["training"]["checkpoint_every"]
-            rounds = rounds // every * every if (results / run.path / "checkpoint.safetensors").is_file() else 0
-        share = rounds / last
+            now = now // every * every if (results / run.path / "checkpoint.safetensors").is_file() else 0
+        share = now / last
     seconds = record.get("seconds")
-    counted = seconds if isinstance(seconds, float | int) and record.get("status") == "finished" else None
+    counted = seconds if isinstance(seconds, float | int) and record.get("status") == "finished" else expected
     return replace(job, share=share, seconds=counted, run=run)
+
+
+def _asked(run: Run, recorded: Any) -> bool:
+    """Was a run of this specification asked for? What a tuned one takes from its choice is not known beforehand."""
+    wanted = json.loads(canonical_json(run.spec))
+    if "tuned" in wanted and isinstance(recorded, dict):
+        recorded = {**recorded, "parameters": wanted["parameters"], "training": wanted["training"]}
+    return bool(recorded == wanted)
 
 
 def _record(folder: Path) -> tuple[dict[str, Any], str]:

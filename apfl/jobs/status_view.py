@@ -64,16 +64,15 @@ def estimate(left: Left) -> str:
 
     >>> from apfl.jobs.status import Left
     >>> estimate(Left(5400.0, 3, 7, ()))
-    'left: 3 runs, about 1.5 h of computing, one after another (an estimate from the seconds of 7 finished runs)'
+    'left: 3 runs, about 1.5 h of computing, one after another (an estimate from the rounds of 7 runs)'
     """
     if not left.runs:
         return "left: no run"
     said = f"left: {left.runs} {'run' if left.runs == 1 else 'runs'}"
-    rest = f"; no estimate for {', '.join(left.unknown)}, as none is finished" if left.unknown else ""
+    rest = f"; no estimate for {', '.join(left.unknown)}, as none has got so far" if left.unknown else ""
     if not left.basis:
-        return f"{said}, and no estimate yet, as none is finished"
-    finished = "1 finished run" if left.basis == 1 else f"{left.basis} finished runs"
-    basis = f"an estimate from the seconds of {finished}{rest}"
+        return f"{said}, and no estimate yet, as none is finished or says how far it is"
+    basis = f"an estimate from the rounds of {'1 run' if left.basis == 1 else f'{left.basis} runs'}{rest}"
     return f"{said}, about {hours(left.seconds)} of computing, one after another ({basis})"
 
 

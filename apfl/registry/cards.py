@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
+from apfl.project import home
 from apfl.registry.trees import ROOT, assigned, module_path, parse, text_of, value_of
 
 EXTERNAL = "external/"
+NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+"""What a method's file may be called, without .py."""
 STAGES = ("federate", "personalize")
 MODELS = ("global", "local", "localized", "friend", "personalized")
 NEEDS = ("semantics", "proxy", "generator", "validation")
@@ -51,6 +54,7 @@ class Card:
     docstring: str = ""
     additive: bool | Mapping[str, Any] = False
     shares_global: bool = True
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     def is_additive(self, parameters: Mapping[str, Any]) -> bool:
         """Can the method run asynchronously with these hyper-parameters, and the defaults for the others?"""
@@ -72,30 +76,33 @@ def card(module: str, root: Path = ROOT) -> Card:
     """
     if module.startswith(EXTERNAL):
         return _external_card(module, root)
-    path = root / "baselines" / f"{module}.py"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", module) or not path.is_file():
+    path = module_path(f"baselines.{module}", root)
+    if not NAME.fullmatch(module) or not path.is_file():
         known = ", ".join(_modules(root))
         raise UserError(f"method {module!r}: there is no baselines/{module}.py; add it, or choose from {known}")
     try:
         return _card(path, module, root)
     except RecursionError:
-        raise UserError(f"baselines/{module}.py: its classes derive from each other in a circle; break it") from None
+        raise UserError(f"{_place(path, root)}: its classes derive from each other in a circle; break it") from None
+
+
+def _place(path: Path, root: Path) -> str:
+    """How messages call a method's file."""
+    return f"baselines/{path.name}" if path.parent == root / "baselines" else str(path)
 
 
 def _card(path: Path, module: str, root: Path) -> Card:
-    tree = parse(path)
+    tree, where = parse(path), _place(path, root)
     values = [value_of(node) for node in tree.body if assigned(node) == "METHOD"]
     named = [value.id for value in values if isinstance(value, ast.Name)]
     if not named:
-        raise UserError(f"baselines/{module}.py: does not name a method; end it with METHOD = the name of its class")
+        raise UserError(f"{where}: does not name a method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
     if missing := [name for name in ("title", "stage", "model") if name not in facts]:
-        raise UserError(
-            f"baselines/{module}.py: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`"
-        )
+        raise UserError(f"{where}: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`")
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
     if fault := _card_fault(facts, fields, docstring):
-        raise UserError(f"baselines/{module}.py: {fault}")
+        raise UserError(f"{where}: {fault}")
     return Card(
         module=module,
         title=facts["title"],
@@ -108,6 +115,7 @@ def _card(path: Path, module: str, root: Path) -> Card:
         docstring=docstring,
         additive=facts.get("additive", False),
         shares_global=facts.get("shares_global", True),
+        search=facts.get("search", {}),
     )
 
 
@@ -126,6 +134,8 @@ def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring
     additive = facts.get("additive", False)
     if not isinstance(additive, bool) and not (isinstance(additive, dict) and additive.keys() <= fields.keys()):
         return f"additive {additive!r}: give True, False, or the hyper-parameters with which it is so"
+    if not isinstance(facts.get("search", {}), dict):
+        return f"search {facts['search']!r}: give for each hyper-parameter a list of values or a range"
     if not docstring:
         return "has no docstring; begin it with what the method does, its reference, and what was decided"
     return None
@@ -134,9 +144,9 @@ def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring
 def _external_card(module: str, root: Path) -> Card:
     """The card of a foreign method: the first paragraph of its script, and TITLE and MODEL among its constants."""
     name = module.removeprefix(EXTERNAL)
-    folder = root / "workflow" / "rules" / "external"
+    folder = home(root) / "workflow" / "rules" / "external"
     path = folder / f"{name}.py"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or not path.is_file():
+    if not NAME.fullmatch(name) or not path.is_file():
         known = ", ".join(f"{EXTERNAL}{path.stem}" for path in sorted(folder.glob("*.py"))) or "none, as there are none"
         raise UserError(f"method {module!r}: there is no workflow/rules/{module}.py; add it, or choose from {known}")
     tree = parse(path)

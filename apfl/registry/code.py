@@ -2,8 +2,8 @@
 
 Code is read as syntax trees and never run. Of a module that a run uses everything counts but what is listed here, in
 one place: `NO_RESULTS` names the modules, and the parts of modules, that decide no number, and the functions below say
-what else of a file does not count: layout, comments, docstrings, annotations of functions and variables, the titles of
-methods, and what is said to people (`WORDS`). What is not listed counts, so that a new module does.
+what else of a file does not count: layout, comments, docstrings, annotations of functions and variables, the titles and
+search spaces of methods, and what is said to people (`WORDS`). What is not listed counts, so that a new module does.
 """
 
 from __future__ import annotations
@@ -224,11 +224,12 @@ def _is_for_types(node: ast.AST, owner: type | None = None) -> bool:
 
 
 def _is_bare(node: ast.AnnAssign, owner: type | None) -> bool:
-    """Is it the title of a method, or does it name no more than a type?"""
+    """Is it the title or the search space of a method, or does it name no more than a type?"""
     if owner is not ast.ClassDef:
         return node.value is None
-    is_fact = assigned(node) == "title" and "ClassVar" in ast.unparse(node.annotation)
-    return is_fact and isinstance(node.value, ast.Constant)
+    kinds = {"title": ast.Constant, "search": ast.Dict}
+    is_fact = assigned(node) in kinds and "ClassVar" in ast.unparse(node.annotation)
+    return is_fact and isinstance(node.value, kinds[assigned(node) or ""])
 
 
 ASIDE: Mapping[type, Callable[[Any, type | None], bool]] = {

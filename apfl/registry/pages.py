@@ -45,6 +45,13 @@ def _asynchronous(card: Any) -> str:
     return "with " + ", ".join(f"`{name}` {value}" for name, value in card.additive.items())
 
 
+def _dimension(values: Any) -> str:
+    """A dimension of a search space in words."""
+    if not isinstance(values, dict):
+        return ", ".join(map(str, values))
+    return f"{values['low']:g} to {values['high']:g}" + (" (log)" if values.get("scale") == "log" else "")
+
+
 def as_markdown(card: Any) -> str:
     lines = [f"## {card.title} (`{card.module}`)", "", card.summary, ""]
     if reference := _reference(card.docstring):
@@ -54,6 +61,9 @@ def as_markdown(card: Any) -> str:
     facts += [f"needs: {', '.join(card.needs)}"] if card.needs else []
     facts += [f"asynchronous: {_asynchronous(card)}"] if card.stage == "federate" else []
     lines += ["; ".join(facts) + ".", ""]
+    if card.search:
+        dimensions = (f"`{name}` {_dimension(values)}" for name, values in card.search.items())
+        lines += [f"Search space: {'; '.join(dimensions)}.", ""]
     if card.fields:
         lines += ["| hyper-parameter | default | |", "| --- | --- | --- |"]
         lines += [f"| `{name}` | `{field.default!r}` | {field.doc} |" for name, field in card.fields.items()]

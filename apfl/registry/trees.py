@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 from functools import cache
 from pathlib import Path
 
 from apfl.errors import UserError
+from apfl.project import CODE
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = CODE
 
 
 @cache
@@ -26,10 +28,34 @@ def parse(path: Path) -> ast.Module:
 
 
 def module_path(module: str, root: Path) -> Path:
-    """The file of a module or of a package; a folder of the same name may hold data alone."""
+    """The file of a module or of a package; a folder of the same name may hold data alone. One of ``baselines`` may lie
+    in a folder of `look_in`."""
     path = root.joinpath(*module.split("."))
     package = path / "__init__.py"
-    return package if package.is_file() else path.with_suffix(".py")
+    found = package if package.is_file() else path.with_suffix(".py")
+    if module.startswith(BASELINES) and not found.is_file():
+        elsewhere = (Path(folder, f"{module.removeprefix(BASELINES)}.py") for folder in method_folders())
+        return next((path for path in elsewhere if path.is_file()), found)
+    return found
+
+
+METHODS = "APFL_METHODS"
+"""The environment variable with the folders, beside ``baselines``, in which methods are looked for. Jobs inherit it."""
+BASELINES = "baselines."
+
+
+def method_folders() -> list[str]:
+    """The folders of `look_in`."""
+    return [folder for folder in os.environ.get(METHODS, "").split(os.pathsep) if folder]
+
+
+def look_in(folder: Path) -> None:
+    """Look for methods in this folder too, in this process and in those that it starts."""
+    import baselines
+
+    if (place := str(folder.resolve())) not in method_folders():
+        os.environ[METHODS] = os.pathsep.join([*method_folders(), place])
+        baselines.__path__.append(place)
 
 
 def assigned(statement: ast.AST) -> str | None:

@@ -141,6 +141,7 @@ def _print_round(
     accuracy = f"  pooled {100 * headline(here, method.model):5.2f} %" if here else ""
     print(
         f"{method.title}, seed {problem.seed}: round {now.round}/{problem.training.rounds}{accuracy}"
-        f"  {samples / max(seconds, 1e-9):,.0f} samples/s  {time.strftime('%H:%M:%S', time.gmtime(left))} left",
+        f"  {samples / max(seconds, 1e-9):,.0f} samples/s"
+        f"  {int(left) // 3600:02}{time.strftime(':%M:%S', time.gmtime(left))} left",
         flush=True,
     )

@@ -15,7 +15,7 @@ from apfl.registry.cards import card, check_values
 from apfl.storage.files import canonical_json
 
 T = TypeVar("T")
-EXAMPLES = "`apfl plan --json` prints the specifications of a study"
+EXAMPLES = "`apfl plan STUDY --json` prints the specifications of a study"
 
 
 def _is_whole(value: Any) -> bool:
@@ -61,7 +61,7 @@ def configure(kind: type[T], values: Mapping[str, Any], section: str) -> T:
 @dataclass(frozen=True)
 class Specification:
     """What a run is asked for. What is None is not said; ``training``, ``network``, ``parameters`` and ``schedule`` are
-    checked where they are used."""
+    checked where they are used. ``tuned`` names the choice that hyper-parameters are taken from."""
 
     dataset: str
     setting: str
@@ -77,6 +77,7 @@ class Specification:
     rounds: tuple[int, ...] | None = None
     base: str | None = None
     generator: str | None = None
+    tuned: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, f"spec.seed {self.seed}: is not a whole number from 0; {EXAMPLES}")
@@ -94,6 +95,14 @@ class Specification:
     def json(self) -> dict[str, Any]:
         """What is said, as it was given."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def tuned_by(self, method: str, values: Mapping[str, Any]) -> Specification:
+        """The specification with what was chosen for a method: local training, and those of the hyper-parameters that
+        it has, if it is of that method or of its generator; the federated run that it starts from has others."""
+        own: Mapping[str, Any] = {} if self.method not in (None, method) else self.parameters or {}
+        chosen = {name: value for name, value in values.items() if name in own}
+        training = {name: values.get(f"training.{name}", value) for name, value in self.training.items()}
+        return dataclasses.replace(self, parameters={**(self.parameters or {}), **chosen}, training=training)
 
     def require(self, *names: str) -> None:
         """A `UserError` if something that a stage needs is not said."""

@@ -28,7 +28,7 @@ def try_out(study: Study) -> None:
     for run in runs(study):
         spec = run.spec
         if run.stage == "federate":
-            TrainingConfig(**spec["training"])
+            TrainingConfig(**spec["training"]).local_optimizer.build(())
         if run.stage == "memorize":
             GeneratorConfig(**spec["parameters"])
         if run.stage in ("federate", "personalize"):
@@ -36,10 +36,12 @@ def try_out(study: Study) -> None:
 
 
 def _try_method(study: Study, method: MethodEntry, dataset: str) -> None:
-    values = {**(study.apfl["parameters"] if method.generative else {}), **method.given(dataset)}
-    _load(method.id, method.card.module, {key: item for key, item in values.items() if key in method.card.fields})
-    if method.generative:
-        GeneratorConfig(**{key: item for key, item in values.items() if key in generator_fields()})
+    shared = study.apfl["parameters"] if method.generative else {}
+    for several in method.variants(dataset):
+        values = {**shared, **method.given(dataset), **several}
+        _load(method.id, method.card.module, {key: item for key, item in values.items() if key in method.card.fields})
+        if method.generative:
+            GeneratorConfig(**{key: item for key, item in values.items() if key in generator_fields()})
 
 
 def _load(id_: str, module: str, parameters: Mapping[str, Any]) -> None:

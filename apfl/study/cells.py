@@ -29,9 +29,11 @@ from apfl.study.runs import (
     job_unit,
     merge,
     semantics_artefacts,
+    settings,
 )
 from apfl.study.schedules import Timing, timed
 from apfl.study.study import Study
+from apfl.study.tuning import TUNED, choice_path, is_tuned, trials, tuned
 
 __all__ = [
     "OUTPUTS",
@@ -114,8 +116,24 @@ def artefacts(study: Study) -> list[Artefact]:
     for cell in cells(study, "table1"):
         context = RunContext(study, cell.dataset, cell.setting, cell.seeds[0])
         wanted |= {entry.path: entry for entry in (context.data, context.partition)}
-    order = ("data", "partition", "initial", "semantics")
+    wanted |= {entry.path: entry for entry in choices(study)}
+    order = ("data", "partition", "initial", "semantics", "tune")
     return sorted(wanted.values(), key=lambda entry: order.index(entry.kind))
+
+
+def choices(study: Study) -> list[Artefact]:
+    """The choices among trials that the study makes: by the runs of each trial, with its hyper-parameters."""
+    tried: dict[str, list[Cell]] = {}
+    for cell in cells(study, "tuning"):
+        tried.setdefault(choice_path(study, cell.dataset, cell.method), []).append(cell)
+    return [
+        Artefact("tune", path, {
+            "dataset": here[0].dataset,
+            "method": here[0].method,
+            "trials": [{"parameters": dict(cell.axis["parameters"]), "runs": list(cell.runs)} for cell in here],
+        })
+        for path, here in tried.items()
+    ]  # fmt: skip
 
 
 def job_counts(study: Study) -> Counter[str]:
@@ -153,9 +171,10 @@ def _requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Reques
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
               "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
-              "selection": _selection}  # fmt: skip
-    choice = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
-    sections = {**study.tables, **study.figures, **choice}
+              "selection": _selection, "tuning": _tuning}  # fmt: skip
+    choices = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
+    choices |= {"tuning": study.tuning} if study.tuning else {}
+    sections = {**study.tables, **study.figures, **choices}
     for output in outputs:
         if output in sections:
             for cell, chains in makers[output](study, sections[output]):
@@ -170,18 +189,21 @@ def _table1(study: Study, section: Asked) -> Iterator[Request]:
 
 
 def _table2(study: Study, section: Asked) -> Iterator[Request]:
+    for dataset, setting, axis in _places(study, section):
+        for method in section.get("methods", study.methods):
+            for variant in _variants(study, dataset, method, section):
+                yield _request(study, dataset, setting, method, axis, variant)
+
+
+def _places(study: Study, section: Asked) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Data set, setting and axis of each row of Table 2."""
     for dataset in study.datasets(section):
         if dataset in section["partitions"]:
             partitions = {"-": section["partitions"][dataset]}
         else:
             partitions = {alpha: f"dirichlet-alpha{alpha}" for alpha in section["alphas"]}
-        for clients in section["clients"]:
-            for alpha, partition in partitions.items():
-                axis = {"clients": clients, "alpha": alpha}
-                setting = _setting(study, dataset, partition, clients)
-                for method in section.get("methods", study.methods):
-                    for reading in _readings(study, method, section):
-                        yield _request(study, dataset, setting, method, axis, Variant(reading))
+        for clients, (alpha, partition) in product(section["clients"], partitions.items()):
+            yield dataset, _setting(study, dataset, partition, clients), {"clients": clients, "alpha": alpha}
 
 
 def _table3(study: Study, section: Asked) -> Iterator[Request]:
@@ -189,8 +211,8 @@ def _table3(study: Study, section: Asked) -> Iterator[Request]:
         for missing in section["missing"]:
             setting = _dropout_setting(study, dataset, section["clients"], missing)
             for method in section["methods"]:
-                for reading in _readings(study, method):
-                    yield _request(study, dataset, setting, method, {"missing": missing}, Variant(reading))
+                for variant in _variants(study, dataset, method):
+                    yield _request(study, dataset, setting, method, {"missing": missing}, variant)
 
 
 def _table4(study: Study, section: Asked) -> Iterator[Request]:
@@ -236,7 +258,26 @@ def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
 
 def _selection(study: Study, section: Asked) -> Iterator[Request]:
     """AP-FL in the readings among which one is chosen, on seeds of their own, in places like those of Table 2."""
-    yield from _table2(replace(study, seeds=tuple(section["seeds"])), {**section, "methods": [section["method"]]})
+    own = replace(study, seeds=tuple(section["seeds"]))
+    for dataset, setting, axis in _places(own, section):
+        for reading in _readings(own, section["method"], section):
+            yield _request(own, dataset, setting, section["method"], axis, Variant(reading))
+
+
+def _tuning(study: Study, section: Asked) -> Iterator[Request]:
+    """Every trial of every method that is tuned, on seeds of their own."""
+    own = replace(study, seeds=tuple(sorted(section["seeds"])))
+    for dataset, partition in section["partitions"].items():
+        setting = _thinned(study, dataset, partition)
+        context = RunContext(own, dataset, setting, own.seeds[0])
+        for method in tuned(study):
+            entry = study.methods[method]
+            reading = study.apfl["readings"][0] if entry.generative else ""
+            published = {name: v for kind in settings(context, entry, reading).values() for name, v in kind.items()}
+            for number, parameters in enumerate(trials(study, method, published), start=1):
+                axis = {"trial": number, "parameters": parameters}
+                cell, chains = _request(own, dataset, setting, method, axis, Variant(parameters=parameters))
+                yield replace(cell, title=entry.title), chains
 
 
 def _convergence(study: Study, section: Asked) -> Iterator[Request]:
@@ -284,8 +325,13 @@ def _on_schedules(study: Study, section: Asked, axis: str, field: str, levels: S
 
 
 def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:
+    return _thinned(study, dataset, f"{partition}-clients{clients}")
+
+
+def _thinned(study: Study, dataset: str, setting: str) -> str:
+    """The setting with as many training images as the study takes of the data set."""
     train = study.data[dataset]["train_samples"]
-    return str(parse_setting(f"{partition}-clients{clients}" + (f"-train{train}" if train else "")))
+    return str(parse_setting(setting + (f"-train{train}" if train else "")))
 
 
 def _dropout_setting(study: Study, dataset: str, clients: int, missing: int) -> str:
@@ -301,6 +347,17 @@ def _readings(study: Study, method: str, section: Asked = MappingProxyType({}), 
         return ("",)
     readings: Sequence[str] = section.get("readings") or study.apfl["readings"][: 1 if first else None]
     return readings
+
+
+def _variants(
+    study: Study, dataset: str, method: str, section: Asked = MappingProxyType({})
+) -> Iterator[Variant]:  # fmt: skip
+    """How a table shows a method: with each of several values, in its readings; and with those that were chosen, if it
+    is tuned."""
+    for values, reading in product(study.methods[method].variants(dataset), _readings(study, method, section)):
+        yield Variant(reading, parameters=values)
+    if is_tuned(study, dataset, method):
+        yield Variant(choice=choice_path(study, dataset, method))
 
 
 def _request(
@@ -324,9 +381,9 @@ def _request(
         dataset=dataset,
         setting=setting,
         method=method,
-        title=entry.title,
+        title=entry.title + TUNED if variant.choice else entry.titled(dataset, variant.parameters),
         semantics=chains[0][-1].spec.get("semantics", ""),
-        reading=reading,
+        reading="" if variant.choice else reading,
         axis=dict(axis),
         model=model or entry.card.model,
         seeds=study.seeds,

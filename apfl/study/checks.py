@@ -15,7 +15,8 @@ from apfl.registry.cards import check_values, written
 from apfl.study.outputs import OUTPUTS
 from apfl.study.readings import check_distinct
 from apfl.study.schedules import check_clients
-from apfl.study.study import MethodEntry, Study, generator_fields
+from apfl.study.study import TRAINING, MethodEntry, Study
+from apfl.study.tuning import settings_in, space_of, tuned
 
 
 def check_study(study: Study) -> None:
@@ -35,7 +36,7 @@ def check_study(study: Study) -> None:
             raise UserError(f"network.{key} {value!r}: is a text, not a number; write {number}")
     check_distinct(study.apfl["readings"])
     if "selection" in study.apfl:
-        _check_selection(study, study.apfl["selection"])
+        _check_choice(study, study.apfl["selection"], "apfl.selection")
     titles: dict[str, str] = {}
     for method in study.methods.values():
         _check_method(study, method)
@@ -43,25 +44,45 @@ def check_study(study: Study) -> None:
             raise UserError(
                 f"methods.{method.id}: has the title {method.title!r}, as {other!r} has; give one of them another title"
             )
+    if study.tuning:
+        _check_tuning(study)
     for output, section in {**study.tables, **study.figures}.items():
         _check_output(study, output, section)
 
 
-def _check_selection(study: Study, section: Mapping[str, Any]) -> None:
-    """That readings are chosen by what no table shows."""
+def _check_tuning(study: Study) -> None:
+    """That what is tried is known, has something to tune, and is chosen by what no table shows."""
+    section = study.tuning
+    _check_choice(study, {key: value for key, value in section.items() if key != "partitions"}, "tuning")
+    for dataset, setting in section["partitions"].items():
+        _known(dataset, study.data, "tuning.partitions", "data set")
+        parse_setting(setting)
+    for method in section["spaces"]:
+        _known(method, study.methods, "tuning.spaces", "method")
+    for method in section.get("methods", ()):
+        if study.methods[method].card.stage == "external":
+            raise UserError(f"tuning.methods {method!r}: is run by a rule of its own, which is not tuned; leave it out")
+    for method in tuned(study):
+        if (there := settings_in(space_of(study, method))) < section["trials"]:
+            raise UserError(
+                f"tuning.trials {section['trials']}: the search space of {method!r} has {there} settings; give it more"
+                " values, or all methods fewer trials"
+            )
+
+
+def _check_choice(study: Study, section: Mapping[str, Any], where: str) -> None:
+    """That what is chosen is chosen by what no table shows."""
     if both := sorted(set(section["seeds"]) & set(study.seeds)):
-        raise UserError(
-            f"apfl.selection.seeds: {both[0]} is a seed of the study too; choose by seeds that no table uses"
-        )
+        raise UserError(f"{where}.seeds: {both[0]} is a seed of the study too; choose by seeds that no table uses")
     if not study.validation:
         raise UserError(
-            "validation false: apfl.selection chooses by validation images; set it to true, or remove one of them"
+            f"validation false: {where} chooses by validation images; set it to true, or remove one of them"
         )
     if study.one_job_per == "cell":
         raise UserError(
-            "one_job_per 'cell': the seeds of apfl.selection belong to no cell of a table; use seed, or remove one"
+            f"one_job_per 'cell': the seeds of {where} belong to no cell of a table; use seed, or remove one"
         )
-    _check_output(study, "apfl.selection", section)
+    _check_output(study, where, section)
 
 
 def _known(name: str, names: Iterable[str], where: str, what: str) -> None:
@@ -125,16 +146,21 @@ def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _check_method(study: Study, method: MethodEntry) -> None:
-    fields = method.card.fields | (generator_fields() if method.generative else {})
-    check_values(fields, method.parameters, f"methods.{method.id}")
+    fields = method.fields
+    given = {f"methods.{method.id}": method.parameters}
     for name, values in method.datasets.items():
         _known(name, study.data, f"methods.{method.id}.datasets", "data set")
-        check_values(fields, values, f"methods.{method.id}.datasets.{name}")
+        given[f"methods.{method.id}.datasets.{name}"] = values
+    for where, values in given.items():
+        for name, value in values.items():
+            for one in value if isinstance(value, list) else [value]:
+                check_values(fields, {name: one}, where)
     if method.generative:
         shared = {"apfl.parameters": study.apfl["parameters"]}
         shared |= {f"apfl.datasets.{name}": values for name, values in study.apfl["datasets"].items()}
         for where, values in shared.items():
-            check_values(fields, {key: value for key, value in values.items() if key != "semantics"}, where)
+            named = {key: value for key, value in values.items() if key != "semantics"}
+            check_values({name: field for name, field in fields.items() if name not in TRAINING}, named, where)
     needs = set(method.card.needs)
     for dataset in study.datasets({}):
         training = {**study.training, **study.training["datasets"].get(dataset, {})}

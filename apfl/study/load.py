@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from apfl.errors import UserError
-from apfl.registry.cards import Card, card
-from apfl.registry.trees import ROOT
+from apfl.project import home
+from apfl.registry.cards import Card
 from apfl.storage.files import expanded
 from apfl.study.checks import check_study
+from apfl.study.outside import outside, rules_folder
 from apfl.study.parse import explain, read
 from apfl.study.schedules import completed
 from apfl.study.study import MethodEntry, Study
 
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = home() / "workflow" / "schemas" / "config.schema.yaml"
 
 
-RESERVED = ("module", "base", "semantics", "title", "datasets")
+RESERVED = ("module", "external", "base", "semantics", "title", "datasets")
+"""Keys of a method's entry that are not hyper-parameters."""
 
 
 def load_study(
@@ -40,12 +42,15 @@ def load_study(
         values[root] = expanded(values[root] or os.environ.get(variable, ""), root)
     beside = [Path(where).parent] if where else list(folders)
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])
-    methods = _methods(values)
+    methods = _methods(values, beside)
+    if values["rules"]:
+        values["rules"] = rules_folder(values["rules"], beside)
     # What one method of a study may look at beside its training images, no other method of it trains on.
-    chooses = "selection" in values["apfl"] or any("validation" in entry.card.needs for entry in methods.values())
+    by_validation = "selection" in values["apfl"] or "tuning" in values
+    chooses = by_validation or any("validation" in entry.card.needs for entry in methods.values())
     values.setdefault("validation", chooses)
-    if "selection" in values["apfl"] and values["one_job_per"] == "auto":
-        values["one_job_per"] = "seed"  # the seeds that readings are chosen by belong to no cell of a table
+    if by_validation and values["one_job_per"] == "auto":
+        values["one_job_per"] = "seed"  # the seeds that are chosen by belong to no cell of a table
     read_as = {"seeds": tuple(sorted(values["seeds"])), "methods": methods}
     study = Study(**{"paper": False} | values | read_as)
     if "paper" not in values:
@@ -120,8 +125,9 @@ def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:
     return {name: _with_defaults(parts[name], item) if parts[name] else item for name, item in complete.items()}
 
 
-def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
-    cards = {id_: card(entry.get("module", id_.replace("-", "_"))) for id_, entry in values["methods"].items()}
+def _methods(values: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]]) -> dict[str, MethodEntry]:
+    own = {id_: outside(id_, entry, folders, values["rules"]) for id_, entry in values["methods"].items()}
+    cards = {id_: found.card for id_, found in own.items()}
     entries = {}
     for id_, entry in values["methods"].items():
         here = cards[id_]
@@ -143,10 +149,19 @@ def _methods(values: Mapping[str, Any]) -> dict[str, MethodEntry]:
             title=entry.get("title") or _title(id_, here, base, cards),
             base=base,
             semantics=entry.get("semantics", ""),
-            parameters={name: value for name, value in entry.items() if name not in RESERVED},
-            datasets=entry.get("datasets", {}),
+            parameters=_flat({name: value for name, value in entry.items() if name not in RESERVED}),
+            datasets={name: _flat(values) for name, values in entry.get("datasets", {}).items()},
+            named=own[id_].named,
+            external=own[id_].external,
+            files=own[id_].files,
         )
     return entries
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a method's entry, with those of local training as ``training.NAME``."""
+    training = {f"training.{name}": value for name, value in values.get("training", {}).items()}
+    return {name: value for name, value in values.items() if name != "training"} | training
 
 
 def _title(id_: str, here: Card, base: str, cards: Mapping[str, Card]) -> str:

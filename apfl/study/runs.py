@@ -5,9 +5,11 @@ Paths are relative to results/ and tell a run from any other of its study.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from apfl.data.catalogue import folder_of
@@ -16,17 +18,22 @@ from apfl.registry.code import modules_of
 from apfl.storage.files import digest
 from apfl.study.readings import reading as reading_options
 from apfl.study.schedules import Timing
-from apfl.study.study import MethodEntry, Study, generator_fields
+from apfl.study.study import TRAINING, MethodEntry, Study, generator_fields
+from apfl.study.tuning import tunes_training
 
 ORDINARY = Timing()
 UNNAMED = (("class_weight", "class"), ("steps_as_with", 0))
 """Hyper-parameters of the generator that came after runs had been named: at these defaults they change no name."""
+MOST_NAMED = 3
+"""Values that are written out in the name of a run's folder; for more, and for texts with other characters than those
+of a name, there is their digest."""
 ROUND_LISTS = ("rounds", "evaluate_rounds", "save_rounds")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file that runs read: its kind (data, partition, initial, semantics), how it is made, and from which files."""
+    """A file that runs read: its kind (data, partition, initial, semantics, tune), how it is made, and from which
+    files."""
 
     kind: str
     path: str
@@ -144,60 +151,89 @@ class Variant:
     """What the runs behind one number have otherwise than the study; what is empty, they have as the study does.
 
     reading, semantics: of AP-FL; parameters: hyper-parameters for this number alone; timing: the schedule of the
-    federated run.
+    federated run; choice: the file of the trial whose hyper-parameters are taken when the run starts.
     """
 
     reading: str = ""
     semantics: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = ORDINARY
+    choice: str = ""
 
     def name(self, method: MethodEntry) -> str:
         """The method's id and, after double dashes, what differs."""
         parts = {"semantics": self.semantics, "reading": "" if self.reading == "literal" else self.reading}
-        named = (f"{name}-{value}" for name, value in {**parts, **self.parameters}.items() if value != "")
+        named = [f"{name}-{value}" for name, value in {**parts, **self.parameters}.items() if value != ""]
+        if len(self.parameters) > MOST_NAMED or not all(re.fullmatch(r"[\w.+-]+", name) for name in named):
+            values = digest(dict(self.parameters))[:8]
+            named = [f"{name}-{value}" for name, value in {**parts, "values": values}.items() if value]
+        of = PurePosixPath(self.choice).stem
+        named += [] if not of else ["tuned"] if of == method.id else [f"tuned-{of}"]
         return "--".join([method.id, *self.timing.parts, *named])
 
 
-def chain(context: RunContext, method: MethodEntry, variant: Variant, rounds: Iterable[int] = ()) -> list[Run]:
+def chain(
+    context: RunContext, method: MethodEntry, variant: Variant, rounds: Iterable[int] = (), save: bool = False
+) -> list[Run]:
     """The runs behind one number, the method's own last.
 
-    ``rounds`` are those after which a derived method is carried out, besides the last.
+    ``rounds`` are those after which a derived method is carried out, besides the last; with ``save`` their states are
+    kept for those who start there. A derived method starts from a federated run with the same local training.
     """
     last = context.training["rounds"]
     wanted = sorted({*(number for number in rounds if number <= last), last})
-    options = reading_options(variant.reading) if variant.reading else {}
-    kinds = {"friend": method.card.fields, "generator": generator_fields()}
-    values = _given(context, method)
-    usual = {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
+    usual = settings(context, method, variant.reading)
+    # Of several values in a study each has its name in a folder's, so that no name changes if there is another value.
+    several = {} if variant.choice else method.variants(context.dataset)[0]
     changed = {
         name: value
-        for name, value in variant.parameters.items()
-        if any(filled.get(name, value) != value for filled in usual.values())
+        for name, value in {**several, **variant.parameters}.items()
+        if name in several or any(filled.get(name, value) != value for filled in usual.values())
     }
+    local = _filled(TRAINING, usual["training"] | changed)
+    differs = {name.removeprefix("training."): value for name, value in local.items()}
+    training = context.training | {n: value for n, value in differs.items() if value != context.training[n]}
     default = context.study.semantics_of(method, context.dataset)
     semantics = variant.semantics or default
     named = replace(variant, semantics=semantics if semantics != default else "", parameters=changed).name(method)
     if method.card.stage in ("federate", "external"):
-        return [_federate(context, method, named, variant.timing, wanted)]
-    base = context.study.methods[method.base]
-    start = _federate(context, base, Variant(timing=variant.timing).name(base), variant.timing, wanted, save=True)
-    before = [start]
+        parameters = _filled(method.card.fields, usual["friend"] | changed)
+        return [_tuned(_federate(context, method, named, parameters, training, variant.timing, wanted, save), variant)]
+    choice = variant.choice if variant.choice and tunes_training(context.study, method.id) else ""
+    begun = Variant(parameters=local, timing=variant.timing, choice=choice)
+    (start,) = before = chain(context, context.study.methods[method.base], begun, wanted, save=True)
     inputs = {"run": start.path}
     if method.generative:
-        parameters = _filled(kinds["generator"], usual["generator"] | changed)
-        before.append(_memorize(context, start, semantics, parameters, wanted))
+        parameters = _filled(generator_fields(), usual["generator"] | changed)
+        before.append(_memorize(context, start, semantics, parameters, training, wanted, variant, method))
         inputs |= {"generator": before[-1].path}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(kinds["friend"], usual["friend"] | changed),
+        "parameters": _filled(method.card.fields, usual["friend"] | changed),
         "semantics": semantics if method.generative else "",
         "reading": variant.reading,
         "rounds": wanted,
-        "training": context.training,
+        "training": training,
     }
-    return [*before, context.run("personalize", method.id, named, spec, inputs)]
+    return [*before, _tuned(context.run("personalize", method.id, named, spec, inputs), variant)]
+
+
+def settings(context: RunContext, method: MethodEntry, reading: str) -> dict[str, dict[str, Any]]:
+    """Every hyper-parameter of a method in a reading, as the study has it: its own (``friend``), its generator's if it
+    starts from one, and those of local training."""
+    kinds: dict[str, Mapping[str, Field]] = {"friend": method.card.fields, "training": TRAINING}
+    kinds |= {"generator": generator_fields()} if method.generative else {}
+    options = reading_options(reading) if reading else {}
+    values = _given(context, method)
+    return {kind: _filled(fields, values | options.get(kind, {})) for kind, fields in kinds.items()}
+
+
+def _tuned(run: Run, variant: Variant) -> Run:
+    """The run, which takes its hyper-parameters from the variant's choice if it has one."""
+    if not variant.choice:
+        return run
+    return replace(run, spec={**run.spec, "tuned": variant.choice}, inputs={**run.inputs, "tuning": variant.choice})
 
 
 def merge(one: Run, other: Run) -> Run:
@@ -232,16 +268,17 @@ def semantics_artefacts(study: Study, semantics: str, dataset: str) -> list[Arte
 
 
 def _federate(
-    context: RunContext, method: MethodEntry, name: str, timing: Timing, rounds: Sequence[int], save: bool = False
-) -> Run:
+    context: RunContext, method: MethodEntry, name: str, parameters: Mapping[str, Any], training: Mapping[str, Any],
+    timing: Timing, rounds: Sequence[int], save: bool,
+) -> Run:  # fmt: skip
     """The federated run, evaluated after ``rounds``; with ``save`` their states are kept for those who start there."""
     every = range(context.evaluate_every, context.training["rounds"] + 1, context.evaluate_every)
     asked = {"evaluate_rounds": sorted({*every, *rounds}), "save_rounds": list(rounds) if save else []}
     spec = {
         "method": method.id,
         "module": method.card.module,
-        "parameters": _filled(method.card.fields, method.given(context.dataset)),
-        "training": context.training | asked,
+        "parameters": parameters,
+        "training": {**training, **asked},
     }
     if not timing.ordinary:
         spec |= {"schedule": dict(timing.values)}
@@ -258,21 +295,23 @@ def _federate(
 
 
 def _memorize(
-    context: RunContext, start: Run, semantics: str, parameters: Mapping[str, Any], rounds: Sequence[int]
-) -> Run:
+    context: RunContext, start: Run, semantics: str, parameters: Mapping[str, Any], training: Mapping[str, Any],
+    rounds: Sequence[int], variant: Variant, method: MethodEntry,
+) -> Run:  # fmt: skip
     """The generator on a federated run, shared by all that ask for the same parameters."""
     named = {name: value for name, value in parameters.items() if (name, value) not in UNNAMED}
-    generator = f"{start.variant}--{semantics}--{digest(named)[:8]}"
+    which = f"tuned-{method.id}" if variant.choice else digest(named)[:8]
+    generator = f"{start.variant}--{semantics}--{which}"
     spec = {
         "base": start.method,
         "generator": generator,
         "semantics": semantics,
         "rounds": list(rounds),
-        "training": context.training,
+        "training": dict(training),
         "parameters": dict(parameters),
     }
     inputs = {"semantics": _semantics_path(semantics, context.dataset), "run": start.path}
-    return context.run("memorize", generator, generator, spec, inputs)
+    return _tuned(context.run("memorize", generator, generator, spec, inputs), variant)
 
 
 def _semantics_path(semantics: str, dataset: str) -> str:
@@ -280,11 +319,14 @@ def _semantics_path(semantics: str, dataset: str) -> str:
 
 
 def _given(context: RunContext, method: MethodEntry) -> dict[str, Any]:
-    """The hyper-parameters that the study gives: AP-FL's for all, for the data set, and the method's own, which may be
-    for the data set too."""
-    shared: dict[str, Any] = {}
+    """The hyper-parameters that the study gives: of local training its own, and those of the method that this one
+    starts from; AP-FL's for all, for the data set; and the method's own, which may be for the data set too."""
+    shared = {name: context.training[name.removeprefix("training.")] for name in TRAINING}
+    if method.base:
+        begun = context.study.methods[method.base].given(context.dataset)
+        shared |= {name: value for name, value in begun.items() if name in TRAINING}
     if method.generative:
-        shared = context.study.apfl["parameters"] | context.study.apfl["datasets"].get(context.dataset, {})
+        shared |= context.study.apfl["parameters"] | context.study.apfl["datasets"].get(context.dataset, {})
         shared.pop("semantics", None)
     return shared | method.given(context.dataset)
 

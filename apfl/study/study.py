@@ -7,7 +7,8 @@ that a method needs and the study does not give. A refusal is one line that name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from apfl.data.catalogue import CATALOGUE, IN_PAPER
@@ -15,12 +16,23 @@ from apfl.registry.cards import Card, Field, parameters_of
 
 AP_FL = "apfl"
 """The file of the paper's method in baselines/."""
+TRAINING: Mapping[str, Field] = {
+    "training.local_epochs": Field("int", None),
+    "training.batch_size": Field("int", None),
+    "training.learning_rate": Field("float", None),
+    "training.optimizer": Field("str", None),
+}
+"""What a method may have otherwise than the study's training; rounds and arithmetic are the same for all methods."""
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method of a study: its id, its card, the id of the method it starts from, and hyper-parameters that differ from
-    its file's: on all data sets, and by data set."""
+    """A method of a study: its id, its card, the id of the method it starts from, and values that differ from those of
+    its file and of the study's training (`TRAINING`): on all data sets, and by data set. A list has several values.
+
+    ``named``: what of its entry names files beside the study, with their paths from here; ``external`` how a foreign
+    program is run, and ``files`` what of the program lies beside the study.
+    """
 
     id: str
     card: Card
@@ -29,10 +41,31 @@ class MethodEntry:
     semantics: str
     parameters: Mapping[str, Any]
     datasets: Mapping[str, Mapping[str, Any]]
+    named: Mapping[str, Any] = field(default_factory=dict)
+    external: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def given(self, dataset: str) -> dict[str, Any]:
-        """The hyper-parameters that differ on a data set."""
+        """The values that differ on a data set; of several the first."""
+        return {n: v[0] if isinstance(v, list) else v for n, v in self._written(dataset).items()}
+
+    def variants(self, dataset: str) -> list[dict[str, Any]]:
+        """Each combination of the values that are lists on a data set; without lists a single empty one."""
+        lists = {name: value for name, value in self._written(dataset).items() if isinstance(value, list)}
+        return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+
+    def titled(self, dataset: str, parameters: Mapping[str, Any]) -> str:
+        """The title, and in brackets which of several values there are: those in ``parameters``, or the first."""
+        several = ", ".join(f"{n} {parameters.get(n, v)}" for n, v in self.variants(dataset)[0].items())
+        return f"{self.title} ({several})" if several else self.title
+
+    def _written(self, dataset: str) -> dict[str, Any]:
         return {**self.parameters, **self.datasets.get(dataset, {})}
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Every hyper-parameter that the method takes: its own, its generator's, and local training."""
+        return {**self.card.fields, **(generator_fields() if self.generative else {}), **TRAINING}
 
     @property
     def generative(self) -> bool:
@@ -65,6 +98,8 @@ class Study:
     schedules: Mapping[str, Mapping[str, Any]]
     tables: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]]
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = ""
 
     def classes(self, dataset: str) -> int:
         """Number of classes of a data set."""

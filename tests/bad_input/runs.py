@@ -95,15 +95,15 @@ def _forget_outputs(record: Path) -> None:
 
 CASES = [
     # Specifications.
-    wrong("no JSON", r"--spec: not JSON \(.*\); `apfl plan --json` prints", "{'method': 'fedavg'}"),
+    wrong("no JSON", r"--spec: not JSON \(.*\); `apfl plan STUDY --json` prints", "{'method': 'fedavg'}"),
     wrong("cut short", r"--spec: not JSON", json.dumps(spec())[:-5]),
-    wrong("a list", r"--spec: must be a JSON object; `apfl plan --json`", "[]"),
+    wrong("a list", r"--spec: must be a JSON object; `apfl plan STUDY --json`", "[]"),
     wrong("a number", r"--spec: must be a JSON object", "3"),
     wrong("nested too deep", r"--spec: not JSON", "[" * 99999),
     wrong("file missing", r"specification nowhere\.json: no such file; make it first", "@nowhere.json"),
     Case("spec: file binary", text("s.json", bytes(range(256))), federate("@s.json"), r"--spec: not JSON \(.*utf-8"),
-    wrong("empty", r"spec\.dataset: missing; `apfl plan --json` prints", "{}"),
-    wrong("key missing", r"spec\.seed: missing; `apfl plan --json` prints", seed=...),
+    wrong("empty", r"spec\.dataset: missing; `apfl plan STUDY --json` prints", "{}"),
+    wrong("key missing", r"spec\.seed: missing; `apfl plan STUDY --json` prints", seed=...),
     wrong("unknown key", r"spec\.sede: unknown; spec has dataset, setting, seed", sede=1),
     wrong("seed a text", r"spec\.seed '0': is not a whole number; `apfl plan", seed="0"),
     wrong("seed negative", r"spec\.seed -1: is not a whole number from 0", seed=-1),

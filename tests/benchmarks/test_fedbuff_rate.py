@@ -9,12 +9,26 @@ from benchmarks import fedbuff_rate
 from tests.helpers.problems import tiny_problem
 
 FRAME = pd.read_csv(fedbuff_rate.FILE)
+LONG = pd.read_csv(fedbuff_rate.LONG_FILE)
 LAST = FRAME[FRAME["rounds"] == fedbuff_rate.TRAINING["rounds"]]
 MEANS = LAST.groupby("server")["pooled"].mean()
 
 
 def test_fedbuff_at_its_default_rate_is_within_five_points_of_as_many_clients_a_synchronous_round() -> None:
     assert abs(MEANS["FedBuff, default rate"] - MEANS["FedAvg, three clients a round"]) < 5
+
+
+def test_in_a_longer_run_fedbuff_at_its_default_rate_is_in_no_seed_five_points_below_that_reference() -> None:
+    last = LONG[LONG["rounds"] == fedbuff_rate.LONG["rounds"]].pivot(index="seed", columns="server", values="pooled")
+    assert list(last.index) == list(fedbuff_rate.SEEDS) and set(last) == set(fedbuff_rate.LONG_SERVERS)
+    assert (last["FedBuff, default rate"] > last["FedAvg, three clients a round"] - 5).all()
+
+
+def test_a_longer_run_begins_as_the_shorter_one() -> None:
+    keys = ["seed", "server", "rounds"]
+    both = LONG.merge(FRAME, on=keys, suffixes=("", "_short"))
+    assert len(both) == len(fedbuff_rate.SEEDS) * len(fedbuff_rate.LONG_SERVERS) * fedbuff_rate.TRAINING["rounds"]
+    assert (both["pooled"] == both["pooled_short"]).all()
 
 
 def test_fedbuff_at_rate_one_loses_what_the_default_keeps() -> None:

@@ -43,7 +43,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def resnet(module):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own-network.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/networks.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "class ResNet18" in block]
     module(code, "my_networks")
     return {"name": "my_networks:ResNet18", "groups": 8}
 

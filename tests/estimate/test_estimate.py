@@ -64,6 +64,17 @@ def test_a_federated_run_is_its_clients_images_and_server_in_every_round(
     assert 0 < Pricing(study).seconds(timed) < Pricing(study).seconds(run), "uploads that are lost are not trained"
 
 
+def test_a_run_with_another_learning_rate_is_not_measured_again_and_one_with_other_epochs_is(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Run] = []
+    monkeypatch.setattr(module, "measured", lambda run, *_: seen.append(run) or Price(1.0, 1.0))
+    run, pricing = find(study, "federate", "/fedavg/"), Pricing(study)
+    for one in (run, changed(run, "training", learning_rate=0.5), changed(run, "training", local_epochs=9)):
+        pricing.seconds(one)
+    assert [one.spec["training"]["local_epochs"] for one in seen] == [5, 9]
+
+
 def set_aside(study: Study, run: Run) -> int:
     part = module.even_partition(300, 10, run.setting, study.validation)
     return int((part.client >= 0).sum() - part.counts.sum())

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from apfl.jobs.calls import Plan, any_of, data_options, inputs, run_code, run_options, semantics_options, shell_prefix
+from apfl.jobs.calls import (
+    Plan,
+    any_of,
+    data_options,
+    inputs,
+    run_code,
+    run_options,
+    semantics_options,
+    shell_prefix,
+    tried,
+)
 from apfl.jobs.paths import COURSE, KINDS, RUNS
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
@@ -22,6 +32,12 @@ from tests.helpers.studies import tiny
 def plan() -> Plan:
     methods = {"local": {}, "fedavg": {}, "apfl": {}, "flower": {"module": "external/flower"}}
     return Plan.of(load_study(tiny(seeds=[0, 1], methods=methods)))
+
+
+@pytest.fixture(scope="module")
+def tuned() -> Plan:
+    tuning = {"seeds": [70], "partitions": {"digits": "dirichlet-alpha0.1-clients3"}, "trials": 3, "methods": ["apfl"]}
+    return Plan.of(load_study(tiny(seeds=[0]) | {"tuning": tuning}))
 
 
 def wildcards(kind: str, path: str) -> dict[str, str]:
@@ -108,6 +124,19 @@ def test_methods_stand_in_the_study_s_text_as_the_study_lists_them(plan: Plan) -
 
 def test_where_the_data_are_is_no_part_of_the_study_s_text(plan: Plan) -> None:
     assert json.loads(plan.text({"name": "tiny", "data_root": "/here"})) == {"name": "tiny", "schedules": {}}
+
+
+def test_tuned_runs_wait_for_the_choice_and_that_waits_for_every_trial(tuned: Plan) -> None:
+    (path,) = tuned.choices()
+    (job,) = tuned.jobs("tune", wildcards("tune", path.removeprefix("results/")))
+    trials = [run for run in tuned.runs.values() if run.seed == 70 and run.stage == "personalize"]
+    assert set(tried([job])) == {
+        f"results/{run.path}/{name}" for run in trials for name in ("metrics.parquet", "run.json")
+    }
+    waiting = [run for run in tuned.runs.values() if path in inputs([run]).get("tuning", ())]
+    assert [run.stage for run in waiting] == ["federate", "memorize", "personalize"] and tuned.tuned() == {"apfl"}
+    assert all(f"--tuning {path}" in run_options([run]) for run in waiting)
+    assert path in tuned.page_inputs()
 
 
 def test_a_wildcard_takes_the_values_that_are_named_and_no_other() -> None:

@@ -50,6 +50,25 @@ def test_no_file_is_older_than_what_it_was_made_from(tmp_path) -> None:
     assert times == sorted(times)
 
 
+def test_a_choice_among_trials_comes_after_them_and_before_what_is_made_with_it(tmp_path) -> None:
+    one = made(tmp_path / "one", (0, 1))
+    trial, tuned, choice = (
+        *(run.path for run in runs(STUDY) if run.stage == "personalize"),
+        "tiny/tuning/digits/a.json",
+    )
+    record = read_json(one / tuned / "run.json")
+    write_json(one / tuned / "run.json", record | {"specification": record["specification"] | {"tuned": choice}})
+    write_json(one / choice, {"chosen": 1})
+    merge([one], tmp_path / "out")
+    times = [
+        (tmp_path / "out" / file).stat().st_mtime_ns for file in (f"{trial}/run.json", choice, f"{tuned}/run.json")
+    ]
+    assert times == sorted(times)
+    write_json(made(tmp_path / "two", (0,)) / choice, {"chosen": 2})
+    with pytest.raises(UserError, match=f"{choice}: not the same"):
+        merge([one, tmp_path / "two"], tmp_path / "other")
+
+
 def test_a_folder_can_be_added_to(tmp_path) -> None:
     merge([made(tmp_path / "one", (0,))], tmp_path / "out")
     assert merge([made(tmp_path / "two", (1,))], tmp_path / "out") == (4, 0)

@@ -20,7 +20,7 @@ from rich.console import Console
 from apfl.cli import main
 from apfl.jobs import log as joblog
 from apfl.jobs.paths import KINDS, log_of
-from apfl.jobs.status import STATES, Job, jobs, left, planned
+from apfl.jobs.status import STATES, Job, jobs, left, planned, rounds
 from apfl.jobs.status_view import estimate, show
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
@@ -228,7 +228,7 @@ def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_r
     assert left(jobs(load_study(STUDY), tmp_path)).seconds == 200.0, "a run that ends early is no measure"
     said = estimate(left(jobs(load_study(STUDY), tmp_path)))
     assert "about 3 min of computing" in said
-    assert "an estimate from the seconds of 1 finished run; no estimate for 2 memorize" in said
+    assert "an estimate from the rounds of 1 run; no estimate for 2 memorize" in said
 
 
 def test_of_a_run_at_work_only_what_is_not_yet_done_is_left(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
@@ -239,12 +239,36 @@ def test_of_a_run_at_work_only_what_is_not_yet_done_is_left(tmp_path: Path, plan
     assert before - after.seconds == 75.0 and after.runs == 9
 
 
+def test_what_is_left_grows_with_the_rounds(tmp_path: Path) -> None:
+    """A run of 10 rounds took 50 s; one of 40 rounds on other images takes four times that."""
+    given = {
+        **tiny(methods={"fedavg": {}}, training__rounds=10, training__datasets={"photos": {"rounds": 40}}),
+        "data": {"digits": {"source": "digits", "max_samples": 300}, "photos": {"source": "photos"}},
+        "apfl": {},
+    }
+    study = load_study(given)
+    short, long = runs(study)
+    assert (rounds(short), rounds(long)) == (10, 40)
+    finish(tmp_path, short, seconds=50.0)
+    assert left(jobs(study, tmp_path)).seconds == 200.0
+
+
+def test_a_run_at_work_says_how_long_others_will_take(tmp_path: Path) -> None:
+    study = load_study(tiny(methods={"fedavg": {}}, seeds=[0, 1], training__rounds=4, apfl={}))
+    line = "FedAvg, seed 0: round 1/4  pooled 31.00 %  900 samples/s  30:00:00 left\n"
+    log(tmp_path, f"{FOLDER}/fedavg/seed0", f"job federate on elsewhere, process 1\n{line}")
+    found = left(jobs(study, tmp_path))
+    # 30 hours for the last three quarters of the first run, and 40 for the other.
+    assert (found.seconds, found.basis, found.runs) == (70 * 3600.0, 1, 2)
+
+
 def test_logs_are_where_the_rules_write_them(tmp_path: Path) -> None:
     """As Snakemake itself says, for every kind of job."""
     changes = {"flower": {"module": "external/flower"}}
+    tuning = {"seeds": [70], "partitions": {"digits": "iid-clients3"}, "trials": 2, "methods": ["apfl"]}
     kinds, project = set(), Project(tmp_path, STUDY)
     for paper in (True, False):
-        given = STUDY | {"methods": STUDY["methods"] | changes, "paper": paper}
+        given = STUDY | {"methods": STUDY["methods"] | changes, "paper": paper, "tuning": tuning}
         project.configure(given)
         done = project.succeed("snakemake", "--dry-run", "--quiet", "host")
         said = done.stdout + done.stderr

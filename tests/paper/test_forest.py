@@ -14,7 +14,7 @@ from apfl.paper.figures.files import encode
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.verdict import forest
 from apfl.paper.verdict.claims import claims, parse
-from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED
+from apfl.paper.verdict.family import CONTRADICTED, OPEN, REPRODUCED
 from apfl.paper.verdict.forest_look import EDGES, FILLS, SIGNS
 from apfl.paper.verdict.forest_picture import LAYOUTS, draw, inline, write
 from apfl.paper.verdict.power import printed
@@ -145,11 +145,11 @@ def test_the_side_that_is_claimed_is_shaded(judged, bounds, inside, outside, lay
         assert not any(left < value < right for value in outside)
 
 
-def test_a_data_set_that_is_not_run_leaves_its_place_empty_and_the_others_coloured(judged) -> None:
+def test_a_data_set_without_a_run_is_open_so_far_with_its_place_empty_and_the_others_coloured(judged) -> None:
     study, metrics, found = judged(run=("cifar10",))
     made = forest.points(study, metrics, found)
     points = by_dataset(made)
-    assert points["cifar100"].status == NOT_RUN and np.isnan(points["cifar100"].estimate)
+    assert points["cifar100"].interim and points["cifar100"].status == OPEN and np.isnan(points["cifar100"].estimate)
     assert points["cifar10"].status == REPRODUCED and not points["cifar10"].interim
     assert points[""].interim and points[""].status == OPEN
     figure = draw(made, "small", 3)

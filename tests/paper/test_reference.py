@@ -12,6 +12,7 @@ from apfl.cli import register
 from apfl.jobs.archive import unpack
 from apfl.registry.trees import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
+from tests.pictures import notebook
 
 STUDY = "config/cpu.yaml"
 """Where the study as the archive has it is put, so that commands name the file that one would run it by."""
@@ -47,6 +48,29 @@ def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
     each = controls[controls["kind"] != "difference"].set_index(["reading", "semantics"])["monopoly_mean"].astype(float)
     assert each["literal", "shuffled"] > each["literal", "w2v"]
     assert (each["uniform-soft-labels"] == 0).all()
+
+
+def test_the_first_page_says_of_the_paper_s_scale_what_was_measured_there() -> None:
+    frame = pd.read_parquet(ROOT / "results" / "paper_scale" / "metrics.parquet")
+    frame = frame[(frame["setting"] == "dirichlet-alpha0.01-clients5") & (frame["test"] == "pooled")]
+    frame = frame[frame["round"] == frame.groupby("run")["round"].transform("max")]
+    frame = frame.assign(right=frame["accuracy"] * frame["train_samples"])
+    sums = frame.groupby(["method", "model", "reading", "seed"])[["right", "train_samples"]].sum()
+    means = (sums["right"] / sums["train_samples"]).unstack("seed")
+    ours, fedavg = means.loc[("apfl", "personalized")], means.loc[("fedavg", "global", "")]
+    assert ours.notna().all(axis=None) and len(ours) == len(fedavg) == 3
+    assert (ours < fedavg).all(axis=None)
+    assert (means.loc[("apfl-plus", "personalized")] > fedavg).all(axis=None)
+
+
+def test_the_notebook_s_means_are_those_of_table_2() -> None:
+    means = notebook()[0]["means"]
+    table = pd.read_csv(REFERENCE / "tables" / "table2.csv", keep_default_na=False)
+    table = table[(table["dataset"] == "cifar10") & (table["setting"] == "dirichlet-alpha0.1-clients5")]
+    table = table.set_index(["method", "reading", "test"])
+    for name in ("mean", "std"):
+        printed = table.loc[means.index, f"reproduced_{name}"].astype(float)
+        assert printed.tolist() == pytest.approx(means[name].tolist(), abs=1e-3)
 
 
 def made_anew(command: list[str]) -> None:

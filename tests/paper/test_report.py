@@ -100,7 +100,7 @@ def test_one_table_alone_needs_its_own_runs_alone(study):
     assert call(study, "tables", "--only", "table1").exit_code == 0
     refused = call(study, "tables", "--only", "table2")
     assert isinstance(refused.exception, UserError)
-    assert "snakemake --configfile" in str(refused.exception)
+    assert "snakemake --configfile=" in str(refused.exception)
     assert not (study.parent / "results" / "tiny" / "tables" / "table2.csv").exists()
 
 
@@ -197,8 +197,8 @@ def test_a_study_with_holes_gives_a_page_that_names_them_and_fills_none(study, w
     page = report(study)
     assert "1 run is missing" in page and "1 run is missing" not in whole[1]
     text = html.unescape(page)
-    assert f"<code>snakemake --configfile {study}</code>" in text
-    assert f"<code>snakemake --configfile {study} results/tiny/tables/table2.csv</code>" in text
+    assert f"<code>snakemake --configfile={study}</code>" in text
+    assert f"<code>snakemake --configfile={study} results/tiny/tables/table2.csv</code>" in text
     assert f"<li><code>{gone}</code></li>" in page
     data = data_of(page)
     lacking = [run for run in data["runs"] if not run[2]]

@@ -254,7 +254,7 @@ def test_a_number_that_lacks_a_seed_says_which_run_is_missing(open_page):
     page.keyboard.press("Escape")
     page.locator(".warning a").click()
     assert page.locator("#missing").is_visible()
-    assert "snakemake --configfile tiny.yaml results/tiny/tables/table2.csv" in page.locator("#missing").inner_text()
+    assert "snakemake --configfile=tiny.yaml results/tiny/tables/table2.csv" in page.locator("#missing").inner_text()
 
 
 def test_runs_are_found_by_words(open_page):

@@ -13,6 +13,7 @@ LEAST = {"dataset": "noise", "setting": "iid-clients3", "seed": 0, "training": {
 ALL = LEAST | {
     "network": {}, "method": "g", "module": "apfl", "parameters": {}, "schedule": {"trace": [[0, 0, 1]]},
     "semantics": "", "reading": "literal", "rounds": [2, 4], "base": "fedavg", "generator": "g",
+    "tuned": "study/tuning/noise/apfl.json",
 }  # fmt: skip
 
 
@@ -29,6 +30,20 @@ def test_every_key_is_among_those_tested() -> None:
 def test_what_every_stage_needs_has_to_be_there(name: str) -> None:
     with pytest.raises(UserError, match=rf"spec\.{name}: missing"):
         Specification.parse({key: value for key, value in LEAST.items() if key != name})
+
+
+CHOSEN = {"beta": 0.5, "width": 8, "training.learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(("method", "beta"), [("apfl", 0.5), (None, 0.5), ("fedavg", 0.1)])
+def test_of_what_was_chosen_a_run_takes_what_it_has_and_the_run_that_it_starts_from_takes_training_alone(
+    method: str | None, beta: float
+) -> None:
+    training = {"rounds": 1, "learning_rate": 0.1}
+    given = LEAST | {"parameters": {"beta": 0.1, "noise": 1.0}, "tuned": "choice.json", "training": training}
+    given |= {"method": method} if method else {}
+    wanted = {"parameters": {"beta": beta, "noise": 1.0}, "training": training | {"learning_rate": 0.01}}
+    assert Specification.parse(given).tuned_by("apfl", CHOSEN).json() == given | wanted
 
 
 def test_a_stage_names_what_it_needs_besides() -> None:

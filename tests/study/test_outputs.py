@@ -10,7 +10,7 @@ from apfl.study.outputs import BESIDE, FIGURES, OUTPUTS
 def test_the_catalogue_has_what_the_schema_lets_a_study_ask_for() -> None:
     parts = schema()["properties"]
     assert set(FIGURES) == set(parts["figures"]["properties"])
-    assert set(OUTPUTS) == {*parts["tables"]["properties"], *parts["figures"]["properties"], "selection"}
+    assert set(OUTPUTS) == {*parts["tables"]["properties"], *parts["figures"]["properties"], "selection", "tuning"}
 
 
 def test_no_two_outputs_have_one_name_or_one_heading() -> None:

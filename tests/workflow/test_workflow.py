@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, finished by plain `snakemake`."""
     project = Project(tmp_path_factory.mktemp("finished"), STUDY)
-    project.succeed("snakemake")
+    said = project.succeed("snakemake").stderr
+    assert "began federate digits, dirichlet-alpha0.1-clients3, fedavg, seed 0" in said
+    assert said.index("[14 of 14 jobs") < said.index("\nthe page: results/tiny/report.html\n")
     return project
 
 
@@ -198,7 +201,11 @@ def test_what_is_there_can_be_shown_while_runs_are_missing(finished: Project) ->
 def test_a_crashed_rerun_never_leaves_an_old_table_passing_for_a_new_one(finished: Project) -> None:
     before = (finished.root / TABLE).read_text()
     with finished.edited("baselines/fedavg_ft.py", "    def personalize(", "    def personalise("):
-        assert finished.run("snakemake").returncode == 1
+        done = finished.run("snakemake")
+        assert done.returncode == 1
+        (line,) = re.findall(r"^\[.*\] failed (.*)$", done.stderr, re.MULTILINE)
+        assert line.startswith("personalize digits, dirichlet-alpha0.1-clients3, fedavg-ft, seed 0: TypeError: ")
+        assert (finished.root / line.partition("log: ")[2]).is_file() and "Command '" not in done.stderr
         assert (finished.root / TABLE).read_text() == before, "the old table is still there"
         assert finished.plan()["personalize"] == 1, "but the study is not finished"
         assert finished.run("snakemake", "tables").returncode == 1
@@ -210,9 +217,11 @@ def test_snakemake_s_own_report_is_made_without_a_network(finished: Project) -> 
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         alone = ["env", "http_proxy=http://127.0.0.1:9", "https_proxy=http://127.0.0.1:9"]
-    finished.succeed(*alone, "snakemake", "--report", "report.html")
+    metadata = ["--report-metadata", "workflow/report/metadata.yml"]
+    finished.succeed(*alone, "snakemake", "--report", "report.html", *metadata)
     page = (finished.root / "report.html").read_text()
     assert "table2.html" in page and "figure4.svg" in page and "full-participation" in page
+    assert f"torch {version('torch')}" in page, "what made the results"
 
 
 def test_the_documented_command_runs_every_job_in_the_conda_environment(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ rule memorize:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=of("memorize", calls.run_options),
+        runs=options("memorize", calls.run_options),
         code=of("memorize", calls.run_code),
     shell:
         "python -m apfl memorize {params.runs} > {log:q} 2>&1"
@@ -49,7 +49,7 @@ rule personalize:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=of("personalize", calls.run_options),
+        runs=options("personalize", calls.run_options),
         code=of("personalize", calls.run_code),
     shell:
         "python -m apfl personalize {params.runs} > {log:q} 2>&1"

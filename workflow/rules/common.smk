@@ -1,17 +1,26 @@
 # What all rules need: the study, and apfl/jobs (files and calls of the jobs) bound to Snakemake's wildcards.
 
+import copy
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
-sys.path.insert(0, str(workflow.basedir))
+# In a checkout its own modules count, also where another workflow imports this one; otherwise those that are installed.
+CHECKOUT = os.path.abspath(workflow.current_basedir.join("../..").get_path_or_uri(secret_free=True))
+if os.path.isdir(os.path.join(CHECKOUT, "apfl")):
+    sys.path.insert(0, CHECKOUT)
 from apfl.errors import UserError
 from apfl.jobs import calls, paths
-from apfl.jobs.before import clear_stale_locks, date_back, note_sources, try_once
+from apfl.jobs.before import clear_stale_locks, code_alone, date_back, note_sources, try_once
 from apfl.jobs.paths import KINDS
+from apfl.jobs.terminal import Terminal
+from apfl.project import home
 from apfl.study.cells import beside
 from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, JUDGED
@@ -31,6 +40,10 @@ def in_one_line(work):
 def load():
     for path in workflow.configfiles:
         read(path)  # Snakemake takes the last of two equal keys, and says nothing
+    # A whole study that is named on the command line takes the place of the Snakefile's; Snakemake would merge the two.
+    if any("name" in read(path)[1] for path in workflow.overwrite_configfiles):
+        config.clear()
+        config.update(copy.deepcopy(workflow.config_settings.overwrite_config))
     config.update(typed(config, workflow.config_settings.config or {}))
     study = load_study(config, [os.path.dirname(path) for path in workflow.configfiles])
     return calls.Plan.of(study)
@@ -38,6 +51,8 @@ def load():
 
 PLAN = in_one_line(load)
 STUDY, STUDY_TEXT = PLAN.study, PLAN.text(config)
+# Snakemake itself puts the prefix of a module before inputs and outputs, but not before what else a job is called with.
+ROOT = workflow.modifier.path_modifier.replace_prefix(calls.RESULTS)
 
 # Jobs read this file too, on other machines perhaps. They are told in the environment whether a training job makes the run
 # of one "seed" or those of a "cell", and what the whole workflow was tried out for needs no second trial.
@@ -45,8 +60,8 @@ if workflow.is_main_process:
     os.environ["APFL_ONE_JOB_PER"] = job_unit(STUDY.one_job_per)
     # After a kill, and after the clock was set back, the same command goes on.
     clear_stale_locks()
-    date_back()
-    in_one_line(lambda: note_sources(STUDY, PLAN.artefacts.values()))
+    date_back(ROOT)
+    in_one_line(lambda: note_sources(STUDY, PLAN.artefacts.values(), ROOT))
     in_one_line(lambda: try_once(STUDY, STUDY_TEXT, Path(".snakemake/tried")))
 
 PER_CELL = os.environ.get("APFL_ONE_JOB_PER") == "cell"
@@ -56,9 +71,11 @@ envvars:
     "APFL_ONE_JOB_PER",
 
 
-# Jobs run with the interpreter of this Snakemake, or with that of the rule's conda environment where one is asked for.
-CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-PREFIX = calls.shell_prefix(STUDY, str(workflow.basedir), "" if CONDA else os.path.dirname(sys.executable))
+# Jobs run with the interpreter of this Snakemake, or with that of the rule's conda environment or of its container where
+# one is asked for. The packages come from there too, so that of this interpreter's folder only the suite is handed on.
+HOME = str(home())
+OWN = workflow.deployment_settings.deployment_method & {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
+PREFIX = calls.shell_prefix(STUDY, code_alone(), "" if OWN else os.path.dirname(sys.executable))
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
 
@@ -102,6 +119,11 @@ def of(kind, said):
     return lambda wildcards: in_one_line(lambda: said(PLAN.jobs(kind, dict(wildcards.items()))))
 
 
+def options(kind, said):
+    """The same of options that name files below results/."""
+    return of(kind, partial(said, root=ROOT))
+
+
 def code(*modules):
     return in_one_line(lambda: calls.code_of(modules))
 
@@ -110,6 +132,23 @@ def shown_code(*modules, files=()):
     """The code of what shows results, and the titles of methods, which head columns and decide no run."""
     titles = [method.title for method in STUDY.methods.values()]
     return in_one_line(lambda: calls.code_of(modules, files, titles))
+
+
+# The terminal says of each job what it is and how far the study is. (Only where this workflow is the main one.)
+TERMINAL = Terminal(STUDY, Quietness.PROGRESS)
+
+
+onstart:
+    TERMINAL.begin(len(workflow.dag))
+    logger.addFilter(TERMINAL)
+
+
+onsuccess:
+    print(*TERMINAL.last_words(), sep="\n", file=sys.stderr)
+
+
+onerror:
+    print(*TERMINAL.last_words(), sep="\n", file=sys.stderr)
 
 
 wildcard_constraints:

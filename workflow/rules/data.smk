@@ -69,7 +69,7 @@ rule semantics:
         # All of word2vec's vectors are read.
         mem_mb=8000,
     params:
-        options=of("semantics", calls.semantics_options),
+        options=options("semantics", calls.semantics_options),
         code=code("apfl.semantics.sources"),
     shell:
         "python -m apfl semantics {params.options} --out {output:q} > {log:q} 2>&1"

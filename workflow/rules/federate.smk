@@ -23,7 +23,7 @@ rule federate:
         mem_mb=8000,
         runtime=1440,
     params:
-        runs=of("federate", calls.run_options),
+        runs=options("federate", calls.run_options),
         code=of("federate", calls.run_code),
     shell:
         "python -m apfl federate {params.runs} > {log:q} 2>&1"

@@ -17,7 +17,8 @@ rule study:
     conda:
         "../../environment.yml"
     params:
-        text=STUDY_TEXT,
+        # A function, as Snakemake fills in what stands in braces, such as {dataset} in a path.
+        text=lambda wildcards: STUDY_TEXT,
     shell:
         "printf '%s\\n' {params.text:q} > {output:q} 2> {log:q}"
 

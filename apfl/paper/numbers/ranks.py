@@ -23,6 +23,7 @@ from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
 from apfl.paper.numbers.paired import differences, interval
+from apfl.study.tuning import TUNED
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -79,8 +80,12 @@ Values = Mapping[str, Mapping[Block, tuple[SeedValue, ...]]]
 
 
 def values(cells: Sequence[Cell], metrics: Metrics, test: str) -> Values:
-    """By method and cell of Table 2 the value of each seed; of several readings the one in the paper's place."""
-    heads = {head.key: head.label for head in tidy.columns("table2", cells) if head.group != "reading"}
+    """By method and cell of Table 2 the value of each seed; of several readings the one in the paper's place.
+
+    Columns of tuned settings are left out: with two columns that are much alike a method would count twice.
+    """
+    shown = (head for head in tidy.columns("table2", cells) if not head.label.endswith(TUNED))
+    heads = {head.key: head.label for head in shown if head.group != "reading"}
     found: dict[str, dict[Block, tuple[SeedValue, ...]]] = {label: {} for label in heads.values()}
     for cell in cells:
         if (label := heads.get(tidy.column_key("table2", cell))) is not None:

@@ -7,7 +7,7 @@ paper (``paper`` is False) there are the study's cells alone, in its own order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,6 +19,7 @@ from apfl.paper import published
 from apfl.paper.labels import ordered, semantics_label
 from apfl.paper.numbers.metrics import Estimate, Metrics, cell_values, estimate
 from apfl.study.outputs import OUTPUTS
+from apfl.study.tuning import TUNED
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -158,7 +159,20 @@ def columns(table: str, cells: Sequence[Cell], paper: bool = True) -> list[Colum
         reading = readings.index(column.key[1]) if column.group == "reading" else 0
         return ("paper", "further", "reading").index(column.group), reading
 
-    return sorted(made, key=place)
+    return _side_by_side(sorted(made, key=place))
+
+
+def _side_by_side(made: Sequence[Column]) -> list[Column]:
+    """The columns with each of tuned hyper-parameters beside the one of the published ones, in the same group."""
+    labels = {column.label for column in made}
+    tuned = {column.label.removesuffix(TUNED): column for column in made if column.label.endswith(TUNED)}
+    tuned = {label: column for label, column in tuned.items() if label in labels}
+    others = [column for column in made if column not in tuned.values()]
+    pairs = (
+        (column, replace(tuned[column.label], group=column.group)) if column.label in tuned else (column,)
+        for column in others
+    )
+    return [column for pair in pairs for column in pair]
 
 
 def _row(

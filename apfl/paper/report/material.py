@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apfl.jobs.paths import command
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.report.provenance import Sources, read_records, sources
 from apfl.study.cells import cells, runs
@@ -38,7 +38,7 @@ class Material:
     @property
     def command(self) -> str:
         """What makes all that is missing."""
-        return f"snakemake --configfile {shlex.quote(str(self.file))}"
+        return command(self.file)
 
     @cached_property
     def sources(self) -> Sources:
@@ -53,6 +53,6 @@ def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=list(OUTPUTS).index)}
     paths = {run.path for run in planned}
     read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
-    metrics = collect(results, read, partial=True, command=f"snakemake --configfile {file}")
+    metrics = collect(results, read, partial=True, command=command(file))
     records = {**metrics.records, **read_records(results, paths - read)}
     return Material(study, Path(file), Path(results), planned, shown, metrics, records)

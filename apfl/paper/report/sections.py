@@ -12,6 +12,7 @@ from apfl.paper.figures.files import Picture, encode, pictures
 from apfl.paper.html import PageSection, environment, inline_svg
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.report import cost, gallery
+from apfl.paper.report import tuning as tuning_section
 from apfl.paper.report import verdicts as verdict_section
 from apfl.paper.report.material import Material
 from apfl.paper.report.provenance import missing, provenance_facts
@@ -48,6 +49,9 @@ def sections(material: Material) -> Iterator[PageSection]:
     if len((apart := spread.made(study, material.metrics, material.records)).rows):
         yield PageSection(apart.name, apart.output.heading, fragment(apart))
     yield from sections_beside(study, material.metrics)
+    if study.tuning:
+        tried = tuning_section.panels(study, material.results)
+        yield _section("tuning", OUTPUTS["tuning"].title, output=OUTPUTS["tuning"], tuned=tried)
     yield _section("partitions", "Partitions", pictures=gallery.partitions(study, artefacts(study), material.results))
     if shown := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=shown)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from apfl.paper.html import PageSection, environment
+from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.document import (
     HEADS,
     INTRODUCTION,
-    Document,
     across_readings,
     by_source,
     commands,
@@ -34,7 +34,7 @@ def section(made: Document, pictures: Mapping[str, str] | None = None, caption: 
     return PageSection("verdicts", "Verdicts", body)
 
 
-def _claim(claim: Document) -> Document:
+def _claim(claim: Part) -> Part:
     return {
         **claim,
         "source_text": source_of(claim),
@@ -48,7 +48,7 @@ def _claim(claim: Document) -> Document:
     }
 
 
-def _first(claim: Document) -> list[dict[str, str]]:
+def _first(claim: Part) -> list[dict[str, str]]:
     """The verdicts on the primary test, one a reading that was run: ``literal: contradicted``."""
     ran = [one for one in claim["verdicts"] if one["primary"] and one["reading"] not in left_out(claim)]
     found = [

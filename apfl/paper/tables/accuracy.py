@@ -30,6 +30,7 @@ from apfl.paper.tables.layout import (
     measured,
 )
 from apfl.study.outputs import OUTPUTS
+from apfl.study.tuning import TUNED
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -65,7 +66,8 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
     if planned.any():
         panels = [_panel(rows[planned], columns, title) for title, columns in _parts(name, rows)]
     if not planned.all():
-        columns = rows.loc[rows["column_group"] == "paper", "column"].unique()
+        printed = (rows["column_group"] == "paper") & ~rows["column"].str.endswith(TUNED)
+        columns = rows.loc[printed, "column"].unique()
         absent = _panel(rows[~planned], tuple(columns), "Published results on data sets that this study does not run")
         panels.append(replace(absent, in_study=False))
     return Table(OUTPUTS[name], tuple(panels), _notes(name, rows, paper), rows)
@@ -147,6 +149,11 @@ def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
         notes.append(f"The paper prints nothing on: {', '.join(unknown)}.")
     if OUTPUTS[name].columns == "title" and (variants := _variants(run)):
         notes.append(f"{variants}.")
+    if run["title"].str.endswith(TUNED).any():
+        notes.append(
+            f"{TUNED.strip()}: with the hyper-parameters that were chosen by validation images, on seeds that no table "
+            f"uses; without, with the {'published' if paper else 'given'} ones."
+        )
     if (run["column_group"] == "reading").any():
         notes.append(
             "Square brackets name other readings of what the paper leaves open."
@@ -166,7 +173,8 @@ def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
 def _variants(rows: pd.DataFrame) -> str:
     """Which reading and which semantics stand behind the columns that have them."""
     said = []
-    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading")]
+    tuned = rows["title"].str.endswith(TUNED)
+    shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading") & ~tuned]
     for column, part in parts(shown, "column"):
         datasets: dict[str, list[str]] = {}
         for _, row in part.drop_duplicates("dataset").iterrows():

@@ -141,18 +141,21 @@ class Source:
         answers = [self._measured(replace(cell, model=model) if model else cell, measure, test, role) for cell in found]
         if answers:
             return mean(answers)
-        if (missing := self._undecided(asked, name, row)) is not None:
-            return Series(np.full(seeds, np.nan), "not run", missing=missing)
-        return Series(np.full(seeds, np.nan), "not in study", planned=False)
+        some = self._in_some_reading(asked, name, row)
+        if some and self._reading(asked, row) == BEST:
+            return Series(np.full(seeds, np.nan), "not run", missing=self._choosing(row))
+        return Series(np.full(seeds, np.nan), "not in study", planned=some)
 
-    def _undecided(self, asked: Question, name: str, row: Row) -> tuple[str, ...] | None:
-        """Of a cell that the study has in the best reading, whichever that will be, the runs that the choice waits for;
-        None of any other. So the family does not depend on whether the choice is made."""
-        if self._reading(asked, row) != BEST:
-            return None
+    def _in_some_reading(self, asked: Question, name: str, row: Row) -> bool:
+        """Is the best reading asked for, and a cell there that it may turn out to be? Then the study plans the cell,
+        whether the choice is made or not, and whichever it is: so the families do not depend on it."""
+        if asked.reading != BEST:
+            return False
         some = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
-        if not any(self._cells(other, name, row) for other in some):
-            return None
+        return any(self._cells(other, name, row) for other in some)
+
+    def _choosing(self, row: Row) -> tuple[str, ...]:
+        """The runs that the choice of the best reading waits for."""
         chosen_by = (
             run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == row["dataset"]
         )
@@ -247,17 +250,15 @@ def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: 
     ]
     first = next(number for number, ask in enumerate(claim.asks) if not ask.gate)
     ask = claim.asks[first]
-    made = _highest(variants, _levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
-    if len(questions) > 1:
-        made = [replace(one, choices=1 if claim.asks[one.ask].others else len(questions)) for one in made]
+    made = _highest(variants, *_levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
     return [contrast for contrast in made if not stand_ins or contrast.planned]
 
 
-def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray) -> list[Contrast]:
+def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray, waits: Sequence[str]) -> list[Contrast]:
     """Of several ways to ask the same, the one with the highest of ``levels``: the same for all seeds and rows.
 
-    A maximum in each seed would be one of noise. A mean over all seeds is one as well, but what a contrast subtracts
-    along an axis does not depend on its sum, by which it was chosen; elsewhere ``choices`` corrects for it.
+    A maximum in each seed would be one of noise. A mean over all seeds is one as well, for which ``choices`` corrects.
+    As long as one of ``waits``, the runs missing from the levels, may change the choice, they are missing from it all.
     """
     if len(variants) == 1:
         return list(variants[0])
@@ -265,18 +266,23 @@ def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray) -> list
     made = []
     for alike in zip(*variants, strict=True):
         strata = zip(*(one.strata for one in alike), strict=True)
-        made.append(replace(alike[0], strata=tuple(chosen(parts, which) for parts in strata)))
+        picked = [chosen(parts, which) for parts in strata]
+        picked = [replace(part, missing=tuple(dict.fromkeys((*part.missing, *waits)))) for part in picked]
+        made.append(replace(alike[0], strata=tuple(picked), choices=len(variants) * alike[0].choices))
     return made
 
 
-def _levels(source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, rows: Sequence[Row]) -> np.ndarray:
+def _levels(
+    source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, rows: Sequence[Row]
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """[columns, ...] The mean of each over seeds and all values of the axis alike, over the rows that all of them have:
-    whoever lacks a hard row is not the better for it."""
+    whoever lacks a hard row is not the better for it. And the runs that are missing from it."""
     values = [{ask.axis: value} if ask.axis else {} for value in (*ask.at, *ask.others) or ("",)]
     places = [{**row, **value} for row in rows for value in values]
     table = [[source.series(asked, ask, name, place) for asked, name in columns] for place in places]
     shared = [[part.values for part in parts] for parts in table if all(part.status == "ok" for part in parts)]
-    return np.mean(shared, axis=(0, 2)) if shared else np.zeros(len(columns))
+    missing = tuple(dict.fromkeys(run for parts in table for part in parts for run in part.missing))
+    return np.mean(shared, axis=(0, 2)) if shared else np.zeros(len(columns)), missing
 
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
@@ -307,7 +313,7 @@ def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequen
 
             if ask.take == "best":
                 levels = _levels(source, [(asked, name) for name in against], ask, alike)
-                yield from _highest([filled((name,)) for name in against], levels)
+                yield from _highest([filled((name,)) for name in against], *levels)
             else:
                 yield from filled(against)
 

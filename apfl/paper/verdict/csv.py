@@ -10,13 +10,16 @@ from typing import Any
 from apfl.paper.verdict.family import CONTRADICTED, OPEN, REPRODUCED
 
 Document = Mapping[str, Any]
+"""All of claims.json."""
+Part = Mapping[str, Any]
+"""A claim in it, a verdict, or what belongs to one."""
 
 COLUMNS = (
     "claim", "source", "reading", "test", "primary", "level", "dataset", "comparison", "place", "status", "interim",
     "corrected", "p_reproduced", "p_contradicted", "estimate", "student_low", "student_high", "strict_low",
-    "strict_high", "family", "rows_reproduced", "rows_contradicted", "rows_open", "rows_other", "smallest_difference",
-    "printed_difference", "seeds_needed", "chance_reproduced", "power_note", "runs", "runs_missing", "decided_by",
-    "reason",
+    "strict_high", "family", "rows_reproduced", "rows_contradicted", "rows_open", "rows_other", "rows_interim",
+    "smallest_difference", "printed_difference", "seeds_needed", "chance_reproduced", "power_note", "runs",
+    "runs_missing", "decided_by", "reason",
 )  # fmt: skip
 """``level``: claim, data set (of the claim), stand-in, or comparison (of the line above it). Numbers are in points;
 those of a verdict are its headline's. ``source`` says whose claim it is: the paper's, or a summary's."""
@@ -34,7 +37,7 @@ def csv(made: Document) -> str:
     return stream.getvalue()
 
 
-def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[str, Any]]:
+def _csv_rows(claim: Part, level: str, verdict: Part) -> Iterator[dict[str, Any]]:
     same = {"claim": claim["id"], "source": claim["source"], **{key: verdict[key] for key in ("reading", "test")}}
     same["primary"] = str(verdict["primary"]).lower()
     head = verdict["headline"] or {}
@@ -63,16 +66,17 @@ def _csv_rows(claim: Document, level: str, verdict: Document) -> Iterator[dict[s
         yield same | _csv_numbers(one) | facts | {"status": status}
 
 
-def _csv_rows_and_power(verdict: Document) -> dict[str, Any]:
+def _csv_rows_and_power(verdict: Part) -> dict[str, Any]:
     rows, power = verdict["rows"], verdict["power"] or {}
     made = {f"rows_{status}": rows[status] for status in (REPRODUCED, CONTRADICTED, OPEN)}
     made["rows_other"] = sum(rows.values()) - sum(made.values())
+    made["rows_interim"] = verdict["rows_interim"]
     names = {"smallest": "smallest_difference", "printed": "printed_difference", "seeds": "seeds_needed"}
     names |= {"chance": "chance_reproduced", "note": "power_note"}
     return made | {name: "" if power.get(key) is None else power[key] for key, name in names.items()}
 
 
-def _csv_numbers(one: Document) -> dict[str, str]:
+def _csv_numbers(one: Part) -> dict[str, str]:
     if one.get("estimate") is None:
         return {}
     made = {"estimate": f"{one['estimate']:.4f}"}

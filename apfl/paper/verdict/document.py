@@ -1,4 +1,4 @@
-"""The verdicts as one JSON document, and that document as CSV and Markdown."""
+"""The verdicts as one JSON document, and that document as Markdown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from apfl.data.catalogue import thinning
+from apfl.jobs.paths import command
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.numbers.intervals import LEVEL, Mean
-from apfl.paper.verdict.csv import csv
+from apfl.paper.verdict.csv import Document, Part, csv
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
 from apfl.paper.verdict.verdicts import Finding, Line, Verdict, is_partition, side
 from apfl.storage.files import write_json, write_text
 from apfl.study.study import Study
 
-Document = Mapping[str, Any]
 FULL = "config/paper.yaml"
 """The study that runs all that the paper's claims are about."""
 
@@ -53,7 +53,7 @@ def _scale(study: Study) -> str:
 
 
 def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]:
-    counts = Counter(place.status for place in verdict.places)
+    counts = Counter(row.status for row in verdict.rows)
     power, family = verdict.power, verdict.outcome.family
     made = {
         "reading": verdict.reading,
@@ -73,7 +73,8 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "p_reproduced": float(f"{float(verdict.outcome.reproduced):.3g}"),
         "p_contradicted": float(f"{float(verdict.outcome.contradicted):.3g}"),
         "rows": {status: counts[status] for status in STATUSES},
-        "places": [vars(place) for place in verdict.places],
+        "rows_interim": sum(row.interim for row in verdict.rows),
+        "places": [vars(row) for row in verdict.rows],
         "power": power and {name: _rounded(value) for name, value in vars(power).items()},
         "runs": verdict.runs,
         "runs_missing": sum(not is_partition(path) for path in verdict.missing),
@@ -105,14 +106,14 @@ def _rounded(value: Any) -> Any:
 
 
 def _line(line: Line, family: int) -> dict[str, Any]:
-    return {"label": line.label, "place": line.place, **_numbers(line.mean, family)}
+    return {"label": line.label, "place": line.place, **_numbers(line.mean, family * line.choices)}
 
 
 def _comparison(judged: Weighed, family: int) -> dict[str, Any]:
     one = judged.contrasts[0]
     facts: dict[str, Any] = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
     facts |= {"status": one.status, "side": side(judged), "above": one.low, "below": one.high}
-    return facts | _numbers(judged.mean, family)
+    return facts | _numbers(judged.mean, family * judged.choices)
 
 
 def _numbers(found: Mean | None, family: int) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
     """What to do about what is missing: the smallest target that makes the runs, or what to change in the study."""
     output = verdict.claim.output
     target = f"{'figures' if output.startswith('figure') else 'tables'}/{output}.csv"
-    made = [f"snakemake --configfile {path} results/{study.name}/{target}"] if verdict.missing else []
+    made = [command(path, f"results/{study.name}/{target}")] if verdict.missing else []
     if any(text.endswith("not measured") for text in verdict.absent):
         made.append("set apfl.parameters.sweep_beta: true in the study, and run it again")
     if (
@@ -140,7 +141,7 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
         made.append(f"put {verdict.reading} first in apfl.readings: {output} is run in the first reading alone")
     lacking = any(text.endswith("not in study") for text in verdict.absent) and not verdict.stand_in
     if lacking or (not verdict.outcome.judged and verdict.reading == "literal"):
-        made.append(f"snakemake --configfile {FULL} results/paper/{target}")
+        made.append(command(FULL, f"results/paper/{target}"))
     return made
 
 
@@ -167,7 +168,7 @@ def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
 SOURCES = {"paper": "Claims of the paper", "summary": "What a summary in circulation says, not the paper"}
 
 
-def by_source(made: Document) -> list[tuple[str, list[Document]]]:
+def by_source(made: Document) -> list[tuple[str, list[Part]]]:
     """The claims in two parts: the paper's own, and those that are not."""
     parts = [(title, [one for one in made["claims"] if one["source"] == name]) for name, title in SOURCES.items()]
     return [(title, claims) for title, claims in parts if claims]
@@ -208,7 +209,7 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def shown(claim: Document) -> list[tuple[str, Document]]:
+def shown(claim: Part) -> list[tuple[str, Part]]:
     """The lines of a claim: what was judged, with the data sets and stand-ins below. What was not run stands there
     once, for its primary test; readings without AP-FL are left to `left_out`."""
     lines = []
@@ -223,13 +224,13 @@ def shown(claim: Document) -> list[tuple[str, Document]]:
     return lines
 
 
-def left_out(claim: Document) -> list[str]:
+def left_out(claim: Part) -> list[str]:
     """The readings in which the study does not run AP-FL for the claim."""
     gone = (one["reading"] for one in claim["verdicts"] if one["status"] == NOT_RUN and not one["comparisons"])
     return list(dict.fromkeys(gone))
 
 
-def across_readings(claim: Document) -> str:
+def across_readings(claim: Part) -> str:
     """In which of the readings that were run the claim is reproduced on its first test, and in which contradicted; the
     best reading is one of them, and is not counted twice."""
     shown = [one for one in claim["verdicts"] if one["primary"] and one["status"] != NOT_RUN and one["reading"] != BEST]
@@ -244,7 +245,7 @@ def across_readings(claim: Document) -> str:
     return f"Of {len(ran)} readings {'; '.join(found)}." if ran else ""
 
 
-def commands(claim: Document) -> list[str]:
+def commands(claim: Part) -> list[str]:
     return list(dict.fromkeys(text for one in claim["verdicts"] for text in one["commands"]))
 
 
@@ -254,7 +255,7 @@ HEADS = (
 )  # fmt: skip
 
 
-def entries(where: str, verdict: Document) -> tuple[str, ...]:
+def entries(where: str, verdict: Part) -> tuple[str, ...]:
     """A verdict as the entries of a table; see `HEADS`."""
     head = verdict["headline"] or {}
     compared = f"{head['label']}, {head['place']}" if head.get("estimate") is not None else ""
@@ -275,13 +276,16 @@ def entries(where: str, verdict: Document) -> tuple[str, ...]:
     )
 
 
-def row_by_row(verdict: Document) -> str:
+def row_by_row(verdict: Part) -> str:
     """The stricter line: how many rows say what."""
     counts = {status: number for status, number in verdict["rows"].items() if number}
-    return f"of {sum(counts.values())}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) if counts else ""
+    if not counts:
+        return ""
+    interim = f"; {verdict['rows_interim']} of them interim" if verdict["rows_interim"] else ""
+    return f"of {sum(counts.values())}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) + interim
 
 
-def power_text(power: Document | None) -> str:
+def power_text(power: Part | None) -> str:
     """
     >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
     'finds 1.2 points; the printed 3.4 need 4 seeds; chance of being reproduced 90 % (so)'
@@ -330,7 +334,7 @@ def markdown(made: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_claim(claim: Document) -> Iterator[str]:
+def _markdown_claim(claim: Part) -> Iterator[str]:
     yield f"### {claim['id']}\n\n{claim['sentence']}"
     yield f"Source: {source_of(claim)}"
     if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
@@ -344,11 +348,11 @@ def _markdown_claim(claim: Document) -> Iterator[str]:
         yield _listed(notes)
 
 
-def source_of(claim: Document) -> str:
+def source_of(claim: Part) -> str:
     return f"{claim['where']}{' (from a summary, not from the paper)' if claim['source'] == 'summary' else ''}."
 
 
-def decisions(claim: Document) -> Iterator[str]:
+def decisions(claim: Part) -> Iterator[str]:
     """For each verdict on all data sets that is one, the smallest set of cells that decides it."""
     for one in claim["verdicts"]:
         if one["decided_by"]:
@@ -362,7 +366,7 @@ def decisions(claim: Document) -> Iterator[str]:
 MOST = 6
 
 
-def missing(claim: Document) -> list[str]:
+def missing(claim: Part) -> list[str]:
     """What is not there, over all readings and tests: rows that the study does not run, then runs that it plans."""
     absent = dict.fromkeys(text for one in claim["verdicts"] for text in one["absent"])
     runs = dict.fromkeys(run for one in claim["verdicts"] for run in one["missing"])

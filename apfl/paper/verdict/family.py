@@ -8,10 +8,11 @@ does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apfl.paper.labels import dataset_label
 from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, mean
 from apfl.paper.verdict.claims import Row
 from apfl.paper.verdict.contrasts import Contrast, by_row
@@ -25,13 +26,18 @@ STATUSES = (REPRODUCED, CONTRADICTED, OPEN, NOTHING, NOT_RUN)
 class Weighed:
     """Contrasts with one label and the mean of them, None without a number.
 
-    ``inside`` and ``outside``: p-values of the mean lying on the claimed side, and of it lying on the other one.
+    ``inside`` and ``outside``: p-values of the mean lying on the claimed side, and of it lying on the other one, both
+    corrected for the ``choices`` from which the contrast was chosen.
     """
 
     contrasts: tuple[Contrast, ...]
     mean: Mean | None
     inside: np.ndarray
     outside: np.ndarray
+
+    @property
+    def choices(self) -> int:
+        return self.contrasts[0].choices
 
 
 def weigh(given: Sequence[Contrast]) -> Weighed:
@@ -48,7 +54,7 @@ def weigh(given: Sequence[Contrast]) -> Weighed:
     outside += [found.above(one.high)] if one.high is not None and not bounds_only else []
     sure = not bounds_only and not any(other.partial and not other.gate for other in given)
     within = np.minimum(one.choices * np.max(inside, axis=0), 1) if sure else nothing
-    return Weighed(tuple(given), found, within, np.min(outside, axis=0))
+    return Weighed(tuple(given), found, within, np.minimum(one.choices * np.min(outside, axis=0), 1))
 
 
 def sets(planned: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
@@ -73,7 +79,8 @@ def family_of(given: Sequence[Contrast]) -> int:
 class Outcome:
     """``judged``: each contrast by itself; ``tested``: the sets that may contradict, ``family`` of them.
 
-    ``reproduced``: the p-value of the conjunction, the largest of its parts (an intersection-union test; Berger 1982).
+    ``reproduced``: the p-value of the conjunction, the largest of its parts (an intersection-union test; Berger 1982),
+    times the number of lines that are shown beside each other (Bonferroni).
     ``contradicted``: the smallest of the sets, times their number (Bonferroni). ``at_floor``: is there a gate without
     which nothing is to judge, measured and not shown to be passed?
     """
@@ -92,8 +99,8 @@ class Outcome:
         return np.select(held, [CONTRADICTED, REPRODUCED, NOTHING], OPEN)
 
 
-def judge(given: Sequence[Contrast], family: int = 0) -> Outcome:
-    """``family`` is that of a larger whole, if these are a part of it."""
+def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome:
+    """``family`` is that of a larger whole, if these are a part of it: one of ``lines`` each of which may be wrong."""
     judged = [weigh([one]) for one in given]
     single = {id(one.contrasts[0]): one for one in judged}
     asked = [one for one in given if one.planned and not one.gate]
@@ -106,13 +113,14 @@ def judge(given: Sequence[Contrast], family: int = 0) -> Outcome:
             floors[gate.contrasts[0].ask] = np.maximum(floors.get(gate.contrasts[0].ask, 0), gate.inside)
     # Above the floor in one of several places, there was something that a method could lose in another.
     lifted = _extreme(np.minimum, floors.values(), 0 * one)
+    largest = _extreme(np.maximum, [part.inside for part in judged], 0 * one if judged else one)
     smallest = _extreme(np.minimum, [part.outside for part in tested], one)
     low = [gate.inside > ERROR for gate in judged if gate.contrasts[0].gate == "judged" and gate.mean is not None]
     return Outcome(
         tuple(judged),
         tuple(tested),
         family,
-        _extreme(np.maximum, [part.inside for part in judged], one if not judged else 0 * one),
+        np.minimum(max(lines, 1) * largest, 1),
         np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
         _extreme(np.logical_or, low, np.zeros((), bool)),
     )
@@ -124,8 +132,29 @@ def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     for contrast in given:
         for one in by_row(contrast, only):
             rows.setdefault(tuple(one.rows[0].items()), []).append(one)
-    family = sum(family_of(alike) for alike in rows.values())
-    return [judge(alike, family) for alike in rows.values()]
+    family, lines = together(list(rows.values()))
+    return [judge(alike, family, lines) for alike in rows.values()]
+
+
+def together(parts: Sequence[Sequence[Contrast]]) -> tuple[int, int]:
+    """What `judge` has to know of each of several lines for all of them to hold together: how many sets may contradict
+    (``family``), and how many ``lines`` may come out reproduced. Neither depends on what was measured."""
+    asked = [[one for one in part if not one.gate] for part in parts]
+    lines = sum(bool(part) and all(one.planned for one in part) for part in asked)
+    return sum(map(family_of, parts)), lines
+
+
+def on_dataset(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
+    """The contrasts on one data set; of a mean over several, the part of it."""
+    found = []
+    for contrast in given:
+        kept = [place for place, row in enumerate(contrast.rows) if row["dataset"] == dataset]
+        if kept:
+            rows = tuple(contrast.rows[place] for place in kept)
+            strata = tuple(contrast.strata[place] for place in kept)
+            where = contrast.place if contrast.dataset else dataset_label(dataset)
+            found.append(replace(contrast, rows=rows, strata=strata, dataset=dataset, place=where))
+    return found
 
 
 def _extreme(take: np.ufunc, values: Iterable[np.ndarray], otherwise: np.ndarray) -> np.ndarray:

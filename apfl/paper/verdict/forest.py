@@ -128,7 +128,9 @@ def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     low = ask.above if chosen is None else chosen.contrasts[0].low
     high = ask.below if chosen is None else chosen.contrasts[0].high
     mean = None if chosen is None else chosen.mean
-    ends = [np.nan] * 4 if mean is None else [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1))]
+    ends = [np.nan] * 4
+    if mean is not None and chosen is not None:
+        ends = [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1) * chosen.choices)]
     low_end, high_end, strict_low, strict_high = map(float, ends)
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,

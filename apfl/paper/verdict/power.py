@@ -51,7 +51,8 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     test, and asked of it alone."""
     found = Power(smallest=smallest_difference(outcome))
     asked = [one.contrasts[0] for one in outcome.judged]
-    if not asked or any(not one.planned or one.partial for one in asked):
+    lacking = [one for one in asked if any(part.status == "not in study" for part in one.strata)]
+    if not asked or lacking or any(not one.planned or one.partial for one in asked):
         some = any(part.planned for one in asked if not one.gate for part in one.strata)
         lacks = "lacks rows" if some else "has no row"
         return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
@@ -155,7 +156,7 @@ class Imagined(Source):
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
         found = super().series(asked, ask, column, row)
-        if not found.planned:
+        if found.status == "not in study":
             return found
         shape = (len(self.study.seeds), self.trials)
         if column == "constant" and found.status == "not run":

@@ -28,34 +28,39 @@ from apfl.paper.verdict.family import (
     STATUSES,
     Outcome,
     Weighed,
-    family_of,
     judge,
     judge_rows,
+    on_dataset,
+    together,
 )
 from apfl.paper.verdict.power import Power, power
 from apfl.paper.verdict.words import place
 from apfl.study.study import Study
 
 __all__ = ["CONTRADICTED", "NOTHING", "NOT_RUN", "OPEN", "REPRODUCED", "STATUSES", "Finding", "Verdict", "findings"]
-ABSENT = ("not in study", "not run", "not measured")
+ABSENT = ("not in study", "not measured")
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is compared (``label``), where, and the mean over those rows, None where one of them has no number."""
+    """What is compared (``label``), where, and the mean over those rows, None where one of them has no number;
+    ``choices``: from how many it was chosen."""
 
     label: str
     place: str
     mean: Mean | None
+    choices: int = 1
 
 
 @dataclass(frozen=True)
-class Place:
-    """The stricter line: what a single row says of the claim, corrected for all rows together."""
+class RowVerdict:
+    """The stricter line: what a single row says of the claim, corrected for all rows together; ``interim`` as of a
+    verdict."""
 
     place: str
     dataset: str
     status: str
+    interim: bool
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Verdict:
 
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
-    ``open`` the contrasts that leave it open, ``places`` the rows one by one, ``runs`` the number of finished runs it
+    ``open`` the contrasts that leave it open, ``rows`` the rows one by one, ``runs`` the number of finished runs it
     was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
     all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
     (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
@@ -81,7 +86,7 @@ class Verdict:
     lines: tuple[Line, ...]
     headline: Line | None
     outcome: Outcome
-    places: tuple[Place, ...]
+    rows: tuple[RowVerdict, ...]
     decided_by: tuple[str, ...]
     open: tuple[str, ...]
     runs: int
@@ -163,28 +168,16 @@ def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
     whole = _verdict(claim, reading, test, "", ours)
     whole = replace(whole, power=power(source, claim, reading, test, whole.outcome))
     names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), IN_PAPER)
-    parts = {name: _on(ours, name) for name in names} if len(names) > 1 else {}
-    family = max(whole.outcome.family, sum(family_of(part) for part in parts.values()))
+    parts = {name: on_dataset(ours, name) for name in names} if len(names) > 1 else {}
+    family, lines = together(list(parts.values()))
+    family = max(whole.outcome.family, family)
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
     return Finding(
         whole,
-        tuple(_verdict(claim, reading, test, name, part, family=family) for name, part in parts.items()),
-        tuple(_verdict(claim, reading, test, name, _on(others, name), stand_in=True) for name in names),
+        tuple(_verdict(claim, reading, test, name, part, family, lines) for name, part in parts.items()),
+        tuple(_verdict(claim, reading, test, name, on_dataset(others, name), stand_in=True) for name in names),
     )
-
-
-def _on(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
-    """The contrasts on one data set; of a mean over several, the part of it."""
-    found = []
-    for contrast in given:
-        kept = [place for place, row in enumerate(contrast.rows) if row["dataset"] == dataset]
-        if kept:
-            rows = tuple(contrast.rows[place] for place in kept)
-            strata = tuple(contrast.strata[place] for place in kept)
-            where = contrast.place if contrast.dataset else dataset_label(dataset)
-            found.append(replace(contrast, rows=rows, strata=strata, dataset=dataset, place=where))
-    return found
 
 
 def _verdict(
@@ -193,19 +186,20 @@ def _verdict(
     test: str,
     dataset: str,
     given: Sequence[Contrast],
+    family: int = 0,
+    lines: int = 1,
     *,
     stand_in: bool = False,
-    family: int = 0,
 ) -> Verdict:
     # If a sentence speaks of each row, the mean over those that the study has can fail it, though not establish it.
-    outcome = judge([in_study(one) for one in given] if claim.every else given, family)
+    outcome = judge([in_study(one) for one in given] if claim.every else given, family, lines)
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
     runs = len({run for contrast in given for part in contrast.strata for run in part.runs})
     gone = {run for contrast in given for part in contrast.strata for run in part.missing}
     missing = tuple(sorted(gone, key=lambda path: (is_partition(path), path)))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
-    lines = _lines(asked, outcome)
+    shown = _lines(asked, outcome)
     nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
     head = decisive or nearest
     return Verdict(
@@ -216,10 +210,10 @@ def _verdict(
         stand_in,
         status,
         _reason(status, outcome, decisive, incomplete(runs, missing)),
-        lines,
-        _line(head) if head else lines[0] if lines else None,
+        shown,
+        _line(head) if head else shown[0] if shown else None,
         outcome,
-        () if stand_in else _places(claim, given),
+        () if stand_in else _rows(claim, given),
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
         tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
         runs,
@@ -234,12 +228,14 @@ def _decisive(outcome: Outcome) -> Weighed:
     return min(against, key=lambda one: (len(_cells(one.contrasts)), float(one.outside)))
 
 
-def _places(claim: Claim, given: Sequence[Contrast]) -> tuple[Place, ...]:
+def _rows(claim: Claim, given: Sequence[Contrast]) -> tuple[RowVerdict, ...]:
     """The claim in each row by itself."""
     found = []
     for outcome in judge_rows(given, claim.only):
         alike = [one.contrasts[0] for one in outcome.judged]
-        found.append(Place(alike[0].place, alike[0].dataset, NOT_RUN if _is_absent(alike) else str(outcome.status)))
+        status = NOT_RUN if _is_absent(alike) else str(outcome.status)
+        missing = any(part.missing for one in alike for part in one.strata)
+        found.append(RowVerdict(alike[0].place, alike[0].dataset, status, missing and status != NOT_RUN))
     return tuple(found)
 
 
@@ -265,7 +261,7 @@ def _lines(asked: Sequence[Weighed], outcome: Outcome) -> tuple[Line, ...]:
 
 
 def _line(one: Weighed) -> Line:
-    return Line(one.contrasts[0].label, _where(one.contrasts), one.mean)
+    return Line(one.contrasts[0].label, _where(one.contrasts), one.mean, one.choices)
 
 
 def _title(one: Weighed) -> str:
@@ -353,5 +349,5 @@ def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
 def _numbers(one: Weighed, family: int) -> str:
     if one.mean is None:
         return f"{_title(one)} ({one.contrasts[0].status})"
-    low, high = one.mean.interval(family)
+    low, high = one.mean.interval(family * one.choices)
     return f"{_title(one)}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")

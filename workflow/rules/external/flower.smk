@@ -20,7 +20,7 @@ rule initial:
 rule flower:
     input:
         unpack(of("external", calls.inputs)),
-        script=os.path.join(workflow.basedir, "workflow", "rules", "external", "flower.py"),
+        script=os.path.join(HOME, "workflow", "rules", "external", "flower.py"),
     output:
         metrics=made("external", "metrics"),
         state=made("external", "state"),
@@ -39,9 +39,9 @@ rule flower:
         mem_mb=8000,
         runtime=1440,
     params:
-        run=of("external", calls.run_options),
+        run=options("external", calls.run_options),
         # Without conda, the environment that `make flower` makes.
-        python=calls.external_python(workflow.basedir, "flower"),
+        python=calls.external_python(HOME, "flower"),
     # The program gets these files and no more: not the suite's modules, not where other data lie, none of the user's keys.
     shell:
         'env -i PATH="$PATH" ${{HOME+HOME="$HOME"}} ${{TMPDIR+TMPDIR="$TMPDIR"}}'

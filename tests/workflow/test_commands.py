@@ -1,0 +1,102 @@
+"""Every command that documents, comments and messages tell people to give works as it stands.
+
+What would run for long is only planned (`--dry-run`), and capitals such as STUDY stand for a name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+
+from apfl.registry.trees import ROOT
+from tests.helpers.commands import in_documents, in_messages, printed
+from tests.helpers.project import RUNS, STUDY, Project
+
+LACKING = {
+    "pip": "the package index",
+    "podman": "a container engine",
+    "squeue": "a cluster, as tests/workflow/test_slurm.py has one",
+    "sbatch": "a cluster",
+    "scontrol": "a cluster",
+    "sacct": "a cluster with accounting",
+}
+"""What a program needs that a test has not."""
+ELSEWHERE = {
+    "snakemake --cores all --use-conda": "tests/workflow/test_workflow.py",
+}
+NAMES = {
+    "STUDY": "config/demo.yaml",
+    "FILE": "config/demo.yaml",
+    "FOLDER": "folder",
+    "results/paper_scale/study.json": "results/tiny/study.json",
+    "results/reference": str(ROOT / "results/reference"),
+}
+"""What stands for a placeholder, and for results that are not here."""
+FOUND = sorted({command for _, command in (*in_documents(), *in_messages())})
+LARGE = re.compile(r"snakemake .*config/\w+\.yaml")
+COMMANDS = [pytest.param(one, marks=[pytest.mark.slow] if LARGE.match(one) else [], id=one) for one in FOUND]
+"""Each once; to plan a large study takes a while."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tiny study, finished."""
+    project = Project(tmp_path_factory.mktemp("commands"), STUDY)
+    shutil.copy(ROOT / "Makefile", project.root)
+    shutil.copytree(ROOT / "docs/measurements", project.root / "docs/measurements")
+    project.succeed("snakemake")
+    return project
+
+
+def words(command: str) -> list[str]:
+    """The command with names in place of placeholders."""
+    for name, value in NAMES.items():
+        command = re.sub(rf"(?<![\w/]){re.escape(name)}(?![\w.=])", value, command)
+    return shlex.split(command)
+
+
+def arguments(command: str) -> list[str]:
+    """What to run to see that a command works."""
+    program, *rest = words(re.sub(r"^python -m apfl\b(?!\.)", "apfl", command))
+    if program == "apfl":  # its name alone is no command to give
+        return [sys.executable, "-m", "apfl", *rest, *([] if rest[1:] else ["--help"])]
+    return [program, *rest, *([] if {"--rulegraph", "--unlock"} & set(rest) else ["--dry-run"])]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_works_as_it_stands(project: Project, command: str) -> None:
+    program, *_ = command.split()
+    if program in LACKING:
+        pytest.skip(f"needs {LACKING[program]}")
+    if command in ELSEWHERE:
+        pytest.skip(f"tested elsewhere: {ELSEWHERE[command]}")
+    if command.startswith("python -m ") and not re.match(r"python -m apfl( |$)", command):
+        assert importlib.util.find_spec(command.split()[2]), "it takes long, and is only looked for"
+        return
+    # Where data lie, who does not say so in the command has said in the environment.
+    done = project.run("env", "APFL_DATA_ROOT=folder", "APFL_SEMANTICS_ROOT=folder", *arguments(command))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_the_commands_that_a_page_a_message_and_verdicts_print_make_what_is_missing(project: Project) -> None:
+    folder = project.root / RUNS / "local/seed0"
+    aside = folder.rename(folder.with_name("aside"))
+    try:
+        project.succeed("snakemake", "partial")
+        message = project.run(sys.executable, "-m", "apfl", "tables", "config/demo.yaml").stderr
+        partial = project.root / "results/tiny/partial"
+        page, verdicts = ((partial / name).read_text() for name in ("report.html", "verdict/claims.md"))
+        found = [printed(text) for text in (message, page, verdicts)]
+        assert all(found), found
+        for command in sorted({one for commands in found for one in commands}):
+            done = project.run(*shlex.split(command), "--dry-run")
+            assert done.returncode == 0, (command, done.stderr[-2000:])
+            if "paper" not in command:
+                assert "federate" in done.stdout, command
+    finally:
+        aside.rename(folder)
