@@ -27,6 +27,7 @@ from apfl.data.partition import Partition, make_partition
 from apfl.durations import hours
 from apfl.engine.process import cores
 from apfl.estimate.prices import Price, measured, price_of_drawing
+from apfl.federation.participation import number_drawn
 from apfl.jobs.status import jobs
 from apfl.memorization.generator import GeneratorConfig
 from apfl.stages.specification import configure
@@ -128,12 +129,14 @@ def even_partition(size: int, classes: int, setting: str, validation: bool) -> P
 
 
 def arriving(run: Run, part: Partition) -> float:
-    """The share of the clients' rounds that a run's schedule lets arrive."""
+    """The share of the clients' rounds that the server draws and a run's schedule lets arrive."""
+    clients, training = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]
+    drawn = number_drawn(training.get("clients_per_round"), len(clients)) / max(1, len(clients))
     if "schedule" not in run.spec:
-        return 1.0
-    clients, rounds = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]["rounds"]
+        return drawn
+    rounds = int(training["rounds"])
     merges = course(configure(Schedule, run.spec["schedule"], "schedule"), clients, rounds, run.seed).merges
-    return sum(len(merge.arrivals) for merge in merges) / max(1, int(rounds) * len(clients))
+    return drawn * sum(len(merge.arrivals) for merge in merges) / max(1, rounds * len(clients))
 
 
 @dataclass(frozen=True)

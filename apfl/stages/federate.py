@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from apfl.federation.method import Method
 from apfl.federation.problem import CarryOut, Problem, run_all
 from apfl.federation.synchronous import Round, run
 from apfl.stages.checkpoint import CHECKPOINT, asked, read_checkpoint, write_checkpoint
-from apfl.stages.handover import saved_models
+from apfl.stages.handover import saved_models, unheard
 from apfl.stages.job import Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem
 from apfl.stages.record import identity
@@ -70,10 +71,13 @@ def _server(
 ) -> tuple[Rounds, dict[str, Any]]:
     """The server that a specification asks for, and what run.json says of what it does."""
     found: dict[str, Any] = {"payload": payload(method, method.init(problem))}
+    if problem.draws:
+        found["drawn"] = [method.clients_of_round(problem, number) for number in range(1, problem.training.rounds + 1)]
     if schedule is None:
         return lambda start: run(method, problem, start, carry_out), found
     timing = configure(Schedule, schedule, "schedule")
-    timeline = plan(timing, method.clients(problem), problem.training.rounds, problem.seed)
+    drawn = partial(method.clients_of_round, problem) if problem.draws else None
+    timeline = plan(timing, method.clients(problem), problem.training.rounds, problem.seed, drawn)
     found["timeline"] = timeline_record(timeline)
     return lambda start: run_clock(method, problem, timing, timeline, start, carry_out), found
 
@@ -113,12 +117,14 @@ def _evaluated(
 ) -> Iterator[Round]:
     """The rounds, each evaluated and kept (into ``rows`` and ``saved``) if the study asks for it."""
     for now in rounds:
-        if now.round in problem.training.evaluate_rounds:
+        training = problem.training
+        here = replace(problem, unheard=unheard(now, method, problem))
+        if now.round in training.evaluate_rounds:
             time_ = now.time if isinstance(now, AsyncRound) else float(now.round)
-            models = method.client_models(now.state, problem, now.latest)
-            rows.extend(finite(evaluate(problem, models, now.round, time_)))
-        if now.round in problem.training.save_rounds:
-            saved.update(saved_models(now, method, problem))
+            models = method.client_models(now.state, here, now.latest)
+            rows.extend(finite(evaluate(here, models, now.round, time_)))
+        if now.round in training.save_rounds:
+            saved.update(saved_models(now, method, here))
         yield now
 
 
