@@ -24,6 +24,7 @@ from apfl.clock.timeline import plan as course
 from apfl.data.catalogue import channels_of, size_of
 from apfl.data.dataset import Dataset
 from apfl.data.partition import Partition, make_partition
+from apfl.data.setting import parse_setting
 from apfl.durations import hours
 from apfl.engine.process import cores
 from apfl.estimate.prices import Price, measured, price_of_drawing
@@ -122,10 +123,11 @@ class Pricing:
 
 @cache
 def even_partition(size: int, classes: int, setting: str, validation: bool) -> Partition:
-    """A partition of ``size`` images, as many of each class."""
+    """A partition of ``size`` images, as many of each class; a data set's own clients are taken to be alike."""
     labels, nothing = np.arange(size, dtype=np.int64) % classes, np.broadcast_to(np.uint8(0), (size, 1, 32, 32))
     dataset = Dataset("random", nothing, labels, tuple(map(str, range(classes))), {})
-    return make_partition(dataset, setting, 0, validation)
+    named = parse_setting(setting)
+    return make_partition(dataset, replace(named, kind="iid") if named.kind == "natural" else named, 0, validation)
 
 
 def arriving(run: Run, part: Partition) -> float:

@@ -151,6 +151,8 @@ def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
     for job in jobs:
         for name, path in job.inputs.items():
             read.setdefault(name, {})[RESULTS + path + READ_OF_A_RUN.get(name, "")] = None
+        if "saved" in job.spec:
+            read.setdefault("note", {})[RESULTS + job.path.removesuffix(".npz") + NOTE] = None
     return {name: list(paths) for name, paths in read.items()}
 
 
@@ -199,6 +201,13 @@ def data_options(entries: Sequence[Artefact]) -> str:
     if "classes" in spec:
         given["classes"] = spec["classes"]
     return f"{spec['dataset']} {_options(given)}"
+
+
+def partition_options(entries: Sequence[Artefact]) -> str:
+    """Whether validation images are set aside, and the saved partition that is taken over."""
+    (entry,) = entries
+    saved = f'--saved "{join("$APFL_DATA_ROOT", entry.spec["saved"])}"' if "saved" in entry.spec else ""
+    return " ".join(filter(None, ("--validation" if "validation" in entry.spec else "", saved)))
 
 
 def source_note(entries: Sequence[Artefact]) -> list[str]:
