@@ -245,10 +245,11 @@ def code_of(modules: Iterable[str], files: Iterable[str] = (), titles: Iterable[
 
 
 def shell_prefix(study: Study, code: str, programs: str) -> str:
-    """What a job's shell sets first: where the code is, where data and embeddings are, and, unless it is empty, the
-    folder in which programs are looked for before others. None of it is a parameter of a job, so that moving the data
-    computes nothing again."""
+    """What a job's shell sets first: where the code is, where data and embeddings are, what of finished runs is kept,
+    and where, and, unless it is empty, the folder in which programs are looked for before others. None of it is a
+    parameter of a job, so that moving the data computes nothing again."""
     given = {"PYTHONPATH": code, "APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
+    given |= {"APFL_STORE_ROOT": study.store_root, "APFL_LAST_STATE": str(int(study.keep_last_state))}
     sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
     return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
 
