@@ -24,7 +24,8 @@ from apfl.storage.store import ASKED, RECORD, identity_of, line_of, link, place_
 
 __all__ = ["ASKED", "KEPT", "RECORD", "Record", "finished", "is_kept", "keep", "relatives", "restore", "write_run"]
 
-KEPT, EARLIER = ".kept", ".earlier"
+KEPT = ".kept"
+EARLIER = ".earlier"
 
 
 @dataclass(frozen=True)

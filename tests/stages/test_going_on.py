@@ -68,7 +68,7 @@ def contents(out: Path) -> list[bytes]:
 
 def facts(out: Path) -> dict[str, Any]:
     record = read_json(out / "run.json")
-    return {name: record[name] for name in ("specification", "inputs", "code", "outputs", "status")}
+    return {name: record.get(name) for name in ("specification", "inputs", "code", "outputs", "status", "drawn")}
 
 
 @pytest.mark.parametrize(
