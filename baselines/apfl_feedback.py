@@ -9,7 +9,9 @@ friend from the new average, and the next global model is
     theta <- (1 - feedback) mean_k theta_k + feedback mean_k theta^f_k,
 
 both means weighted by the clients' numbers of samples (Eq. 2). With ``feedback`` 0 its global model is FedAvg's, bit
-for bit. The rest is as in `baselines.apfl`, whose reference this card shares:
+for bit. Where the server draws the clients of a round, generator and global model learn from those; a client keeps its
+friend until it is drawn again, and one that was never drawn is a dropout client. The rest is as in `baselines.apfl`,
+whose reference this card shares:
 
     @article{wan2025asynchronous,
       title = {Asynchronous personalized federated learning through global memorization},
@@ -108,7 +110,7 @@ class APFLFeedback(FedAvg):
         memorize(memory, problem.model, list(sent.values()), weights, problem.engine, problem.seed, round)
         base = BaseModels(state["global"], sent)
         friends = self.friends.friends(problem, base, sent, round, memory)
-        sizes = [problem.size(client) for client in friends]
+        sizes = [problem.weight(client) for client in friends]
         return {
             "global": interpolate(weighted_mean(list(friends.values()), sizes), state["global"], self.feedback),
             "generator": {name: value.clone() for name, value in memory.generator.state_dict().items()},
@@ -131,7 +133,7 @@ class APFLFeedback(FedAvg):
             BaseModels(state["global"], dict(latest)),
             problem.training.rounds,
         )
-        localized = localize(problem, problem.dropouts, state["global"], last)
+        localized = localize(problem, problem.newcomers, state["global"], last)
         own = {client: latest[client] for client in friends} | localized
         friends |= self.friends.friends(problem, base, localized, last, memory)
         personalized = {client: interpolate(own[client], friends[client], self.beta) for client in own}

@@ -7,7 +7,8 @@
 
 The global model w is FedAvg's, bit for bit. Client k keeps a model v_k and continues it in each round on
 f_k(v) + lam / 2 ||v - w||^2, with the w that it downloaded and for as many local epochs. It starts from the common
-initial model. A dropout client trains its own from the last global model, for the local epochs of one round.
+initial model. A dropout client trains its own from the last global model, for the local epochs of one round. Where the
+server draws clients, v_k waits until client k is drawn again; one never drawn so far is evaluated as a dropout client.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Ditto(FedAvg):
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         personal = {int(client): params for client, params in state["clients"].items()}
-        for client in problem.dropouts:
+        for client in problem.newcomers:
             work = self.personal_work(state, problem, client, state["global"])
             personal[client] = run_work(problem, work, round=0).params
         return {"global": state["global"], "personalized": personal}

@@ -13,7 +13,8 @@ FedAvg, bit for bit while everybody reports.
 The paper's clients have equal weights, and all report in its first round; here weights are Eq. 2's, and a client that
 has not yet reported together with anybody who does now is left out, as FedAvg leaves it out. The clients that
 drop out for good, as in AP-FL's setting, never report at all: the server knows nothing of them and cannot substitute
-them. Its complexity reduction, which compares fewer and fewer pairs, changes no result worth its code for ten clients.
+them. Clients that the server does not draw for a round count as clients that do not report. Its complexity reduction,
+which compares fewer and fewer pairs, changes no result worth its code for ten clients.
 """
 
 from __future__ import annotations

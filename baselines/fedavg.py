@@ -7,7 +7,9 @@ samples.
       booktitle = {AISTATS}, year = {2017}}
 
 The paper prints no number of rounds. Every client takes part in every round, as in its full-participation setting,
-and the optimiser's state is fresh in each round, since clients are stateless in federated averaging.
+unless a study has the server draw some (``clients_per_round``): their mean is then weighted by their samples, as in
+McMahan et al., where it is not the mean of all in expectation unless clients are of one size, or drawn by size. The
+optimiser's state is fresh in each round, since clients are stateless in federated averaging.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ class FedAvg(Method):
     def server_update(self, state: State, problem: Problem, round: int, results: Iterable[Result]) -> State:
         mean = RunningMean()
         for result in results:
-            if size := problem.size(result.client):
-                mean.add(result.params, size)
+            if problem.size(result.client):
+                mean.add(result.params, problem.weight(result.client))
         return state | {"global": mean.value()} if mean.weight else state
 
 

@@ -26,7 +26,8 @@ the study trains, and the server has those of the participants, labels included.
 image is touched. In a study that says ``validation: false`` there is no such part, and the last student is taken. The
 proxy images come from another data set, in its own normalisation; their labels are never read. A round of the official
 10,000 steps costs many times its local training in a small study, so the default is 400: with five clients about as
-much as 35,000 images of local training.
+much as 35,000 images of local training. Where the server draws the clients of a round, those are the teachers; the
+validation part is that of all participants in every round.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class FedDF(FedAvg):
         if not trained:
             return state
         models = [result.params for result in trained]
-        sizes = [problem.size(result.client) for result in trained]
+        sizes = [problem.weight(result.client) for result in trained]
         mean = weighted_mean(models, sizes if self.weights == "samples" else [1] * len(models))
         return state | {"global": self.distilled(problem, mean, models, round)}
 

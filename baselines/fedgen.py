@@ -31,6 +31,9 @@ those of the last mini-batches, plus one. Its "local epochs" are mini-batches; h
 for all methods, and the latents are used in all of them (the code's limit of 20 local epochs never binds in the
 paper's set-up). The optimiser of local training is the study's. The code's adversarial term has weight zero, and is
 left out.
+
+Where the server draws the clients of a round, the generator learns from those and from the classes that they hold, as
+in the code; latents of other classes are what it made of them before.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@
 In a round a client first trains its head with the body fixed, then the body with the head fixed, and sends the body;
 the server averages bodies. The average is weighted by samples (Eq. 2), as in the authors' code; their paper, where
 clients hold equally many samples, has the plain mean. The personalized model of a client is the new body under its last
-head; a dropout client trains a head of its own from the initial one.
+head; a dropout client trains a head of its own from the initial one. Where the server draws clients, a head waits until
+its client is drawn again; a client that was never drawn is evaluated as a dropout client.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class FedRep(Method):
         trained = [result for result in results if problem.size(result.client)]
         if not trained:
             return state
-        weights = [problem.size(result.client) for result in trained]
+        weights = [problem.weight(result.client) for result in trained]
         heads = {str(result.client): HEAD.private(result.params) for result in trained}
         body = weighted_mean([HEAD.shared(result.params) for result in trained], weights)
         return {"shared": body, "clients": state["clients"] | heads}

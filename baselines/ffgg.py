@@ -24,6 +24,10 @@ many local steps a round as in other methods, theta_m fixed, and theta_m goes on
 Some clients may be simulated Byzantine ones; the server knows how many, not which. The personalized model of an honest
 client is the shared part with its last private one, and Byzantine clients are not evaluated. A dropout client tunes a
 private part of its own from the initial one.
+
+Where the server draws the clients of a round, the Byzantine ones are drawn like others, and the aggregator must
+withstand a round in which all of them are there. A client keeps its private part until it is drawn again; one that was
+never drawn is evaluated as a dropout client.
 """
 
 from __future__ import annotations
@@ -141,7 +145,7 @@ class FFGG(Method):
 
     def init(self, problem: Problem) -> State:
         self.split.check(problem.start, "ffgg.private")
-        senders = len(self.senders(problem))
+        senders = len(set(self.senders(problem)) & set(self.clients_of_round(problem, 1)))
         most = self.rule.most(self.rows(senders))
         require(
             self.byzantine <= most,
@@ -183,10 +187,11 @@ class FFGG(Method):
         return moved | ({"update": unflatten(update, shared)} if self.rule.remembers else {})
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
-        honest = [client for client in self.clients(problem) if client not in self.attackers(problem)]
+        hostile = self.attackers(problem)
         tuning = self.tuning(problem, least=problem.training.local_epochs)
-        personal = {client: join(state, client) for client in honest}
-        return {"personalized": personal | newcomers(problem, state, self.split, tuning)}
+        personal = {client: join(state, client) for client in self.clients(problem)}
+        personal |= newcomers(problem, state, self.split, tuning)
+        return {"personalized": {client: model for client, model in personal.items() if client not in hostile}}
 
     def senders(self, problem: Problem) -> list[int]:
         """The clients that have anything to send."""

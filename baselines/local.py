@@ -3,7 +3,8 @@
 The paper's first baseline (section 4.1): "we send the initial global model to dropout clients and train the local model
 without federated learning". A client trains for as many epochs as a federated client does in all rounds together, and
 starts each round's worth with a fresh optimiser, as a federated client does. Dropout clients train too: nobody waits
-for them.
+for them. Where a server draws the clients of a round, all clients train here in every round all the same: a client
+alone waits for no server, so that Local is the same however many clients the other methods hear.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class Local(Method):
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         return tuple(problem.clients)
+
+    def clients_of_round(self, problem: Problem, round: int) -> tuple[int, ...]:
+        return self.clients(problem)
 
     def init(self, problem: Problem) -> State:
         return {"clients": {str(client): problem.start for client in problem.clients}}

@@ -20,6 +20,9 @@ up with w: where the optimiser moves w further in a step than theta follows, the
 With ``warm: false`` theta begins at w in each local step, and the personalized model of all clients is theta(w) of the
 last global w, by K exact gradient steps on all of the training data. ``{warm: false, mu: 0.0, weights: uniform}`` is
 the paper's algorithm with its inner problem solved anew each time.
+
+Where the server draws the clients of a round, as the paper's does, a warm theta waits until its client is drawn again,
+and a client that was never drawn is evaluated as a dropout client. Without warm there is no state for a client.
 """
 
 from __future__ import annotations
@@ -148,7 +151,7 @@ class PFedMe(Method):
         check_fields(self, "pfedme", at_least=least, positive=("lam", "inner_learning_rate", "beta"), one_of=known)
 
     def weight(self, problem: Problem, client: int) -> float:
-        return float(problem.size(client) if self.weights == "samples" else problem.size(client) > 0)
+        return problem.weight(client) if self.weights == "samples" else float(problem.size(client) > 0)
 
     def init(self, problem: Problem) -> State:
         own = {"clients": {str(client): problem.start for client in self.clients(problem)}} if self.warm else {}
@@ -168,7 +171,8 @@ class PFedMe(Method):
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         shared = state["global"]
-        own = {int(client): theta for client, theta in state.get("clients", {}).items() if problem.size(int(client))}
+        kept = {int(client): theta for client, theta in state.get("clients", {}).items() if problem.size(int(client))}
+        own = {client: theta for client, theta in kept.items() if client not in problem.unheard}
         rest = [client for client in problem.clients if client not in own]
         made = {client: self.theta(problem, client, shared) for client in rest}
         return {"global": shared, "local": dict(latest), "personalized": own | made}

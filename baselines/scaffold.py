@@ -23,6 +23,10 @@ follow option I's correction away from any solution when clients are few and unl
 
 Both means weigh clients by samples, so that SCAFFOLD has the objective of FedAvg (Eq. 2); its paper's clients are of
 one size, ``weights`` "uniform" is its formula. Weighing only one mean would leave corrections that do not cancel.
+
+Where the server draws the clients S of a round from all N, it moves c by |S| / N times the mean of the changes over S
+(Algorithm 1), which keeps c the mean of all c_i; weighted by samples that is sum over S of n_i / n (c_i+ - c_i). A
+client keeps its c_i until it is drawn again; that of one that was never drawn is zero.
 """
 
 from __future__ import annotations
@@ -134,15 +138,15 @@ class Scaffold(Method):
         models = {client: result for (client, role), result in sent.items() if role == "local"}
         if not models:
             return state
-        weights = {client: self.weight(problem, client) for client in self.clients(problem)}
-        total = sum(weights.values())
+        total = sum(self.share(problem, client) for client in self.clients(problem))
         control, clients = state["control"], dict(state["clients"])
         for client, result in models.items():
             renewed = self.renewed_control(problem, result, sent.get((client, "control")))
             change = _combine(renewed, clients[str(client)], -1)
-            control = _combine(control, change, weights[client] / total)
+            control = _combine(control, change, self.share(problem, client) / total)
             clients[str(client)] = renewed
-        mean = weighted_mean([result.params for result in models.values()], [weights[client] for client in models])
+        weights = [self.weight(problem, client) for client in models]
+        mean = weighted_mean([result.params for result in models.values()], weights)
         stay = 1 - self.server_learning_rate
         moved = {name: torch.lerp(value, state["global"][name], stay) for name, value in mean.items()}
         return {"global": moved, "control": control, "clients": clients}
@@ -165,7 +169,11 @@ class Scaffold(Method):
         return {name: scale * (start[name] - value) - correction[name] for name, value in local.params.items()}  # type: ignore[index]
 
     def weight(self, problem: Problem, client: int) -> float:
-        """A client's weight in the means; clients without samples have none."""
+        """A client's weight in the mean of the models; clients without samples have none."""
+        return problem.weight(client) if self.weights == "samples" else float(problem.size(client) > 0)
+
+    def share(self, problem: Problem, client: int) -> float:
+        """A client's weight in c, the mean of the control variates of all clients, whoever takes part."""
         size = problem.size(client)
         return float(size if self.weights == "samples" else size > 0)
 

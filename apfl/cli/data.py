@@ -20,7 +20,7 @@ Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.p
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (data, partition, semantics):
+    for command in (data, partition, clients, semantics):
         app.command()(command)
 
 
@@ -62,10 +62,13 @@ def partition(
     out: Out,
     seed: Seed = 0,
     validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
+    saved: Annotated[
+        Path | None, typer.Option(help="A partition (.npz) whose clients the setting natural has.")
+    ] = None,
 ) -> None:
     """Share the images of a data set among clients."""
     from apfl.data.dataset import load_dataset
-    from apfl.data.partition import make_partition, save_partition
+    from apfl.data.partition import load_partition, make_partition, save_partition
     from apfl.data.plots import partition_picture
     from apfl.data.setting import parse_setting
     from apfl.storage.files import require_output
@@ -73,9 +76,32 @@ def partition(
     require_output(out, ".npz")
     wanted = parse_setting(setting)
     dataset = load_dataset(data)
-    made = make_partition(dataset, wanted, seed, validation)
+    if saved is not None and wanted.kind != "natural":
+        raise UserError(f"--saved {saved}: is for the setting natural, not for {setting}; remove one of them")
+    made = make_partition(dataset, wanted, seed, validation, None if saved is None else load_partition(saved))
     partition_picture(out.with_suffix(".png"), dataset, made)
     save_partition(out, made)
+
+
+def clients(
+    partition: Annotated[Path, typer.Argument(help="A partition (.npz) that `apfl partition` or a study made.")],
+    data: Annotated[Path, typer.Option(help="The data set (.npz) that it shares.")],
+    out: Annotated[Path, typer.Option(help="The file to write (.csv), with columns image, client and split.")],
+    path: Annotated[
+        Path | None, typer.Option(help="The folder of images that the data set was made from, to name them.")
+    ] = None,
+) -> None:
+    """Write a partition as a clients.csv, which can be put beside the images."""
+    from apfl.data.clients import write_clients
+    from apfl.data.dataset import load_dataset
+    from apfl.data.partition import check_match, load_partition
+    from apfl.data.sources import image_names
+    from apfl.storage.files import expanded, require_output
+
+    require_output(out, ".csv")
+    dataset, shared = load_dataset(data), load_partition(partition)
+    check_match(dataset, shared)
+    write_clients(out, shared, image_names(dataset, None if path is None else Path(expanded(path, "--path"))))
 
 
 def semantics(

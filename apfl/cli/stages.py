@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +45,13 @@ Tunings = Annotated[
     typer.Option("--tuning", help=f"Choice made by `apfl tune`, of which a tuned run takes its settings{SEVERAL}."),
 ]
 Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", envvar="APFL_STORE_ROOT", help="Folder of finished runs, from which equal ones are taken."),
+]
+LastState = Annotated[
+    bool, typer.Option(envvar="APFL_LAST_STATE", help="Keep what more rounds of a finished run would start from.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -76,7 +83,7 @@ def initial(
 
 def federate(
     spec: Specs, data: Datas, partition: Partitions, out: Outs, semantics: Semantics = None, proxy: Proxies = None,
-    tuning: Tunings = None, device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto", store: Store = None, last_state: LastState = True,
 ) -> None:  # fmt: skip
     """Train a federated method and record the accuracies of its models."""
     from apfl.engine.process import tune_process
@@ -84,12 +91,12 @@ def federate(
 
     tune_process()
     calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, proxy=proxy)
-    federate_all(calls, device)
+    federate_all(_kept(calls, store, last_state), device)
 
 
 def memorize(
     spec: Specs, data: Datas, partition: Partitions, semantics: Semantics, run: Bases, out: Outs,
-    tuning: Tunings = None, device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
     from apfl.engine.process import tune_process
@@ -98,12 +105,12 @@ def memorize(
 
     tune_process()
     calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, run=run)
-    one_after_another(memorize_run, calls, device)
+    one_after_another(memorize_run, _kept(calls, store), device)
 
 
 def personalize(
     spec: Specs, data: Datas, partition: Partitions, run: Bases, out: Outs, generator: Generators = None,
-    tuning: Tunings = None, device: Device = "auto",
+    tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
     from apfl.engine.process import tune_process
@@ -112,7 +119,7 @@ def personalize(
 
     tune_process()
     calls = _calls(spec, out, tuning, data=data, partition=partition, run=run, generator=generator)
-    one_after_another(personalize_run, calls, device)
+    one_after_another(personalize_run, _kept(calls, store), device)
 
 
 def accept(
@@ -150,6 +157,14 @@ def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **path
     inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
     asked = [_specification(spec, tuning[place] if tuning else None) for place, spec in enumerate(specs)]
     return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
+
+
+def _kept(calls: list[Call], store: Path | None, last_state: bool = True) -> list[Call]:
+    """The same runs, kept as the command line says."""
+    from apfl.stages.job import Keeping
+
+    keeping = Keeping(store if store and store.name else None, last_state)
+    return [replace(call, keeping=keeping) for call in calls]
 
 
 def _specification(text: str, choice: Path | None = None) -> Specification:

@@ -13,11 +13,12 @@ import heapq
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from apfl.clock.schedule import LATENCIES, Schedule
+from apfl.errors import require
 from apfl.streams import numpy_stream
 
 
@@ -91,23 +92,29 @@ def reports(schedule: Schedule, seed: int, client: int, cycle: int, start: float
     )
 
 
-def plan(schedule: Schedule, clients: Sequence[int], rounds: int, seed: int) -> Timeline:
+def plan(
+    schedule: Schedule, clients: Sequence[int], rounds: int, seed: int,
+    drawn: Callable[[int], Sequence[int]] | None = None,
+) -> Timeline:  # fmt: skip
     """The whole course of events, until as many uploads have been made as in ``rounds`` synchronous rounds.
 
-    Raises `UserError` if schedule and clients do not fit each other.
+    ``drawn`` says who takes part in a synchronous round, by its number; by default all ``clients`` do. Raises
+    `UserError` if schedule and clients do not fit each other.
     """
     schedule.check_clients(clients)
-    make = _synchronous if schedule.mode == "sync" else _asynchronous
-    return make(schedule, tuple(sorted(clients)), rounds, seed)
+    if schedule.mode == "sync":
+        return _synchronous(schedule, drawn or (lambda number: clients), rounds, seed)
+    require(drawn is None, "training.clients_per_round: an async schedule has no rounds; give it a concurrency instead")
+    return _asynchronous(schedule, tuple(sorted(clients)), rounds, seed)
 
 
-def _synchronous(schedule: Schedule, clients: tuple[int, ...], rounds: int, seed: int) -> Timeline:
-    """Everybody starts together; the round lasts until the last client that reports, or, if none does, would have."""
+def _synchronous(schedule: Schedule, drawn: Callable[[int], Sequence[int]], rounds: int, seed: int) -> Timeline:
+    """All of a round start together; it lasts until the last client that reports, or, if none does, would have."""
     cycles = _trace_cycles(schedule)
     now, arrivals, merges = 0.0, [], []
     for number in range(1, rounds + 1):
         here = []
-        for client in clients:
+        for client in sorted(drawn(number)):
             if schedule.trace:
                 if len(cycles.get(client, ())) < number:
                     continue

@@ -19,12 +19,46 @@ SIZE = 32
 """Height and width, in pixels, of every image."""
 
 
+TRAIN, VALIDATION, TEST = range(3)
+"""What an image is for."""
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class OwnClients:
+    """The K clients that a data set of N images comes with.
+
+    names: one a client; client: int64 [N], the client of each image (-1: nobody); split: int64 [N], what each image is
+    for (`TRAIN`, `VALIDATION` or `TEST`), or empty where that is not said.
+    """
+
+    names: tuple[str, ...]
+    client: np.ndarray
+    split: np.ndarray
+
+    def at(self, positions: np.ndarray) -> OwnClients:
+        """The same clients with some of the images."""
+        return OwnClients(self.names, self.client[positions], self.split[positions] if len(self.split) else self.split)
+
+    def fault(self, images: int) -> str | None:
+        """What is wrong with them for so many images."""
+        for name, array, sizes in (("client", self.client, (images,)), ("split", self.split, (images, 0))):
+            if array.dtype != np.int64 or array.ndim != 1 or len(array) not in sizes:
+                return f"{name} is {array.dtype} {[*array.shape]}, not int64 [{images}]"
+        if ((self.client < NOBODY) | (self.client >= len(self.names))).any():
+            return f"has an image of a client that is none of its {len(self.names)}"
+        if ((self.split < TRAIN) | (self.split > TEST))[self.client[: len(self.split)] != NOBODY].any():
+            return "has an image of a client that is not said to be for training, validation or tests"
+        return None
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images, labels and where they came from.
 
     name: as in file names; images: uint8 [N, C, 32, 32], C is 1 (grey) or 3 (RGB); labels: int64 [N], 0 to classes - 1;
-    class_names: one a class, in label order; source: kind, SHA-256 and whatever else identifies the source.
+    class_names: one a class, in label order; source: kind, SHA-256 and whatever else identifies the source;
+    clients: whose images they are, if that is known.
     """
 
     name: str
@@ -32,6 +66,7 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple[str, ...]
     source: dict[str, Any]
+    clients: OwnClients | None = None
 
     def __post_init__(self) -> None:
         if fault := self._fault():
@@ -55,7 +90,7 @@ class Dataset:
             return f"has the class name {bad[0]!r}, with a character that cannot be shown"
         if twice := [name for name in self.class_names if self.class_names.count(name) > 1]:
             return f"has two classes called {twice[0]!r}"
-        return None
+        return self.clients.fault(len(labels)) if self.clients else None
 
     @property
     def classes(self) -> int:
@@ -84,7 +119,11 @@ def check_name(name: str, classes: int | None = None) -> None:
 
 
 def save_dataset(path: str | os.PathLike[str], dataset: Dataset) -> None:
-    """Write the artefact: ``images``, ``labels``, ``class_names``, ``name`` and ``source`` (JSON)."""
+    """Write the artefact: ``images``, ``labels``, ``class_names``, ``name`` and ``source`` (JSON); if it comes with
+    clients, ``client_names``, ``client`` and ``split``."""
+    clients: dict[str, np.ndarray] = {}
+    if own := dataset.clients:
+        clients = {"client_names": np.array(own.names, np.str_), "client": own.client, "split": own.split}
     write_npz(
         path,
         images=dataset.images,
@@ -92,6 +131,7 @@ def save_dataset(path: str | os.PathLike[str], dataset: Dataset) -> None:
         class_names=np.array(dataset.class_names),
         name=np.array(dataset.name),
         source=np.array(canonical_json(dataset.source)),
+        **clients,
     )
 
 
@@ -103,7 +143,12 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     except (ValueError, RecursionError):
         raise UserError(f"data set {path}: its source is not JSON; make it again") from None
     names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
+    clients = None
+    if "client_names" in arrays:
+        own = tuple(str(name) for name in np.atleast_1d(arrays["client_names"]))
+        nothing = np.zeros(0, np.int64)
+        clients = OwnClients(own, arrays.get("client", nothing), arrays.get("split", nothing))
     try:
-        return Dataset(str(arrays["name"]), arrays["images"], arrays["labels"], names, source)
+        return Dataset(str(arrays["name"]), arrays["images"], arrays["labels"], names, source, clients)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

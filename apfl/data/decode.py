@@ -28,18 +28,22 @@ def make_dataset(
     The images keep their order. They are grey (one channel) if all three channels are equal in every image.
     """
     check_name(name, len(raw.class_names))
-    positions = subset(raw.labels, max_samples, seed, name) if max_samples is not None else np.arange(len(raw.labels))
+    positions = subset(raw.labels, max_samples, seed, name)
     images = np.empty((len(positions), 3, SIZE, SIZE), np.uint8)
     for row, image in enumerate(progress(raw.images(positions), len(positions))):
         images[row] = to_pixels(image).transpose(2, 0, 1)
     if all((image == image[0]).all() for image in images):
         images = np.ascontiguousarray(images[:, :1])
     source = dict(raw.source) if max_samples is None else {**raw.source, "max_samples": max_samples, "seed": seed}
-    return Dataset(name, images, raw.labels[positions], raw.class_names, source)
+    clients = raw.clients.at(positions) if raw.clients else None
+    return Dataset(name, images, raw.labels[positions], raw.class_names, source, clients)
 
 
-def subset(labels: np.ndarray, size: int, seed: int, name: str) -> np.ndarray:
-    """Ascending positions of ``size`` images (all, if there are fewer), classes in proportion by largest remainder."""
+def subset(labels: np.ndarray, size: int | None, seed: int, name: str) -> np.ndarray:
+    """Ascending positions of ``size`` images, classes in proportion by largest remainder; of all images without a size,
+    or if there are fewer."""
+    if size is None:
+        return np.arange(len(labels))
     if size < 1:
         raise UserError(f"max_samples: is {size}; use at least 1, or leave it out for all images")
     if size >= len(labels):

@@ -48,11 +48,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Classes:
-    """names: in label order; files: each image with its label, train first; left_out: a line for each thing that is."""
+    """names: in label order; files: each image with its label, train first; left_out: a line for each thing that is;
+    root: the folder that holds the classes or splits."""
 
     names: tuple[str, ...]
     files: tuple[tuple[Path, int], ...]
     left_out: tuple[str, ...] = ()
+    root: Path = Path()
 
 
 def split_of(name: str) -> str | None:
@@ -154,7 +156,7 @@ def image_classes(name: str, folder: Path) -> Classes:
     if not files:
         raise UserError(f"data set {name}: {folder} has no images in folders of classes{neighbours(folder)}")
     empty = sorted({key for own in held for key in own} - set(names))
-    return Classes(names, files, (f"{', '.join(empty)} of {root}, without any image",) if empty else ())
+    return Classes(names, files, (f"{', '.join(empty)} of {root}, without any image",) if empty else (), root)
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

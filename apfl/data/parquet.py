@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from apfl.data.clients import own_clients, split_number
 from apfl.data.layout import parquet_files
 from apfl.data.raw import Raw, decode, leave_out, mistaken, required, sha256
 from apfl.errors import UserError
@@ -20,6 +21,8 @@ from apfl.storage.files import first_line, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from apfl.data.dataset import OwnClients
 
 
 FAULTS = (OSError, ValueError, pyarrow.ArrowException, MemoryError)
@@ -51,12 +54,18 @@ def parquet(name: str, folder: Path | None) -> Raw:
             same = [file for file, own in hashes.items() if own == digest]
             raise UserError(f"data set {name}: {same[0]} and {same[1]} are the same file; remove one of them")
     source = {"kind": "parquet", "files": hashes, "sha256": sha256(value.encode() for value in hashes.values())}
-    return Raw(np.concatenate(labels), names, lambda positions: _images(parts, positions), source)
+    clients = _clients(name, parts)
+    return Raw(np.concatenate(labels), names, lambda positions: _images(parts, positions), source, clients)
 
 
 def class_names(name: str, folder: Path) -> tuple[str, ...]:
     """The class names that the metadata of the files say, before any image is read; none if they say none."""
     return _common_names([_open(path) for path in parquet_files(name, folder).files])
+
+
+def clients_of(name: str, folder: Path) -> OwnClients | None:
+    """The clients that the files name, before any image is read; None if they name none."""
+    return _clients(name, [_open(path) for path in parquet_files(name, folder).files])
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,16 @@ class _Part:
             return ""
         return (self.read(group, f"{self.image}.path")[self.image][row].as_py() or {}).get("path") or ""
 
+    def words(self, column: str) -> list[str]:
+        """What a column of texts or whole numbers says in each row, as text, which is empty where it says nothing."""
+        groups = [self.read(group, column)[column] for group in range(self.file.num_row_groups)]
+        rows = ["" if row is None else row for group in groups for row in group.to_pylist()]
+        whole = [int(row) if isinstance(row, float) and row.is_integer() else row for row in rows]
+        if bad := [row for row in whole if isinstance(row, bool) or not isinstance(row, int | str)]:
+            message = f"column {column} has {bad[0]!r:.60}, neither a text nor a whole number; correct the file"
+            raise UserError(f"{self.path}: {message}")
+        return [str(row).strip() for row in whole]
+
     def labels(self) -> np.ndarray:
         """int64 [rows]."""
         groups = [self.read(group, self.label)[self.label] for group in range(self.file.num_row_groups)]
@@ -93,6 +112,23 @@ class _Part:
         if not whole or any(group.null_count for group in groups):
             raise UserError(f"{self.path}: column {self.label} is not a whole number in every row; correct the file")
         return np.concatenate([np.empty(0, np.int64), *(group.to_numpy() for group in groups)]).astype(np.int64)
+
+
+def _clients(name: str, parts: list[_Part]) -> OwnClients | None:
+    """The clients of the column ``client``, with what images are for in the column ``split``, if all files have it."""
+    named = {column: [column in part.file.schema_arrow.names for part in parts] for column in ("client", "split")}
+    if not all(named["client"]):
+        if any(named["client"]):
+            without = parts[named["client"].index(False)].path.name
+            leave_out(name, [f"the column client, which {without} does not have"])
+        return None
+    names = [word for part in parts for word in part.words("client")]
+    if nobodys := names.count(""):
+        leave_out(name, [f"{nobodys} of {len(names)} images from setting natural, whose column client is empty"])
+    if not all(named["split"]):
+        return own_clients(names)
+    splits = [split_number(word, str(part.path)) for part in parts for word in part.words("split")]
+    return own_clients(names, splits)
 
 
 def _open(path: Path) -> _Part:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apfl.data.dataset import Dataset
-from apfl.data.partitioners import dirichlet, extended_dirichlet, iid, pathological, powerlaw, quantity
+from apfl.data.dataset import NOBODY, TEST, TRAIN, VALIDATION, Dataset
+from apfl.data.partitioners import Assignment, dirichlet, extended_dirichlet, iid, pathological, powerlaw, quantity
 from apfl.data.setting import OPTIONAL, Setting, parse_setting
 from apfl.errors import UserError
 from apfl.storage.files import canonical_json, read_npz, write_npz
@@ -71,13 +71,16 @@ class Partition:
         return tuple(by_client(np.where(part, self.client, -1), self.clients) for part in parts)
 
 
-def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validation: bool = False) -> Partition:
+def make_partition(
+    dataset: Dataset, setting: Setting | str, seed: int, validation: bool = False, saved: Partition | None = None
+) -> Partition:
     """Share the images of ``dataset`` among clients and set 10 % of each client's images aside for tests; with
     ``validation``, also 10 % of the others, which no client trains on and no table shows.
 
     Everything is a function of data set, setting and seed, the test part whether or not there is a validation part. A
     setting with ``train_samples`` is drawn like the whole one and then thinned (`thinned`), so that both have the same
-    test images. `UserError` if the setting cannot be met with these images.
+    test images. The setting natural takes the clients of the data set, or those of a ``saved`` partition, and what they
+    say an image is for. `UserError` if the setting cannot be met with these images.
     """
     setting = parse_setting(setting) if isinstance(setting, str) else setting
     if setting.clients > len(dataset):
@@ -91,10 +94,18 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
             f" {dataset.name} has ({len(dataset)}); use fewer clients or a smaller minimum (such as -min1)"
         )
     name = f"partition/{dataset.name}/{setting.whole}"
-    assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
-    is_test = tenth(dataset.labels, assignment.client, setting.clients, numpy_stream(seed, f"{name}/split"))
+    if setting.kind == "natural":
+        assignment = of_saved(dataset, setting, saved) if saved else of_own_clients(dataset, setting)
+    else:
+        assignment = PARTITIONERS[setting.kind](dataset.labels, dataset.classes, setting, numpy_stream(seed, name))
     is_validation = np.zeros(len(dataset), bool)
-    if validation:
+    if assignment.split is None:
+        is_test = tenth(dataset.labels, assignment.client, setting.clients, numpy_stream(seed, f"{name}/split"))
+    else:
+        is_test, is_validation = assignment.split == TEST, assignment.split == VALIDATION
+    if setting.kind == "natural" and not is_test.any():
+        raise UserError(f"setting {setting}: none of the clients' images is for tests; say which are (column split)")
+    if validation and not is_validation.any():
         rest = np.where(is_test, -1, assignment.client)
         is_validation = tenth(dataset.labels, rest, setting.clients, numpy_stream(seed, f"{name}/validation"))
     client = assignment.client
@@ -103,6 +114,8 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
         kept = thinned(dataset, setting, rest, is_validation, stream)
         client, is_validation = np.where(is_test | kept, client, -1), is_validation & kept
     is_train = (client >= 0) & ~is_test & ~is_validation
+    if setting.kind == "natural" and not is_train.any():
+        raise UserError(f"setting {setting}: none of the clients' images is for training; correct the column split")
     counts = count(dataset.labels[is_train], client[is_train], setting.clients, dataset.classes)
     specification = {
         "dataset": dataset.name,
@@ -113,9 +126,40 @@ def make_partition(dataset: Dataset, setting: Setting | str, seed: int, validati
         "seed": seed,
         "stream": name,
         "draws": assignment.draws,
-    } | ({"validation": True} if validation else {})
+        **assignment.said,
+    } | ({"validation": True} if validation or is_validation.any() else {})
     unseen = counts[~assignment.dropout].sum(axis=0) == 0
     return Partition(client, is_train, is_validation, counts, assignment.dropout, unseen, specification)
+
+
+def of_own_clients(dataset: Dataset, setting: Setting) -> Assignment:
+    """The clients that the data set comes with."""
+    own = dataset.clients
+    if own is None:
+        raise UserError(
+            f"setting {setting}: {dataset.name} comes without clients; give clients.csv beside its images, a column"
+            " client in its Parquet files, or a saved partition"
+        )
+    split = np.where(own.client == NOBODY, NOBODY, own.split) if len(own.split) else None
+    nobody_drops_out, said = np.zeros(len(own.names), bool), {"names": list(own.names)}
+    return _given(dataset, setting, Assignment(own.client, nobody_drops_out, split=split, said=said))
+
+
+def of_saved(dataset: Dataset, setting: Setting, saved: Partition) -> Assignment:
+    """The clients of a saved partition of this data set, with what is for what and who drops out."""
+    check_match(dataset, saved)
+    split = np.where(saved.is_train, TRAIN, np.where(saved.is_validation, VALIDATION, TEST))
+    split = np.where(saved.client == NOBODY, NOBODY, split)
+    names = {name: saved.specification[name] for name in ("names",) if name in saved.specification}
+    said = {**names, "saved": saved.specification}
+    return _given(dataset, setting, Assignment(saved.client, saved.dropout, split=split, said=said))
+
+
+def _given(dataset: Dataset, setting: Setting, assignment: Assignment) -> Assignment:
+    """The assignment, if it has as many clients as the setting says."""
+    if len(assignment.dropout) != setting.clients:
+        raise UserError(f"setting {setting}: {dataset.name} has {len(assignment.dropout)} clients; correct the number")
+    return assignment
 
 
 def tenth(labels: np.ndarray, client: np.ndarray, clients: int, stream: np.random.Generator) -> np.ndarray:

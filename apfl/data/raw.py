@@ -20,6 +20,8 @@ from apfl.storage.files import first_line
 if TYPE_CHECKING:
     from PIL import Image
 
+    from apfl.data.dataset import OwnClients
+
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded: not the formats for which other programs are called."""
@@ -41,13 +43,15 @@ class Raw:
     """Labels at once, images on request.
 
     labels: int64 [N]; class_names: in label order; images: called with ascending positions, yields the image at each
-    of them, of any size and mode; source: what identifies the source, with its SHA-256.
+    of them, of any size and mode; source: what identifies the source, with its SHA-256; clients: whose images they are,
+    if that is known.
     """
 
     labels: np.ndarray
     class_names: tuple[str, ...]
     images: Callable[[np.ndarray], Iterator[Image.Image]]
     source: dict[str, Any]
+    clients: OwnClients | None = None
 
 
 def decode(encoded: bytes | None, where: str) -> Image.Image:

@@ -14,6 +14,7 @@ EXAMPLES = {
     "quantity": "quantity-alpha0.5-clients5",
     "extended_dirichlet": "extended_dirichlet-alpha0.5-classes2-clients5",
     "powerlaw": "powerlaw-alpha1.5-clients5",
+    "natural": "natural-clients50",
 }
 """The kinds of partition, with an example of each."""
 
@@ -24,6 +25,7 @@ REQUIRED = {
     "quantity": ("alpha", "clients"),
     "extended_dirichlet": ("alpha", "classes", "clients"),
     "powerlaw": ("alpha", "clients"),
+    "natural": ("clients",),
 }
 OPTIONAL = {
     "dirichlet": ("balanced", "min", "train"),
@@ -32,6 +34,7 @@ OPTIONAL = {
     "quantity": ("min", "train"),
     "extended_dirichlet": ("min", "train"),
     "powerlaw": ("min", "train"),
+    "natural": ("train",),
 }
 FIELDS = {"min": "min_samples", "train": "train_samples"}
 """Fields that are called otherwise in a name."""
@@ -43,8 +46,8 @@ class Setting:
     """How images are shared among clients; `str` gives the name back.
 
     kind: dirichlet (label skew per class), pathological (a few classes a client), extended_dirichlet (both), iid,
-    quantity or powerlaw (sizes differ); clients: how many; alpha: concentration of the Dirichlet distribution, or
-    exponent of the power law, as written (a decimal number above 0);
+    quantity or powerlaw (sizes differ), natural (as the data set's own clients have them); clients: how many; alpha:
+    concentration of the Dirichlet distribution, or exponent of the power law, as written (a decimal number above 0);
     classes: classes of each client; missing: percentage of classes that clients monopolise and drop out with;
     balanced: a client that has its fair share of images gets no more; min_samples: the least a client may hold;
     train_samples: how many images that are not for tests are kept, of all clients together (None: all of them).

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apfl.data.clients import FILE, clients_in, read_clients
+from apfl.data.dataset import NOBODY, Dataset
+from apfl.data.decode import subset
 from apfl.data.downloads import check_extracted
-from apfl.data.layout import image_classes
+from apfl.data.layout import Classes, image_classes
 from apfl.data.raw import Raw, decode, from_array, leave_out, required, sha256
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.optional import optional
 from apfl.storage.files import first_line, sha256_file
 
@@ -118,6 +121,11 @@ def image_folder(name: str, folder: Path | None) -> Raw:
     found = image_classes(name, folder)
     leave_out(name, found.left_out)
     paths = [path for path, _ in found.files]
+    clients = None
+    if beside := clients_file(folder, found):
+        clients = read_clients(beside, folder, paths)
+        if nobodys := int((clients.client == NOBODY).sum()):
+            leave_out(name, [f"{nobodys} of {len(paths)} images from setting natural, which {beside} does not name"])
     # The bytes of the names as the file system has them: not all of them are UTF-8.
     hashes = (os.fsencode(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n") for path in paths)
     source = {"kind": "folder", "files": len(paths), "sha256": sha256(hashes)}
@@ -125,7 +133,49 @@ def image_folder(name: str, folder: Path | None) -> Raw:
     def images_at(positions: np.ndarray) -> Iterator[Image.Image]:
         return (decode(paths[position].read_bytes(), str(paths[position])) for position in positions)
 
-    return Raw(np.array([label for _, label in found.files], np.int64), found.names, images_at, source)
+    return Raw(np.array([label for _, label in found.files], np.int64), found.names, images_at, source, clients)
+
+
+def image_names(dataset: Dataset, folder: Path | None) -> list[str]:
+    """What the images of a data set are called: the paths below the ``folder`` of images that it was made from, or else
+    their positions. A `UserError` if it was made from other images."""
+    source = dataset.source
+    if folder is None:
+        require(
+            source.get("kind") != "folder",
+            f"data set {dataset.name}: was made from a folder of images; give it (--path), so that they can be named",
+        )
+        return [str(position) for position in range(len(dataset))]
+    there = image_folder(dataset.name, folder)
+    paths = [path.relative_to(folder).as_posix() for path, _ in image_classes(dataset.name, folder).files]
+    require(
+        there.source["sha256"] == source.get("sha256"),
+        f"data set {dataset.name}: was not made from {folder}, or from other images there; give its folder",
+    )
+    return [
+        paths[place] for place in subset(there.labels, source.get("max_samples"), source.get("seed", 0), dataset.name)
+    ]
+
+
+def clients_file(folder: Path, found: Classes) -> Path | None:
+    """The clients.csv in the folder of a data set, or in the one below that holds its classes, if there is one."""
+    there = [path for path in dict.fromkeys((folder / FILE, found.root / FILE)) if path.is_file()]
+    if len(there) > 1:
+        raise UserError(f"{there[0]}: there is {there[1]} too; remove one of them")
+    return there[0] if there else None
+
+
+def number_of_clients(name: str, source: str, folder: Path) -> int | None:
+    """How many clients a folder names, before any image is read; None if it names none."""
+    if source == "folder":
+        beside = clients_file(folder, image_classes(name, folder))
+        return len(clients_in(beside)) if beside else None
+    if source == "parquet":
+        from apfl.data.parquet import clients_of
+
+        clients = clients_of(name, folder)
+        return len(clients.names) if clients else None
+    return None
 
 
 def number_of_classes(name: str, source: str, folder: Path) -> int | None:

@@ -25,6 +25,10 @@ class TrainingConfig:
     :param keep_local_models: keep each client's last local model, for evaluation and for AP-FL; memory then grows with
         the number of clients.
     :param checkpoint_every: rounds between checkpoints from which an interrupted run goes on.
+    :param clients_per_round: how many clients, or which fraction of them, take part in a synchronous round; all if it
+        is None.
+    :param client_sampling: how they are drawn: ``uniform``, or ``size``, with probability in proportion to their
+        training images.
     """
 
     rounds: int
@@ -37,10 +41,18 @@ class TrainingConfig:
     save_rounds: tuple[int, ...] = ()
     keep_local_models: bool = True
     checkpoint_every: int = 5
+    clients_per_round: float | None = None
+    client_sampling: str = "uniform"
 
     def __post_init__(self) -> None:
         whole = ("rounds", "local_epochs", "batch_size", "checkpoint_every")
-        check_fields(self, "training", at_least=dict.fromkeys(whole, 1), positive=("learning_rate",))
+        known = {"client_sampling": ("uniform", "size")}
+        check_fields(self, "training", at_least=dict.fromkeys(whole, 1), positive=("learning_rate",), one_of=known)
+        if (some := self.clients_per_round) is not None and not (0 < some < 1 or (some >= 1 and type(some) is int)):
+            raise UserError(
+                f"training.clients_per_round {some}: must be a whole number from 1 or a fraction below 1; leave it out "
+                "for all clients"
+            )
         for name in ("evaluate_rounds", "save_rounds"):
             rounds = tuple(sorted(set(getattr(self, name)))) or (self.rounds,)
             if rounds[0] < 0 or rounds[-1] > self.rounds:

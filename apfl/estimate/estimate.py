@@ -24,9 +24,11 @@ from apfl.clock.timeline import plan as course
 from apfl.data.catalogue import channels_of, size_of
 from apfl.data.dataset import Dataset
 from apfl.data.partition import Partition, make_partition
+from apfl.data.setting import parse_setting
 from apfl.durations import hours
 from apfl.engine.process import cores
 from apfl.estimate.prices import Price, measured, price_of_drawing
+from apfl.federation.participation import number_drawn
 from apfl.jobs.status import jobs
 from apfl.memorization.generator import GeneratorConfig
 from apfl.stages.specification import configure
@@ -121,19 +123,22 @@ class Pricing:
 
 @cache
 def even_partition(size: int, classes: int, setting: str, validation: bool) -> Partition:
-    """A partition of ``size`` images, as many of each class."""
+    """A partition of ``size`` images, as many of each class; a data set's own clients are taken to be alike."""
     labels, nothing = np.arange(size, dtype=np.int64) % classes, np.broadcast_to(np.uint8(0), (size, 1, 32, 32))
     dataset = Dataset("random", nothing, labels, tuple(map(str, range(classes))), {})
-    return make_partition(dataset, setting, 0, validation)
+    named = parse_setting(setting)
+    return make_partition(dataset, replace(named, kind="iid") if named.kind == "natural" else named, 0, validation)
 
 
 def arriving(run: Run, part: Partition) -> float:
-    """The share of the clients' rounds that a run's schedule lets arrive."""
+    """The share of the clients' rounds that the server draws and a run's schedule lets arrive."""
+    clients, training = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]
+    drawn = number_drawn(training.get("clients_per_round"), len(clients)) / max(1, len(clients))
     if "schedule" not in run.spec:
-        return 1.0
-    clients, rounds = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]["rounds"]
+        return drawn
+    rounds = int(training["rounds"])
     merges = course(configure(Schedule, run.spec["schedule"], "schedule"), clients, rounds, run.seed).merges
-    return sum(len(merge.arrivals) for merge in merges) / max(1, int(rounds) * len(clients))
+    return drawn * sum(len(merge.arrivals) for merge in merges) / max(1, rounds * len(clients))
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def run_clock(
         yield now
     else:
         now = resume
-    clients, rounds = method.clients(problem), problem.training.rounds
+    clients, rounds = method.clients_of_round(problem, 1), problem.training.rounds
     last_use = {arrival.started: merge.version for merge in timeline.merges for arrival in merge.arrivals}
     for number, merge in rounds_of(timeline, len(clients), rounds):
         if merge.version > now.version:

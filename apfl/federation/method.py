@@ -77,12 +77,17 @@ class Method:
             cls.additive = False
 
     def weight(self, problem: Problem, client: int) -> float:
-        """How much a client counts in the server's mean: by default its number of samples (Eq. 2)."""
-        return float(problem.size(client))
+        """How much a client counts in the server's mean: by default by its number of samples (Eq. 2)."""
+        return problem.weight(client)
 
     def clients(self, problem: Problem) -> tuple[int, ...]:
         """The clients that take part."""
         return problem.participants
+
+    def clients_of_round(self, problem: Problem, round: int) -> tuple[int, ...]:
+        """Those of them that take part in a round: all but the participants that the server does not draw for it."""
+        resting = set(problem.participants) - set(problem.drawn(round)) if problem.draws else set()
+        return tuple(client for client in self.clients(problem) if client not in resting)
 
     def init(self, problem: Problem) -> State:
         """The state before the first round."""
@@ -99,7 +104,7 @@ class Method:
 
     def client_models(self, state: State, problem: Problem, latest: Mapping[int, Params]) -> dict[str, Models]:
         """By role, the model of every client, or of each; ``latest`` holds the last local model that each client
-        sent."""
+        sent. The ``newcomers`` among the problem's clients have taken no part so far."""
         return {"global": state["global"], "local": dict(latest)}
 
 

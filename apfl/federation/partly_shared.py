@@ -63,8 +63,8 @@ def join(state: State, client: int) -> Params:
 
 
 def newcomers(problem: Problem, state: State, split: Split, tuning: Phase) -> dict[int, Params]:
-    """The models of the dropout clients: the shared part, with a private part tuned on their data from the initial
-    one."""
+    """The models of the clients that took no part: the shared part, with a private part tuned on their data from the
+    initial one."""
     start = state["shared"] | split.private(problem.start)
-    work = [Work(client, start, (tuning,), role="personalized") for client in problem.dropouts]
+    work = [Work(client, start, (tuning,), role="personalized") for client in problem.newcomers]
     return {piece.client: run_work(problem, piece, round=0).params for piece in work}

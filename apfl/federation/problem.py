@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from apfl.engine.device import Engine
@@ -16,6 +17,8 @@ from apfl.engine.settings import TrainingConfig
 from apfl.engine.stack import train_stack
 from apfl.engine.training import train
 from apfl.engine.work import Gradient, Loss, Objective, Phase, Result, Task, Work, cross_entropy
+from apfl.federation.participation import draw, inclusion, number_drawn
+from apfl.streams import numpy_stream
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Problem:
     ``counts`` [K, classes] are training samples; ``train[k]``, ``validation[k]`` and ``test[k]`` index ``images``,
     where ``validation`` is empty if nothing was set aside: choices are made on it, never on ``test``. ``unseen``
     [classes] marks the classes that dropout clients alone hold. ``start`` is the initial model that all methods of a
-    seed share. ``loss`` is f of the papers: what clients minimise.
+    seed share. ``loss`` is f of the papers: what clients minimise. ``unheard`` are participants that have taken part in
+    no round so far; it is filled in where models are evaluated.
     """
 
     model: Model
@@ -43,6 +47,7 @@ class Problem:
     proxy: Images | None = None
     loss: Loss = cross_entropy
     validation: tuple[Tensor, ...] = ()
+    unheard: frozenset[int] = frozenset()
 
     def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
         """A phase of ordinary local training on this problem's loss, with the changes that a method makes."""
@@ -65,9 +70,46 @@ class Problem:
     def dropouts(self) -> tuple[int, ...]:
         return tuple(client for client in self.clients if self.dropout[client])
 
+    @property
+    def newcomers(self) -> tuple[int, ...]:
+        """The clients that have taken no part in training: dropout clients, and those that were never drawn."""
+        return tuple(client for client in self.clients if self.dropout[client] or client in self.unheard)
+
     def size(self, client: int) -> int:
         """|D_k|, the number of training samples of a client."""
         return len(self.train[client])
+
+    @property
+    def draws(self) -> bool:
+        """Does the server draw the clients of each round?"""
+        return self.training.clients_per_round is not None
+
+    def drawn(self, round: int) -> tuple[int, ...]:
+        """The participants that take part in a round: those that the server draws among all that have samples, or else
+        all. Every method of a seed has the same."""
+        if not self.draws:
+            return self.participants
+        chosen = draw(*self._lots, numpy_stream(self.seed, "clients", round=round))
+        return tuple(self._sampled[place] for place in chosen)
+
+    def weight(self, client: int) -> float:
+        """How much a client counts in a mean over those who take part in a round so that, in expectation, the mean is
+        that by samples (Eq. 2): |D_k|, or |D_k| / pi_k where clients are drawn by size."""
+        if not self.draws or self.training.client_sampling == "uniform" or client not in self._sampled:
+            return float(self.size(client))
+        sizes, number = self._lots
+        return self.size(client) / float(inclusion(sizes, number)[self._sampled.index(client)])
+
+    @property
+    def _sampled(self) -> tuple[int, ...]:
+        return tuple(client for client in self.participants if self.size(client))
+
+    @property
+    def _lots(self) -> tuple[np.ndarray, int]:
+        """What the clients among whom is drawn are drawn by, int64, and how many of them are."""
+        clients, by_size = self._sampled, self.training.client_sampling == "size"
+        sizes = np.array([self.size(client) if by_size else 1 for client in clients], np.int64)
+        return sizes, number_drawn(self.training.clients_per_round, len(clients))
 
 
 def run_work(problem: Problem, work: Work, round: int) -> Result:

@@ -1,4 +1,4 @@
-"""The synchronous server: rounds in which all clients of a method take part."""
+"""The synchronous server: rounds in which all clients of a method take part, or those that it draws."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def run(
 ) -> Iterator[Round]:
     """The synchronous server: yields the federation before the first round and after each one.
 
-    All clients of the method take part in each round. Clients are independent given the state, so the order in which
-    they are trained changes nothing; what they send is merged in the order of the clients.
+    All clients of the method take part in each round, or those that are drawn (`Problem.drawn`). They are independent
+    given the state, so the order in which they are trained changes nothing; what they send is merged in the order of
+    the clients.
 
     >>> from apfl.federation.method import load_method, run
     >>> for now in run(load_method("fedavg"), problem):  # doctest: +SKIP
@@ -41,8 +42,8 @@ def run(
     now = resume or Round(0, method.init(problem), {})
     if resume is None:
         yield now
-    clients = method.clients(problem)
     for number in range(now.round + 1, problem.training.rounds + 1):
+        clients = method.clients_of_round(problem, number)
         now = Round(number, *one_round(method, problem, now, number, clients, carry_out))
         yield now
 

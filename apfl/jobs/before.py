@@ -64,22 +64,23 @@ def date_back(folder: str | os.PathLike[str] = "results", now: float | None = No
 
 
 def note_sources(study: Study, entries: Iterable[Artefact], results: str | os.PathLike[str] = "results") -> None:
-    """Beside each data set that is made from files write what the files hold, anew if that has changed: the note is an
-    input of the job that makes the data set. Where the files lie, and when they were copied there, changes nothing."""
+    """Beside each data set or partition that is made from files write what these hold, anew if that has changed: the
+    note is an input of the job that makes it. Where the files lie, and when they were copied there, changes nothing."""
     for entry in entries:
-        if entry.kind == "data" and entry.spec["source"] in UNDER_ROOT:
+        read = {"data": "folder" if entry.spec.get("source") in UNDER_ROOT else "", "partition": "saved"}
+        if named := entry.spec.get(read.get(entry.kind, "")):
             made = Path(results, entry.path)
-            note_source(Path(study.data_root, entry.spec["folder"]), made.with_suffix(NOTE), made)
+            note_source(Path(study.data_root, named), made.with_suffix(NOTE), made)
 
 
 def note_source(folder: Path, note: Path, made: Path) -> None:
-    """The note on one folder, as old as the content is; a folder that is gone leaves it as it was."""
+    """The note on one folder or file, as old as the content is; one that is gone leaves it as it was."""
     known = read_record(note) if note.exists() else {}
-    if not folder.is_dir():
+    if not folder.exists():
         if not note.exists():
             write_json(note, {})
         return
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in (folder, *folder.rglob("*")) if path.is_file())
     states = [(path.relative_to(folder).as_posix(), (at := path.stat()).st_size, at.st_mtime_ns) for path in paths]
     if known.get("seen") == (seen := digest([ascii(states)])):
         return

@@ -156,6 +156,8 @@ def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
     for job in jobs:
         for name, path in job.inputs.items():
             read.setdefault(name, {})[RESULTS + path + READ_OF_A_RUN.get(name, "")] = None
+        if "saved" in job.spec:
+            read.setdefault("note", {})[RESULTS + job.path.removesuffix(".npz") + NOTE] = None
     return {name: list(paths) for name, paths in read.items()}
 
 
@@ -206,6 +208,13 @@ def data_options(entries: Sequence[Artefact]) -> str:
     return f"{spec['dataset']} {_options(given)}"
 
 
+def partition_options(entries: Sequence[Artefact]) -> str:
+    """Whether validation images are set aside, and the saved partition that is taken over."""
+    (entry,) = entries
+    saved = f'--saved "{join("$APFL_DATA_ROOT", entry.spec["saved"])}"' if "saved" in entry.spec else ""
+    return " ".join(filter(None, ("--validation" if "validation" in entry.spec else "", saved)))
+
+
 def source_note(entries: Sequence[Artefact]) -> list[str]:
     """The note on what the files of a data set hold, so that it is made again when that has changed."""
     return [RESULTS + entry.path.removesuffix(".npz") + NOTE for entry in entries if entry.spec["source"] in UNDER_ROOT]
@@ -241,10 +250,11 @@ def code_of(modules: Iterable[str], files: Iterable[str] = (), titles: Iterable[
 
 
 def shell_prefix(study: Study, code: str, programs: str) -> str:
-    """What a job's shell sets first: where the code is, where data and embeddings are, and, unless it is empty, the
-    folder in which programs are looked for before others. None of it is a parameter of a job, so that moving the data
-    computes nothing again."""
+    """What a job's shell sets first: where the code is, where data and embeddings are, what of finished runs is kept,
+    and where, and, unless it is empty, the folder in which programs are looked for before others. None of it is a
+    parameter of a job, so that moving the data computes nothing again."""
     given = {"PYTHONPATH": code, "APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
+    given |= {"APFL_STORE_ROOT": study.store_root, "APFL_LAST_STATE": str(int(study.keep_last_state))}
     sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
     return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
 

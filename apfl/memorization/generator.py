@@ -41,7 +41,7 @@ class GeneratorConfig:
         (``all``: "in the entire global training set", which makes the classification term about as many times smaller
         beside Eq. 8 as there are classes).
     :param staleness_rate: a of the discount (1 + tau)^-a of models that are tau versions old, in Eq. 7; 0 for none. It
-        matters in asynchronous federations only.
+        matters where models differ in age: in asynchronous federations, and where the server draws clients.
     :param epochs: passes over ``samples_per_class`` of each seen class (not published).
     :param steps_as_with: samples per class with which ``epochs`` passes take as many steps as are to be taken here, so
         that more samples are no more training; 0 for ``epochs`` passes whatever their number.

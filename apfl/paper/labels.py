@@ -54,4 +54,5 @@ def partition_label(setting: str) -> str:
         "quantity": f"quantity skew {parsed.alpha}",
         "extended_dirichlet": f"{parsed.classes} classes, Dir({parsed.alpha})",
         "powerlaw": f"power law {parsed.alpha}",
+        "natural": "natural",
     }[parsed.kind]

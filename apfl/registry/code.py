@@ -93,6 +93,13 @@ def imported_modules(*modules: str, root: Path = ROOT) -> set[str]:
     return seen
 
 
+def mentions(attribute: str, module: str, root: Path = ROOT) -> bool:
+    """Whether a method's module, or another one of a method that it imports, reads an attribute of this name."""
+    package = module.partition(".")[0]
+    trees = (parse(module_path(name, root)) for name in imported_modules(module, root=root) if name.startswith(package))
+    return any(isinstance(node, ast.Attribute) and node.attr == attribute for tree in trees for node in ast.walk(tree))
+
+
 @cache
 def _fingerprint(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
     """The digest of what counts in one module, and the project's modules that it imports anywhere in that."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,35 @@ from apfl.federation.evaluation import evaluate, finite, headline
 from apfl.federation.method import Method
 from apfl.federation.problem import CarryOut, Problem, run_all
 from apfl.federation.synchronous import Round, run
-from apfl.stages.checkpoint import CHECKPOINT, asked, read_checkpoint, write_checkpoint
-from apfl.stages.handover import saved_models
-from apfl.stages.job import Made, Work, run_once
+from apfl.stages.checkpoint import (
+    CHECKPOINT,
+    asked,
+    can_go_on,
+    read_checkpoint,
+    read_last_state,
+    write_checkpoint,
+)
+from apfl.stages.handover import saved_models, unheard
+from apfl.stages.job import USUAL, Keeping, Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem
 from apfl.stages.record import identity
 from apfl.stages.specification import Specification, configure, method_of
 from apfl.stages.stopwatch import SharedTime, Stopwatch
 from apfl.storage.files import digest
 from apfl.storage.metrics_table import FOLLOWED, Followed, write_metrics
-from apfl.storage.run_folder import Record
+from apfl.storage.run_folder import Record, relatives
 from apfl.storage.tensors import write_tensors
 
 
 def federate(
     specification: Specification, inputs: Inputs, out: Path, device: str = "auto", carry_out: CarryOut = run_all,
-    shared: SharedTime | None = None,
+    shared: SharedTime | None = None, keeping: Keeping = USUAL,
 ) -> None:  # fmt: skip
     """Run a method and write ``metrics.parquet``, ``state.safetensors`` and ``run.json`` to ``out``.
 
-    A finished run is not repeated; an interrupted one goes on from its last checkpoint and ends in the same bits.
-    ``carry_out`` is what trains; runs side by side have a ``shared`` time. While it trains, ``metrics.csv`` has the
-    rows that there are.
+    A finished run is not repeated; an interrupted one goes on from its last checkpoint, and one of more rounds than a
+    finished one from where that ended: both end in the same bits as if they had been made at once. ``carry_out`` is
+    what trains; runs side by side have a ``shared`` time. While it trains, ``metrics.csv`` has the rows that there are.
     """
     specification.require("method", "module")
     method = method_of(specification)
@@ -55,9 +63,9 @@ def federate(
             if getattr(problem, need) is None:
                 raise UserError(f"method {specification.module!r}: needs --{need}; give its path")
         rounds, found = _server(specification.schedule, method, problem, carry_out)
-        return problem, partial(_train, method, problem, rounds, found, out / CHECKPOINT)
+        return problem, partial(_train, method, problem, rounds, found, out, keeping)
 
-    run_once("federate", specification, inputs, out, prepare, shared)
+    run_once("federate", specification, inputs, out, prepare, shared, keeping)
     for name in (CHECKPOINT, FOLLOWED):
         with suppress(OSError):  # there may be none
             (out / name).unlink()
@@ -72,39 +80,55 @@ def _server(
 ) -> tuple[Rounds, dict[str, Any]]:
     """The server that a specification asks for, and what run.json says of what it does."""
     found: dict[str, Any] = {"payload": payload(method, method.init(problem)), "clients": len(method.clients(problem))}
+    if problem.draws:
+        found["drawn"] = [method.clients_of_round(problem, number) for number in range(1, problem.training.rounds + 1)]
+        found["clients"] = len(found["drawn"][0])
     if schedule is None:
         return lambda start: run(method, problem, start, carry_out), found
     timing = configure(Schedule, schedule, "schedule")
-    timeline = plan(timing, method.clients(problem), problem.training.rounds, problem.seed)
+    drawn = partial(method.clients_of_round, problem) if problem.draws else None
+    timeline = plan(timing, method.clients(problem), problem.training.rounds, problem.seed, drawn)
     found["timeline"] = timeline_record(timeline)
     return lambda start: run_clock(method, problem, timing, timeline, start, carry_out), found
 
 
 def _train(
-    method: Method, problem: Problem, rounds: Rounds, found: Mapping[str, Any], checkpoint: Path, record: Record,
-    watch: Stopwatch,
+    method: Method, problem: Problem, rounds: Rounds, found: Mapping[str, Any], out: Path, keeping: Keeping,
+    record: Record, watch: Stopwatch,
 ) -> Made:  # fmt: skip
-    """Train from the start or from the last checkpoint."""
-    restored = read_checkpoint(checkpoint, record, str(problem.engine.device))
+    """Train from the start, from the last checkpoint, or from the last state of a shorter run."""
+    checkpoint, device, last = out / CHECKPOINT, str(problem.engine.device), problem.training.rounds
+    goes_on = can_go_on(record)
+    restored = read_checkpoint(checkpoint, record, device)
+    if restored is None and goes_on:
+        restored = read_last_state(relatives(out, record, keeping.store), record, problem.training, device)
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier, diverged = header["rows"], header["seconds"], False
     followed = Followed(checkpoint.with_name(FOLLOWED), **identity(record))
     followed.tell(rows)
+    now = start
+
+    def save(now: Round, seconds: float) -> None:
+        fields = {"asked": asked(record), "code": record.code, "rows": rows, "seconds": seconds}
+        write_checkpoint(checkpoint, now, saved, fields)
+
     try:
         for now in _evaluated(method, problem, rounds(start), rows, saved):
             followed.tell(rows)
             _print_round(method, problem, now, rows, watch, first=start.round if start else 0)
-            if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < problem.training.rounds:
-                fields = {"asked": asked(record), "code": record.code, "rows": rows}
-                write_checkpoint(checkpoint, now, saved, fields | {"seconds": earlier + watch.seconds})
+            if now.round % problem.training.checkpoint_every == 0 and 0 < now.round < last:
+                save(now, earlier + watch.seconds)
     except Diverged as error:
         diverged = True
         print(f"{record.specification['method']}: {error}; {error.REMEDY}")
+    kept = goes_on and keeping.last_state and not diverged and now is not None
+    if kept and now is not None:
+        save(now, 0.0)  # which run.json says: so equal runs have equal last states
     files = {
         "metrics.parquet": lambda path: write_metrics(path, rows, **identity(record)),
         "state.safetensors": lambda path: write_tensors(path, saved, {"specification": digest(record.specification)}),
     }
-    return Made(files, found, diverged, earlier)
+    return Made(files, found, diverged, earlier, [checkpoint] if kept else [])
 
 
 def timeline_record(timeline: Timeline) -> dict[str, Any]:
@@ -118,12 +142,14 @@ def _evaluated(
 ) -> Iterator[Round]:
     """The rounds, each evaluated and kept (into ``rows`` and ``saved``) if the study asks for it."""
     for now in rounds:
-        if now.round in problem.training.evaluate_rounds:
+        training = problem.training
+        here = replace(problem, unheard=unheard(now, method, problem))
+        if now.round in training.evaluate_rounds:
             time_ = now.time if isinstance(now, AsyncRound) else float(now.round)
-            models = method.client_models(now.state, problem, now.latest)
-            rows.extend(finite(evaluate(problem, models, now.round, time_)))
-        if now.round in problem.training.save_rounds:
-            saved.update(saved_models(now, method, problem))
+            models = method.client_models(now.state, here, now.latest)
+            rows.extend(finite(evaluate(here, models, now.round, time_)))
+        if now.round in training.save_rounds:
+            saved.update(saved_models(now, method, here))
         yield now
 
 

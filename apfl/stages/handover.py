@@ -12,6 +12,7 @@ from apfl.engine.networks import Params
 from apfl.errors import UserError
 from apfl.federation.asynchronous import AsyncRound, staleness_of
 from apfl.federation.method import BaseModels, Method
+from apfl.federation.participation import last_rounds
 from apfl.federation.problem import Problem
 from apfl.federation.synchronous import Round
 from apfl.memorization.generator import GeneratorConfig, Memory, build_memory
@@ -26,9 +27,22 @@ def saved_models(now: Round, method: Method, problem: Problem) -> dict[str, Tens
     tree: dict[str, Any] = {"local": {str(client): params for client, params in now.latest.items()}}
     if isinstance(shared := models.get("global"), dict) and not any(isinstance(key, int) for key in shared):
         tree["global"] = shared
-    if isinstance(now, AsyncRound):
-        tree["staleness"] = {str(client): torch.tensor(tau) for client, tau in staleness_of(now).items()}
+    if isinstance(now, AsyncRound) or problem.draws:
+        tree["staleness"] = {str(one): torch.tensor(tau) for one, tau in ages(now, method, problem).items()}
     return flatten({f"round{now.round}": tree})
+
+
+def ages(now: Round, method: Method, problem: Problem) -> dict[int, int]:
+    """By client that has taken part: how many versions ago the model that it last sent was begun, not counting the
+    version that it made itself."""
+    if isinstance(now, AsyncRound):
+        return staleness_of(now)
+    return {client: now.round - last for client, last in last_rounds(method, problem, now.round).items()}
+
+
+def unheard(now: Round, method: Method, problem: Problem) -> frozenset[int]:
+    """Where the server draws clients, those of the method that it has not heard of so far."""
+    return frozenset(method.clients(problem)) - ages(now, method, problem).keys() if problem.draws else frozenset()
 
 
 def base_diverged(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,25 @@ from apfl.storage.run_folder import Record, finished, write_run
 @dataclass(frozen=True)
 class Made:
     """What a run has made: how to write each of its files, what its run.json says beside them, whether it diverged, and
-    the seconds that processes took which were interrupted."""
+    the seconds that processes took which were interrupted; ``beside``: files from which a longer run can go on."""
 
     files: Mapping[str, Callable[[Path], None]]
     found: Mapping[str, Any]
     diverged: bool = False
     earlier: float = 0.0
+    beside: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of a finished run beside its files: in a ``store`` the run itself, for others who ask for it, and
+    with it the ``last_state``, from which more rounds go on."""
+
+    store: Path | None = None
+    last_state: bool = True
+
+
+USUAL = Keeping()
 
 
 Work = Callable[[Record, Stopwatch], Made]
@@ -37,22 +50,22 @@ Work = Callable[[Record, Stopwatch], Made]
 
 def run_once(
     stage: str, specification: Specification, inputs: Inputs, out: Path, prepare: Callable[[], tuple[Problem, Work]],
-    shared: SharedTime | None = None,
+    shared: SharedTime | None = None, keeping: Keeping = USUAL,
 ) -> None:  # fmt: skip
-    """Carry out a run of a stage and write it to ``out``, unless it is there already.
+    """Carry out a run of a stage and write it to ``out``, unless it is there already, or kept.
 
     ``prepare`` checks what only this stage asks for, and loads the problem. Runs side by side have a ``shared`` time.
     """
-    record = run_record(stage, specification, inputs)
-    if finished(out, record):
+    record, store = run_record(stage, specification, inputs), keeping.store
+    if finished(out, record, store):
         return
     problem, work = prepare()
     with alone_in(out):
-        if finished(out, record):  # by the process that was waited for
+        if finished(out, record, store):  # by the process that was waited for
             return
         with Stopwatch(shared) as watch:
             made = work(record, watch)
-            write_run(out, record, made.files, lambda: _found(made, problem, watch))
+            write_run(out, record, made.files, lambda: _found(made, problem, watch), made.beside, store)
 
 
 def _found(made: Made, problem: Problem, watch: Stopwatch) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from apfl.memorization.generator import (
 )
 from apfl.stages.cycles import generator_cycles
 from apfl.stages.handover import base_diverged, load_base
-from apfl.stages.job import Made, Work, run_once
+from apfl.stages.job import USUAL, Keeping, Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem
 from apfl.stages.samples import no_samples, sample_grid
 from apfl.stages.specification import Specification, configure
@@ -43,7 +43,9 @@ def accuracies(problem: Problem, base: BaseModels, config: GeneratorConfig) -> d
     return {name: one.correct.double().mean().item() for name, one in (("teachers", weighted), ("global", average))}
 
 
-def memorize_run(specification: Specification, inputs: Inputs, out: Path, device: str = "auto") -> None:
+def memorize_run(
+    specification: Specification, inputs: Inputs, out: Path, device: str = "auto", keeping: Keeping = USUAL
+) -> None:
     """Train a generator for each of the named rounds and write ``generator.safetensors``, ``samples.png``,
     ``run.json``."""
     specification.require("semantics", "rounds")
@@ -55,7 +57,7 @@ def memorize_run(specification: Specification, inputs: Inputs, out: Path, device
             raise UserError("memorize: needs --semantics; give the path of an embedding table made by `apfl semantics`")
         return problem, lambda record, watch: _train(config, problem, semantics, inputs, record)
 
-    run_once("memorize", specification, inputs, out, prepare)
+    run_once("memorize", specification, inputs, out, prepare, keeping=keeping)
 
 
 def _train(config: GeneratorConfig, problem: Problem, semantics: Tensor, inputs: Inputs, record: Record) -> Made:

@@ -12,7 +12,7 @@ from apfl.federation.method import Derived
 from apfl.federation.problem import Problem
 from apfl.stages.cycles import client_cycles, generator_bytes
 from apfl.stages.handover import base_diverged, load_base, load_measured, load_memory
-from apfl.stages.job import Made, Work, run_once
+from apfl.stages.job import USUAL, Keeping, Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem
 from apfl.stages.record import identity
 from apfl.stages.specification import Specification, method_of
@@ -20,7 +20,9 @@ from apfl.storage.metrics_table import write_metrics
 from apfl.storage.run_folder import Record
 
 
-def personalize_run(specification: Specification, inputs: Inputs, out: Path, device: str = "auto") -> None:
+def personalize_run(
+    specification: Specification, inputs: Inputs, out: Path, device: str = "auto", keeping: Keeping = USUAL
+) -> None:
     """Personalize each of the named rounds, evaluate, and write ``metrics.parquet`` and ``run.json``."""
     specification.require("method", "module", "rounds")
     method = method_of(specification)
@@ -35,7 +37,7 @@ def personalize_run(specification: Specification, inputs: Inputs, out: Path, dev
         problem = load_problem(specification, inputs, device)
         return problem, lambda record, watch: _personalize(method, problem, inputs, record)
 
-    run_once("personalize", specification, inputs, out, prepare)
+    run_once("personalize", specification, inputs, out, prepare, keeping=keeping)
 
 
 def _personalize(method: Derived, problem: Problem, inputs: Inputs, record: Record) -> Made:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from apfl.engine.device import Engine
 from apfl.federation.problem import CarryOut
 from apfl.federation.side_by_side import side_by_side
 from apfl.stages.federate import federate
+from apfl.stages.job import USUAL, Keeping
 from apfl.stages.problem import Inputs
 from apfl.stages.specification import Specification, training_of
 from apfl.stages.stopwatch import SharedTime
@@ -22,10 +24,11 @@ class Call:
     specification: Specification
     inputs: Inputs
     out: Path
+    keeping: Keeping = USUAL
 
 
-Stage = Callable[[Specification, Inputs, Path, str], None]
-"""`federate`, `memorize_run` or `personalize_run`: specification, inputs, output folder, device."""
+Stage = Callable[..., None]
+"""`federate`, `memorize_run` or `personalize_run`: specification, inputs, output folder, device, keeping."""
 
 
 def federate_all(calls: Sequence[Call], device: str = "auto") -> None:
@@ -39,14 +42,15 @@ def federate_all(calls: Sequence[Call], device: str = "auto") -> None:
 def one_after_another(stage: Stage, calls: Sequence[Call], device: str = "auto") -> None:
     """Carry out runs of a stage in their order."""
     for call in calls:
-        stage(call.specification, call.inputs, call.out, device)
+        stage(call.specification, call.inputs, call.out, device, keeping=call.keeping)
 
 
 def _side_by_side(calls: Sequence[Call], device: str) -> None:
     shared = SharedTime()
 
     def federation(call: Call) -> Callable[[CarryOut], None]:
-        return lambda carry_out: federate(call.specification, call.inputs, call.out, device, carry_out, shared)
+        run = partial(federate, call.specification, call.inputs, call.out, device, keeping=call.keeping)
+        return lambda carry_out: run(carry_out=carry_out, shared=shared)
 
     side_by_side([federation(call) for call in calls])
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apfl.data.setting import parse_setting
 from apfl.engine.networks import build_network
 from apfl.engine.settings import TrainingConfig
 from apfl.errors import UserError
 from apfl.federation.method import load_method
 from apfl.memorization.generator import GeneratorConfig
 from apfl.study.cells import runs
+from apfl.study.runs import Run
 from apfl.study.study import MethodEntry, Study, generator_fields
 
 COLOURS = 3
@@ -27,12 +29,26 @@ def try_out(study: Study) -> None:
             _try_method(study, method, dataset)
     for run in runs(study):
         spec = run.spec
+        if "clients_per_round" in spec["training"]:
+            _check_participation(run)
         if run.stage == "federate":
             TrainingConfig(**spec["training"]).local_optimizer.build(())
         if run.stage == "memorize":
             GeneratorConfig(**spec["parameters"])
         if run.stage in ("federate", "personalize"):
             _load(spec["method"], spec["module"], spec["parameters"])
+
+
+def _check_participation(run: Run) -> None:
+    """That the server can draw as many clients as the study says, and has rounds to draw them for."""
+    wanted, clients = run.spec["training"]["clients_per_round"], parse_setting(run.setting).clients
+    said = f"training.clients_per_round {wanted}"
+    if wanted > clients:
+        raise UserError(f"{said}: {run.setting} has {clients} clients; lower it, or give a fraction below 1")
+    if run.spec.get("schedule", {}).get("mode") == "async":
+        raise UserError(f"{said}: an async schedule has no rounds; leave it out, and give the schedule a concurrency")
+    if run.stage == "external":
+        raise UserError(f"{said}: {run.method} is run by a rule of its own, which draws no clients; remove one of them")
 
 
 def _try_method(study: Study, method: MethodEntry, dataset: str) -> None:

@@ -77,6 +77,8 @@ class Cell:
     origins: tuple[str, ...] = ()
 
 
+NATURAL = "natural"
+"""The partition into the clients that a data set comes with, whose number its section of `data` says."""
 Asked = Mapping[str, Any]
 """What the study says of an output: its section of ``tables`` or ``figures``."""
 Request = tuple[Cell, list[list[Run]]]
@@ -202,7 +204,9 @@ def _places(study: Study, section: Asked) -> Iterator[tuple[str, str, dict[str, 
             partitions = {"-": section["partitions"][dataset]}
         else:
             partitions = {alpha: f"dirichlet-alpha{alpha}" for alpha in section["alphas"]}
-        for clients, (alpha, partition) in product(section["clients"], partitions.items()):
+        natural = NATURAL in partitions.values()
+        numbers = [study.data[dataset]["clients"]] if natural else section["clients"]
+        for clients, (alpha, partition) in product(numbers, partitions.items()):
             yield dataset, _setting(study, dataset, partition, clients), {"clients": clients, "alpha": alpha}
 
 
@@ -228,10 +232,11 @@ def _table4(study: Study, section: Asked) -> Iterator[Request]:
 
 def _figure4(study: Study, section: Asked) -> Iterator[Request]:
     for dataset, partition in section["panels"].items():
-        setting = _setting(study, dataset, partition, section["clients"])
+        clients = study.data[dataset]["clients"] if partition == NATURAL else section["clients"]
+        setting = _setting(study, dataset, partition, clients)
         for method in section.get("methods", study.methods):
             for reading in _readings(study, method, section, first=True):
-                yield _request(study, dataset, setting, method, {"clients": section["clients"]},
+                yield _request(study, dataset, setting, method, {"clients": clients},
                                Variant(reading), rounds=section["rounds"])  # fmt: skip
 
 

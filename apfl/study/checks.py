@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from apfl.data.catalogue import CATALOGUE, DOWNLOADS, FOR_ONE, UNDER_ROOT, parts_of
+from apfl.data.partition import load_partition
 from apfl.data.setting import parse_setting
-from apfl.data.sources import number_of_classes
+from apfl.data.sources import number_of_classes, number_of_clients
 from apfl.errors import UserError
 from apfl.registry.cards import check_values, written
 from apfl.study.outputs import OUTPUTS
@@ -102,6 +103,8 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
         )
     if "classes" in entry and (there := _classes_there(study, name, entry)) not in (None, entry["classes"]):
         raise UserError(f"data.{name}.classes {entry['classes']}: it has {there}; correct the number")
+    if "clients" in entry and (known := _clients_there(study, name, entry)) not in (None, entry["clients"]):
+        raise UserError(f"data.{name}.clients {entry['clients']}: it has {known}; correct the number")
     if (entry["source"] in FOR_ONE or name in FOR_ONE) and entry["source"] != name:
         raise UserError(
             f"data.{name}.source {entry['source']!r}: {', '.join(FOR_ONE)} are sources of one data set each, which has"
@@ -115,7 +118,7 @@ def _check_dataset(study: Study, name: str, entry: Mapping[str, Any]) -> None:
             f"data.{name}.train_samples {entry['train_samples']}: {parts[0]} images are not for tests; use fewer,"
             " or leave it out for all of them"
         )
-    if entry["source"] in UNDER_ROOT and not study.data_root:
+    if (entry["source"] in UNDER_ROOT or "partition" in entry) and not study.data_root:
         raise UserError(f"data.{name}: data_root is not set; set APFL_DATA_ROOT or --config data_root=FOLDER")
 
 
@@ -127,6 +130,26 @@ def _classes_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | N
     with suppress(OSError):  # a folder that nobody may enter: whoever reads the images will say so
         return number_of_classes(name, entry["source"], folder) if study.data_root and folder.is_dir() else None
     return None
+
+
+def _clients_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | None:
+    """How many clients a data set comes with, if that can be seen without reading an image. A `UserError` if it is to
+    have clients and comes without."""
+    root = Path(study.data_root)
+    if not study.data_root or not root.is_dir():
+        return None
+    if "partition" in entry:
+        return load_partition(root / entry["partition"]).clients
+    folder = root / entry.get("folder", name)
+    with suppress(OSError):
+        if not folder.is_dir():
+            return None
+        if number := number_of_clients(name, entry["source"], folder):
+            return number
+    raise UserError(
+        f"data.{name}: comes without clients; put clients.csv into {folder}, or a column client into its Parquet files,"
+        " or name a saved partition (partition)"
+    )
 
 
 def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
@@ -196,8 +219,15 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
     check_distinct(section.get("readings", ()), f"{output}.readings")
     for name in section.get("semantics", ()):
         _known(name, study.semantics, f"{output}.semantics", "semantics")
-    for partition in [*section.get("partitions", {}).values(), *section.get("panels", {}).values()]:
-        parse_setting(f"{partition}-clients5")
+    for field in ("partitions", "panels"):
+        for name, partition in section.get(field, {}).items():
+            parse_setting(f"{partition}-clients5")
+            if partition == "natural" and "clients" not in study.data[name]:
+                there = _clients_there(study, name, study.data[name]) or "NUMBER"
+                raise UserError(
+                    f"{output}.{field}.{name} 'natural': data.{name} does not say how many clients there are; add"
+                    f" `clients: {there}` to it"
+                )
     for number, entry in enumerate(section.get("entries", ())):
         _check_entry(study, f"{output}.entries.{number}", entry, section)
     titles = [study.entry_title(entry) for entry in section.get("entries", ())]

@@ -38,7 +38,8 @@ def load_study(
     where, values = read(source)
     _validate(values, where)
     values = _with_defaults(schema(), values)
-    for root, variable in (("data_root", "APFL_DATA_ROOT"), ("semantics_root", "APFL_SEMANTICS_ROOT")):
+    for root in ("data_root", "semantics_root", "store_root"):
+        variable = f"APFL_{root.upper()}"
         values[root] = expanded(values[root] or os.environ.get(variable, ""), root)
     beside = [Path(where).parent] if where else list(folders)
     values["schedules"] = completed(values["schedules"], [*beside, *filter(None, [values["data_root"]])])

@@ -109,6 +109,8 @@ class RunContext:
         path = f"{self.study.name}/partitions/{self.dataset}/{self.setting}/seed{self.seed}.npz"
         spec = {"dataset": self.dataset, "setting": self.setting, "seed": self.seed}
         spec |= {"validation": True} if self.study.validation else {}
+        if self.setting.startswith("natural-") and (saved := self.study.data[self.dataset].get("partition")):
+            spec |= {"saved": saved}
         return Artefact("partition", path, spec, {"data": self.data.path})
 
     @property

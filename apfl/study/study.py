@@ -88,6 +88,8 @@ class Study:
     validation: bool
     data_root: str
     semantics_root: str
+    store_root: str
+    keep_last_state: bool
     data: Mapping[str, Mapping[str, Any]]
     semantics: Mapping[str, Mapping[str, Any]]
     proxy: Mapping[str, str]

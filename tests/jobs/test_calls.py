@@ -102,8 +102,11 @@ def test_words_of_an_embedding_are_quoted(plan: Plan) -> None:
 
 
 def test_the_shell_of_a_job_knows_where_data_are_and_finds_the_interpreter_first() -> None:
-    study = load_study(tiny(data_root="/my data", semantics_root="/s"))
-    said = "export PYTHONPATH=/code; export APFL_DATA_ROOT='/my data'; export APFL_SEMANTICS_ROOT=/s; "
+    study = load_study(tiny(data_root="/my data", semantics_root="/s", store_root="/runs", keep_last_state=False))
+    said = (
+        "export PYTHONPATH=/code; export APFL_DATA_ROOT='/my data'; export APFL_SEMANTICS_ROOT=/s; "
+        "export APFL_STORE_ROOT=/runs; export APFL_LAST_STATE=0; "
+    )
     assert shell_prefix(study, "/code", "") == said
     assert shell_prefix(study, "/code", "/opt/bin") == f"{said}export PATH=/opt/bin:$PATH; "
 

@@ -162,6 +162,20 @@ UNRUNNABLE: list[tuple[dict[str, Any], str]] = [
     ({"network": {"name": "resnet", "wdith": 3}}, "network.name 'resnet': .*wdith"),
     ({"network": {"name": "resnet", "width": 12}}, "network.name 'resnet': .*divisible"),
     ({"network": {"name": "resnet", "width": -8}}, "network.name 'resnet': .*negative"),
+    ({"training__clients_per_round": 4}, "clients_per_round 4: dirichlet-alpha0.1-clients3 has 3 clients; lower it"),
+    ({"training__clients_per_round": 1.5}, "clients_per_round 1.5: must be a whole number from 1 or a fraction"),
+    ({"training__clients_per_round": 2, "methods__flower": {"module": "external/flower"}}, "draws no clients"),
+    (
+        {
+            "training__clients_per_round": 2,
+            "schedules": {"fast": {"mode": "async"}, "slow": {"mode": "sync"}},
+            "tables__dropout": {
+                "clients": 3,
+                "entries": [{"method": "fedavg", "schedule": "slow"}, {"method": "fedavg", "schedule": "fast"}],
+            },
+        },
+        "clients_per_round 2: an async schedule has no rounds; .* concurrency",
+    ),
 ]
 
 

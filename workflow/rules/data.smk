@@ -45,7 +45,7 @@ rule partition:
         "../../environment.yml"
     threads: 1
     params:
-        options="--validation" if STUDY.validation else "",
+        options=of("partition", calls.partition_options),
         code=code("apfl.data.partition"),
     shell:
         "python -m apfl partition --data {input.data:q} --setting {wildcards.setting:q} --seed {wildcards.seed}"
