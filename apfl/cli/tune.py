@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from apfl.cli.paper import Results, StudyFile
+from apfl.cli.paper import StudyFile
+from apfl.cli.study import Results
 
 Dataset = Annotated[str, typer.Option(help="The data set; left out, all that the study tunes on.")]
 Method = Annotated[str, typer.Option(help="The id of the method; left out, all that the study tunes.")]
