@@ -44,7 +44,6 @@ class Terminal(logging.Filter):
             "job_finished": self._finished,
             "job_error": self._failed,
             "progress": lambda record: "",
-            "shellcmd": lambda record: "",
         }
 
     def begin(self, total: int) -> None:

@@ -33,6 +33,7 @@ NAMES = {
     "STUDY": "config/demo.yaml",
     "FILE": "config/demo.yaml",
     "FOLDER": "folder",
+    "results/paper/study.json": "results/tiny/study.json",
     "results/paper_scale/study.json": "results/tiny/study.json",
     "results/reference": str(ROOT / "results/reference"),
 }
