@@ -9,7 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("apfl-bench", "numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake")
+PACKAGES = (
+    "apfl-bench",
+    "numpy",
+    "torch",
+    "torchvision",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "safetensors",
+    "snakemake",
+)
 
 
 def provenance() -> dict[str, Any]:
