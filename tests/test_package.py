@@ -88,8 +88,8 @@ def needed(requirements: list[str], extras: frozenset[str] = frozenset()) -> dic
 
 @pytest.fixture(scope="module")
 def machine(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment as `pip install` of the wheel makes it: of the packages here it has those that the wheel brings with
-    it, as links, so that nothing is loaded down."""
+    """An environment as `pip install` of the wheel makes it: of the packages here it has those that the wheel brings
+    with it, as links, so that nothing is loaded down."""
     folder = tmp_path_factory.mktemp("machine")
     venv.create(folder, with_pip=False)
     site = folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
