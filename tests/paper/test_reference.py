@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from apfl.cli import register
 from apfl.jobs.archive import unpack
+from apfl.registry.trees import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
 from tests.pictures import notebook
 
