@@ -6,16 +6,20 @@ SHELL := bash
 
 PYTHON ?= python3
 STUDY ?= config/demo.yaml
-VENV := .venv
+# With LOCKED=1 exactly the packages of locks/, checked by their hashes; otherwise the newest in the ranges of pyproject.toml.
+LOCKED ?=
+VENV := .venv$(if $(LOCKED),-locked)
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
+install = $(if $(LOCKED),$(INSTALL) --require-hashes --requirement locks/$(1).txt && \
+  $(INSTALL) --no-deps --no-build-isolation --editable .,$(INSTALL) --editable '.$(2)')
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower suites lint docs audit bench clean
+.PHONY: help demo test test-all flower suites lint docs audit lock bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study)
+demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study; LOCKED=1: packages of locks/)
 	@apfl check $(STUDY)
 	snakemake --configfile=$(STUDY)
 
@@ -51,6 +55,9 @@ docs: $(VENV)/docs.stamp ## the documentation as a site, in build/site; a broken
 audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
 	python .ci/audit.py
 
+lock: $(VENV)/full.stamp ## locks/: every package with its version and its hashes, in the versions of results/reference
+	python .ci/lock.py
+
 # BENCH=--quick is a trial; the benchmarks are those of benchmarks/bench_*.py.
 bench: $(VENV)/full.stamp ## what the suite costs, as ratios measured in one run: docs/performance.md
 	@mkdir -p build
@@ -79,18 +86,18 @@ reference: $(VENV)/full.stamp ## results/reference from the finished runs of con
 	python -m tests.documents
 
 clean: ## remove .venv; results/ stay
-	rm -rf $(VENV) build *.egg-info
+	rm -rf .venv .venv-locked build *.egg-info
 
 # Stamps depend on pyproject.toml, so that a second make installs nothing. The registry's torch comes with CUDA and works
 # without a GPU too; its torchvision is built for it, which one from another index would not be.
 $(VENV)/core.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV), once (torch is some GB) ..."
-	$(INSTALL) --editable .
+	$(call install,core)
 	@touch $@
 
 $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
-	$(INSTALL) --editable '.[full,cluster,dev]'
+	$(call install,full,[full,cluster,dev])
 	@touch $@ $(VENV)/core.stamp
 
 # The site is made from the sources of the code, so that it needs nothing of what the code needs.

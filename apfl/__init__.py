@@ -11,5 +11,3 @@ try:
 except ImportError:
     print(f"apfl: error: needs Linux, macOS or WSL, and this is {sys.platform}; run it in one of them", file=sys.stderr)
     raise SystemExit(2) from None
-
-__version__ = "0.1.0"

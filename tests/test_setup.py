@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from apfl.registry.trees import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def named(requirements: list[str]) -> dict[str, tuple[frozenset[str], str]]:
@@ -45,6 +50,36 @@ def test_the_packages_of_downloads_and_language_models_work_together() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def locked(name: str) -> dict[str, str]:
+    """The versions in a file of locks/, each of which has hashes."""
+    text = (ROOT / "locks" / name).read_text()
+    entries = re.findall(
+        r"^([a-z0-9][\w.-]*)==([^ ;]+)(?: ;[^\\\n]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)*)", text, re.M
+    )
+    assert len(entries) == len(re.findall(r"^[a-z0-9]", text, re.M)) and all(hashes for _, _, hashes in entries)
+    return {package: version for package, version, _ in entries}
+
+
+def test_the_locks_have_every_package_in_its_range_with_hashes() -> None:
+    extras = PROJECT["optional-dependencies"]
+    full = [text for extra in extras.values() for text in extra]
+    for name, asked in (("core.txt", PROJECT["dependencies"]), ("full.txt", [*PROJECT["dependencies"], *full])):
+        found = locked(name)
+        for requirement in map(Requirement, [*asked, *PYPROJECT["build-system"]["requires"]]):
+            version = found[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), (
+                f"{requirement}: locks/{name} has {version}; run `make lock`"
+            )
+
+
+def test_the_locks_have_the_versions_that_the_reference_was_made_with() -> None:
+    with zipfile.ZipFile(ROOT / "results/reference/records.zip") as archive:
+        record = next(name for name in archive.namelist() if name.endswith("run.json"))
+        made = json.loads(archive.read(record))["versions"]
+    assert {"numpy", "torch", "pandas"} <= made.keys()
+    assert {name: locked("full.txt")[name] for name in made} == made
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout in which an environment seems to be there."""
@@ -70,6 +105,13 @@ def test_a_second_make_installs_nothing_until_the_requirements_change(checkout: 
     later = (checkout / ".venv/full.stamp").stat().st_mtime + 10
     os.utime(checkout / "pyproject.toml", (later, later))
     assert would_install(checkout, "demo") and would_install(checkout, "test")
+
+
+def test_a_locked_demo_is_installed_by_hashes_alone(checkout: Path) -> None:
+    done = subprocess.run(["make", "-n", "demo", "LOCKED=1"], cwd=checkout, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.replace("\\\n", "").splitlines() if "pip install" in line]
+    assert lines and all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in lines)
+    assert "--requirement locks/core.txt" in lines[0]
 
 
 def test_make_help_lists_every_command(checkout: Path) -> None:

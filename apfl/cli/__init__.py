@@ -37,10 +37,10 @@ JOBS = (
 
 def register() -> typer.Typer:
     """The command line with all its commands, however often it is asked for."""
-    from apfl.cli import archive, claims, data, paper, stages, study, tune
+    from apfl.cli import archive, begin, claims, data, paper, stages, study, tune
 
     if not app.registered_commands:
-        for module in (data, stages, tune, paper, study, archive, claims):
+        for module in (begin, data, stages, tune, paper, study, archive, claims):
             module.register(app)
         app.callback()(_begin)
     return app

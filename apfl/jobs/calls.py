@@ -19,9 +19,11 @@ from posixpath import join
 from typing import TYPE_CHECKING, Any
 
 from apfl.data.catalogue import UNDER_ROOT
+from apfl.errors import UserError
 from apfl.jobs.before import NOTE
 from apfl.jobs.paths import KINDS, PROGRAM, RUNS
 from apfl.registry.code import code_digest, files_digest
+from apfl.registry.trees import ROOT
 from apfl.storage.files import canonical_json
 from apfl.study import cells as asked
 from apfl.study.outputs import OUTPUTS
@@ -257,6 +259,15 @@ def shell_prefix(study: Study, code: str, programs: str) -> str:
     given |= {"APFL_STORE_ROOT": study.store_root, "APFL_LAST_STATE": str(int(study.keep_last_state))}
     sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
     return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
+
+
+def in_container(study: Study, environ: Mapping[str, str]) -> str:
+    """What apptainer is called with, so that jobs in a container see the code and the data; a `UserError` without an
+    image."""
+    if not environ.get("APFL_CONTAINER"):
+        raise UserError("--sdm apptainer: no image is named; set APFL_CONTAINER to one, docs/cluster.md says how")
+    folders = [str(ROOT), study.data_root, study.semantics_root]
+    return "".join(f" --bind {shlex.quote(os.path.abspath(folder))}" for folder in dict.fromkeys(folders) if folder)
 
 
 def external_python(code: str | os.PathLike[str], name: str) -> str:

@@ -9,7 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake")
+PACKAGES = (
+    "apfl-bench",
+    "numpy",
+    "torch",
+    "torchvision",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "safetensors",
+    "snakemake",
+)
 
 
 def provenance() -> dict[str, Any]:
@@ -20,9 +30,11 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    # An installed package may lie in a folder of somebody else's repository.
+    ours = _git("ls-files", "--error-unmatch", __file__) is not None
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no") == "",
+        "commit": _git("rev-parse", "HEAD") if ours else None,
+        "clean": ours and _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no") == "",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,

@@ -20,7 +20,10 @@ from tests.helpers.studies import tiny
 BIN = Path(sys.executable).parent
 
 
-PARTS = ("Snakefile", "environment.yml", "pyproject.toml", "apfl", "baselines", "workflow", "profiles", "config")
+PARTS = (
+    "Snakefile", "environment.yml", "environment.post-deploy.sh", "pyproject.toml",
+    "apfl", "baselines", "workflow", "profiles", "config",
+)  # fmt: skip
 
 
 STUDY = tiny(paper=True, figures={"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3}})
@@ -37,6 +40,7 @@ class Project:
 
     def __init__(self, root: Path, study: dict[str, Any]) -> None:
         self.root = root
+        root.mkdir(exist_ok=True)
         for name in PARTS:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, root / name)

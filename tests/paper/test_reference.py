@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -78,25 +82,53 @@ def made_anew(command: list[str]) -> None:
     assert done.exit_code == 0, done.output
 
 
-@pytest.fixture
-def roots(monkeypatch) -> None:
-    """Where the data lie does not matter to what is made from results."""
-    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
-        monkeypatch.setenv(variable, "unpacked")
-    monkeypatch.chdir(ROOT)
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with tables, figures and verdicts, made again from the metrics of the reference."""
+    folder = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+            patch.setenv(variable, "unpacked")
+        study = unpack(REFERENCE, folder / "results")
+        patch.chdir(folder)
+        (folder / STUDY).parent.mkdir()
+        study.rename(folder / STUDY)
+        for command, made in (("tables", "tables"), ("figures", "figures"), ("claims", "verdict")):
+            made_anew([command, STUDY, "--results", "results", "--partial", "--out", str(folder / made)])
+        yield folder
 
 
 @pytest.mark.slow
-def test_tables_points_and_verdicts_are_made_from_the_metrics_again(roots, monkeypatch, tmp_path: Path) -> None:
-    study = unpack(REFERENCE, tmp_path / "results")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / STUDY).parent.mkdir()
-    study.rename(tmp_path / STUDY)
-    options = [STUDY, "--results", "results", "--partial", "--out"]
-    for command, folder in (("tables", "tables"), ("figures", "figures"), ("claims", "verdict")):
-        made_anew([command, *options, str(tmp_path / folder)])
+def test_tables_points_and_verdicts_are_made_from_the_metrics_again(remade: Path) -> None:
     kept = [path for path in REFERENCE.rglob("*") if path.suffix in (".csv", ".md")]
     committed = [path for path in kept if path.name != "README.md"]
     assert len(committed) > 10
     for path in committed:
-        assert path.read_text() == (tmp_path / path.relative_to(REFERENCE)).read_text(), path.relative_to(REFERENCE)
+        assert path.read_text() == (remade / path.relative_to(REFERENCE)).read_text(), path.relative_to(REFERENCE)
+
+
+PREAMBLE = r"""
+\documentclass[a4paper]{article}
+\usepackage[T1]{fontenc}
+\usepackage{booktabs,graphicx}
+\usepackage[margin=2cm]{geometry}
+\begin{document}
+"""
+TROUBLE = ("Overfull", "Float too large", "undefined", "multiply defined", "Missing character", "Unicode character")
+"""What LaTeX says where a table is cut off, a reference leads nowhere, or a letter is lost."""
+
+
+@pytest.mark.slow
+def test_latex_sets_every_table_without_a_complaint(remade: Path) -> None:
+    if not shutil.which("pdflatex") and not os.environ.get("CI"):
+        pytest.skip("needs pdflatex (Debian: texlive-latex-recommended)")
+    tables = sorted((remade / "tables").glob("*.tex"))
+    assert len(tables) > 4
+    body = "\n".join(rf"\input{{{path.name}}}\clearpage" for path in tables)
+    (remade / "tables/all.tex").write_text(f"{PREAMBLE}{body}\n\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    for _ in range(2):  # the second time references are known
+        done = subprocess.run(command, cwd=remade / "tables", capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout[-3000:]
+    log = (remade / "tables/all.log").read_text(errors="replace")
+    assert not [line for line in log.splitlines() if any(word in line for word in TROUBLE)]

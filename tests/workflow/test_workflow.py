@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -231,6 +232,37 @@ def test_the_documented_command_runs_every_job_in_the_conda_environment(tmp_path
     (environment,) = (path for path in (tmp_path / ".snakemake/conda").iterdir() if path.is_dir())
     assert (environment / "used").exists(), "the jobs ran with another interpreter"
     assert (tmp_path / TABLE).is_file()
+
+
+@pytest.mark.slow
+def test_jobs_run_with_the_python_of_the_image_and_see_the_code(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", {**tiny(methods={"fedavg": {}}), "apfl": {}})
+    image = tmp_path / "image"
+    (image / "bin").mkdir(parents=True)
+    python = image / "bin/python"
+    python.write_text(f'#!/bin/sh\necho "$PYTHONPATH" >> {image}/used\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    path = f"{ROOT / 'tests/conda_stub/bin'}:{BIN}:{os.environ['PATH']}"
+    done = project.run("snakemake", "--sdm", "apptainer", path=path)
+    assert done.returncode == 2 and "APFL_CONTAINER" in done.stderr
+    project.succeed("env", f"APFL_CONTAINER={image}", "snakemake", "tables", "--sdm", "apptainer", path=path)
+    assert (project.root / TABLE).is_file()
+    assert set((image / "used").read_text().split()) == {str(project.root)}
+    assert f"--bind\n{project.root}" in (image / "called").read_text()
+
+
+@pytest.mark.slow
+def test_in_a_conda_environment_a_lock_has_the_last_word(tmp_path: Path) -> None:
+    project = Project(tmp_path, {**tiny(methods={"fedavg": {}}), "apfl": {}})
+    path = f"{ROOT / 'tests/conda_stub/bin'}:{BIN}:{os.environ['PATH']}"
+    lock = tmp_path / "lock.txt"
+    command = ["env", f"APFL_LOCK={lock}", "snakemake", "--sdm", "conda", "--conda-create-envs-only"]
+    lock.write_text(f"numpy=={version('numpy')} --hash=sha256:{'0' * 64}\n")
+    project.succeed(*command, path=path)
+    shutil.rmtree(tmp_path / ".snakemake/conda")
+    lock.write_text(f"numpy==0.0.1 --hash=sha256:{'0' * 64}\n")
+    done = project.run(*command, path=path)
+    assert done.returncode == 1 and "numpy==0.0.1" in done.stdout + done.stderr, "there is none of that version"
 
 
 def test_without_conda_the_documented_command_says_that_conda_is_missing(fresh: Project) -> None:

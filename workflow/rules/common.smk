@@ -75,6 +75,8 @@ envvars:
 # one is asked for. The packages come from there too, so that of this interpreter's folder only the suite is handed on.
 HOME = str(home())
 OWN = workflow.deployment_settings.deployment_method & {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
+if DeploymentMethod.APPTAINER in OWN:
+    workflow.deployment_settings.apptainer_args += in_one_line(lambda: calls.in_container(STUDY, os.environ))
 PREFIX = calls.shell_prefix(STUDY, code_alone(), "" if OWN else os.path.dirname(sys.executable))
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 

@@ -34,6 +34,8 @@ rule flower:
     priority: KINDS["external"].priority
     conda:
         "flower.yml"
+    container:
+        None
     threads: 1
     resources:
         mem_mb=8000,

@@ -24,6 +24,8 @@ rule program:
     priority: KINDS["external"].priority
     conda:
         "../../../environment.yml"
+    container:
+        None
     threads: 1
     resources:
         mem_mb=8000,

@@ -1,0 +1,49 @@
+"""``apfl init``: a folder in which `snakemake` runs a study of its own, with the installed workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SNAKEFILE = """\
+from apfl.project import SNAKEFILE
+
+
+configfile: "config/config.yaml"
+
+
+module apfl_bench:
+    snakefile:
+        SNAKEFILE
+    config:
+        config
+
+
+use rule * from apfl_bench
+"""
+TAKEN = ("config/config.yaml", "profiles/default/config.yaml")
+"""What the folder gets of the project's own files."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("init")(init)
+
+
+def init(folder: Annotated[Path, typer.Argument(help="A folder; it is made if it is not there.")]) -> None:
+    """Make a folder of your own: a Snakefile, the smallest study to change, and settings of Snakemake.
+
+    In it `snakemake` runs the study in config/config.yaml. Nothing is written over.
+    """
+    from apfl.errors import UserError
+    from apfl.project import home
+
+    texts = {"Snakefile": SNAKEFILE} | {name: (home() / name).read_text(encoding="utf-8") for name in TAKEN}
+    if there := [name for name in texts if (folder / name).exists()]:
+        raise UserError(f"{folder / there[0]}: is there already; name another folder, or remove it")
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    print(f"{folder}: next, cd {folder} && snakemake; the study is config/config.yaml")
