@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from apfl.data.partition import PARTITIONERS
+from apfl.data.setting import EXAMPLES
 from apfl.engine.networks import NETWORKS, build_network
 from apfl.federation.synchronous import run
 from apfl.registry.cards import methods
@@ -75,7 +75,7 @@ def test_the_table_of_networks_has_the_parameters_and_defaults_of_each() -> None
 
 def test_the_page_on_partitions_names_every_kind() -> None:
     page = (ROOT / "docs" / "partitions.md").read_text()
-    assert {kind.split("-")[0] for kind in re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE)} == set(PARTITIONERS)
+    assert {kind.split("-")[0] for kind in re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE)} == set(EXAMPLES)
 
 
 def test_the_picture_of_the_rules_has_every_arrow_of_the_workflow() -> None:
