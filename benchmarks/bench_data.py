@@ -1,8 +1,9 @@
-"""Partitions.
+"""Partitions and their pictures.
 
 `apfl.data.partition.make_partition`: 200,000 images of ten classes shared among 10,000 clients, with the test parts of
 all clients. Dirichlet is asked for one image a client at least: the usual ten for each of 10,000 clients are next to
-impossible with these images.
+impossible with these images. The picture is the PNG that `apfl partition` writes beside the partition, without
+the import of the library that draws it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 
 from apfl.data.dataset import Dataset
 from apfl.data.partition import make_partition
+from apfl.data.plots import partition_picture
 from benchmarks.measuring import in_turn
 
 SETTINGS = {
@@ -44,3 +46,18 @@ def bench_partition(benchmark, record, quick, kind: str) -> None:
 
     (seconds,) = in_turn(benchmark, 1 if quick else 2, share)
     record(f"{kind} (`{SETTINGS[kind]}`)", statistics.median(seconds), "s")
+
+
+@pytest.mark.parametrize("clients", [1600, 10_000])
+def bench_picture(benchmark, record, quick, tmp_path, clients: int) -> None:
+    """Drawing which client holds what."""
+    data = dataset(20 * clients)
+    made = make_partition(data, f"dirichlet-alpha1-clients{clients}-min1", seed=0)
+
+    def draw() -> float:
+        began = time.process_time()
+        partition_picture(tmp_path / "partition.png", data, made)
+        return time.process_time() - began
+
+    (seconds,) = in_turn(benchmark, 1 if quick else 2, draw)
+    record(f"picture of {clients:,} clients, processor time", statistics.median(seconds), "s", asked="<= 2")

@@ -24,25 +24,34 @@ BLUE, PALE_BLUE, RED, PALE_RED, TINT, LINE, INK = (
 )  # fmt: skip
 
 
+SINGLE, ROWS = 200, 1200
+"""Up to how many clients each has a bubble in the picture of a partition; and the rows of dots for more of them."""
+
+
 def partition_picture(path: str | os.PathLike[str], dataset: Dataset, partition: Partition) -> None:
-    """Write a PNG with a bubble for each client and class, its area the number of images.
+    """Write a PNG with a bubble for each client and class, its area the number of images; of more than `SINGLE` clients
+    the share of each class among a client's images, as a shade.
 
     Clients that drop out, and the classes that nobody else holds, are red. A bar at the right of each client shows how
     many images it has, its test images in a lighter shade.
     """
     held = count(dataset.labels, partition.client, partition.clients, dataset.classes)
+    many = partition.clients > SINGLE
     cell = float(np.clip(840 / dataset.classes, 8.4, 26.0))
     row = max(cell, 15.0)
-    width, height = cell * dataset.classes, row * partition.clients
+    width, height = cell * dataset.classes, 440.0 if many else row * partition.clients
     longest = max(len(name) for name in dataset.class_names)
     left, right, bottom, gap, bar = 52.0, 40.0, 14.0 + 4.2 * longest, 14.0, 90.0
     drops = 12.0 if partition.dropout.any() else 0.0  # room for one line more
     top = 38.0 + drops
     figure = _figure(left + width + gap + bar + right, bottom + height + top)
-    axes = _axes(figure, left, bottom, width, height)
-    _draw_bubbles(axes, held, partition, cell)
+    axes, beside = _axes(figure, left, bottom, width, height), _axes(figure, left + width + gap, bottom, bar, height)
+    if many:
+        _draw_shades(axes, beside, held, partition)
+    else:
+        _draw_bubbles(axes, held, partition, cell)
+        _draw_totals(beside, held, partition)
     _label_classes(axes, dataset.class_names, partition.unseen, cell)
-    _draw_totals(_axes(figure, left + width + gap, bottom, bar, height), held, partition)
 
     specification = partition.specification
     draws = f", draw {specification['draws']}" if specification["draws"] > 1 else ""
@@ -51,7 +60,8 @@ def partition_picture(path: str | os.PathLike[str], dataset: Dataset, partition:
         (22.0 + drops, f"{dataset.name}  {specification['setting']}", {"fontsize": 9.5, "fontweight": "bold"}),
         (
             9.0 + drops,
-            f"{held.sum():,} images{unused}, seed {specification['seed']}{draws}; largest bubble {held.max():,}",
+            f"{held.sum():,} images{unused}, seed {specification['seed']}{draws}; "
+            + ("the darker, the larger a class's share" if many else f"largest bubble {held.max():,}"),
             {},
         ),
     ]
@@ -103,6 +113,39 @@ def _draw_bubbles(axes: Axes, held: np.ndarray, partition: Partition, cell: floa
     axes.scatter(label, client, s=sizes, c=colours, linewidths=0, zorder=2)
     axes.set_yticks(np.arange(clients), [f"client {client}" for client in range(clients)], fontsize=7.5, color=INK)
     _mark(axes.get_yticklabels(), partition.dropout)
+
+
+def _draw_shades(axes: Axes, beside: Axes, held: np.ndarray, partition: Partition) -> None:
+    """Clients in the order of their largest class and its share, those that drop out last; beside, how many images each
+    has."""
+    totals, train = held.sum(axis=1), partition.counts.sum(axis=1)
+    share = held / np.maximum(1, totals)[:, None]
+    order = np.lexsort((-share.max(axis=1), share.argmax(axis=1), partition.dropout))
+    clients, classes = held.shape
+    colours = np.where((partition.dropout[order, None] | partition.unseen)[..., None], _rgb(RED), _rgb(BLUE))
+    shades = 1 - share[order, :, None] * (1 - colours)
+    rows = np.unique(np.linspace(0, clients, ROWS + 1).astype(int))  # of more clients than dots neighbours are averaged
+    shades = np.add.reduceat(shades, rows[:-1]) / np.diff(rows)[:, None, None]
+    axes.imshow(shades, aspect="auto", interpolation="nearest", extent=(-0.5, classes - 0.5, clients, 0))
+    axes.vlines(np.arange(classes + 1) - 0.5, 0, clients, color=LINE, linewidth=0.6)
+    ticks = np.linspace(0, clients, 6).astype(int)[1:]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=7.5, color=INK)
+    axes.set_ylabel("clients, by their largest class", fontsize=7.5, color=INK)
+    edges = np.arange(clients + 1)
+    for counts, blue, red in ((totals, PALE_BLUE, PALE_RED), (train, BLUE, RED)):
+        for of, colour in ((~partition.dropout, blue), (partition.dropout, red)):
+            beside.stairs(np.where(of, counts, 0)[order], edges, orientation="horizontal", fill=True, color=colour)
+    beside.set(xlim=(0, totals.max()), ylim=(clients, 0))
+    beside.set_axis_off()
+    beside.annotate(
+        f"train, test; most {totals.max():,}", (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
+        fontsize=6.5, color=INK,
+    )  # fmt: skip
+
+
+def _rgb(colour: str) -> np.ndarray:
+    """float [3] in [0, 1]."""
+    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
 
 
 def _label_classes(axes: Axes, names: tuple[str, ...], unseen: np.ndarray, cell: float) -> None:

@@ -248,17 +248,19 @@ def test_a_damaged_data_set_file_is_refused_in_one_line(tmp_path, capsys):
         assert "cannot be read" in error and "make it again" in error
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_a_picture_of_a_partition_is_red_where_clients_drop_out(tmp_path, classes):
-    labels = np.arange(20 * classes) % classes
-    images = np.zeros((len(labels), 1, 32, 32), np.uint8)
+@pytest.mark.parametrize(("classes", "clients"), [(10, 10), (100, 10), (10, 300)])
+def test_a_picture_of_a_partition_is_red_where_clients_drop_out(tmp_path, classes, clients):
+    labels = np.arange(2 * clients * classes) % classes
+    images = np.broadcast_to(np.zeros((1, 1, 32, 32), np.uint8), (len(labels), 1, 32, 32))
     dataset = Dataset("x", images, labels, tuple(f"class {label}" for label in range(classes)), {})
     own = classes // 5
-    for setting, is_red in ((f"pathological-classes{own}-clients10-missing20", True), ("iid-clients4", False)):
+    dropout = f"pathological-classes{own}-clients{clients}-missing20"
+    for setting, is_red in ((dropout, True), (f"iid-clients{clients}", False)):
         path = tmp_path / f"{is_red}.png"
         partition_picture(path, dataset, make_partition(dataset, setting, 0))
         pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
         assert ((pixels[..., 0] - pixels[..., 1] > 100).sum() > 500) == is_red
+        assert max(pixels.shape) < 3000, "many clients have a picture of the size of few ones"
     sample_picture(tmp_path / "samples.png", dataset)
     assert Image.open(tmp_path / "samples.png").format == "PNG"
 
