@@ -19,7 +19,8 @@ Spec = Annotated[
     str,
     typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."),
 ]
-SEVERAL = "; once for each run"
+NONE = "-"
+SEVERAL = f"; once for each run, {NONE} for one that reads none"
 Specs = Annotated[
     list[str],
     typer.Option(
@@ -154,8 +155,12 @@ def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **path
     for out in outs:
         require_output(out)
     given = {name: values for name, values in paths.items() if values}
-    inputs = [Inputs(**{name: values[place] for name, values in given.items()}) for place in range(len(specs))]
-    asked = [_specification(spec, tuning[place] if tuning else None) for place, spec in enumerate(specs)]
+    inputs = [
+        Inputs(**{name: values[place] for name, values in given.items() if str(values[place]) != NONE})
+        for place in range(len(specs))
+    ]
+    choices = [None if str(choice) == NONE else choice for choice in tuning or [None] * len(specs)]
+    asked = [_specification(spec, choice) for spec, choice in zip(specs, choices, strict=True)]
     return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
 
 

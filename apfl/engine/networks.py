@@ -33,24 +33,24 @@ class CNN(nn.Module):
     """The paper's classifier (section 4.1) for images of 32x32 pixels.
 
     conv5x5(C, 32) - ReLU - maxpool2 - conv5x5(32, 64) - ReLU - maxpool2 - flatten 1600 - linear 512 - ReLU - linear
-    classes; 878,538 parameters for three channels and ten classes. Pooling stands before ReLU, which is the same
-    function at a quarter of the cost: both are monotone.
+    classes; 878,538 parameters for three channels and ten classes. Another ``width`` than 32 changes all inner sizes in
+    proportion. Pooling stands before ReLU, which is the same function at a quarter of the cost: both are monotone.
     """
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, width: int = 32) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 5),
+            nn.Conv2d(channels, width, 5),
             nn.MaxPool2d(2),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 5),
+            nn.Conv2d(width, 2 * width, 5),
             nn.MaxPool2d(2),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(1600, 512),
+            nn.Linear(50 * width, 16 * width),
             nn.ReLU(),
         )
-        self.head = nn.Linear(512, classes)
+        self.head = nn.Linear(16 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.body(images))  # type: ignore[no-any-return]

@@ -19,18 +19,18 @@ from posixpath import join
 from typing import TYPE_CHECKING, Any
 
 from apfl.data.catalogue import UNDER_ROOT
-from apfl.errors import UserError
+from apfl.errors import UserError, require
 from apfl.jobs.before import NOTE
-from apfl.jobs.paths import KINDS, PROGRAM, RUNS
+from apfl.jobs.paths import KINDS, PROGRAM, RUNS, benchmark_of, log_of
 from apfl.registry.code import code_digest, files_digest
 from apfl.registry.trees import ROOT
 from apfl.storage.files import canonical_json
 from apfl.study import cells as asked
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
-from apfl.study.runs import Artefact, Run
+from apfl.study.runs import Artefact, Run, jobs_of
 
 if TYPE_CHECKING:
-    from apfl.study.cells import Cell
     from apfl.study.study import MethodEntry, Study
 
 RESULTS = "results/"
@@ -38,8 +38,37 @@ LISTED = {"data", "methods"}
 """Parts of a study whose entries tables show in the order in which they are listed."""
 READ_OF_A_RUN = {"run": "/state.safetensors", "generator": "/generator.safetensors"}
 """What of a run's folder the runs read that start from it, by the name of the input."""
+LONGEST = 120_000
+"""How many characters a job's call may have: Linux takes 131,072 bytes in one word, with what `shell_prefix` adds."""
 DATA_ROOTS = dict.fromkeys(UNDER_ROOT, "$APFL_DATA_ROOT") | {"torchvision": "${APFL_DATA_ROOT:-downloads}"}
 """Where a source looks for images; the job's shell sets the variables (`shell_prefix`)."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the workflow for a ``kind`` of job, its ``name`` there, and where its files are.
+
+    job: what names a job of the rule, with wildcards or without; places: the `Kind.path` of all that it makes;
+    runs: the runs that it makes, if no wildcards say so.
+    """
+
+    kind: str
+    name: str
+    job: str
+    places: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
+
+    def made(self, name: str = "") -> list[str]:
+        """The file of that name, or without one what the job is there to make; of several runs those of each."""
+        return [RESULTS + path for path in KINDS[self.kind].made(name, self.places)]
+
+    @property
+    def log(self) -> str:
+        return RESULTS + log_of(self.kind, self.job)
+
+    @property
+    def benchmark(self) -> str:
+        return RESULTS + benchmark_of(self.kind, self.job)
 
 
 @dataclass(frozen=True)
@@ -53,12 +82,12 @@ class Plan:
 
     @classmethod
     def of(cls, study: Study) -> Plan:
-        return cls(
-            study,
-            {run.path: run for run in asked.runs(study)},
-            {entry.path: entry for entry in asked.artefacts(study)},
-            {output: asked.cells(study, output) for output in OUTPUTS},
-        )
+        given = asked.requests(study)
+        runs, cells = asked.runs(study, given), {output: list[Cell]() for output in OUTPUTS}
+        for cell, _ in given:
+            cells[cell.output].append(cell)
+        artefacts = asked.artefacts(study, runs)
+        return cls(study, {run.path: run for run in runs}, {entry.path: entry for entry in artefacts}, cells)
 
     def jobs(self, kind: str, wildcards: Mapping[str, str]) -> list[Run | Artefact]:
         """What the wildcards spell out: a file that runs read, a run, or, without a seed, the runs of all seeds."""
@@ -66,12 +95,28 @@ class Plan:
         paths = dict.fromkeys(KINDS[kind].path.format_map({**wildcards, "seed": seed}) for seed in seeds)
         return [self.runs[path] if kind in RUNS else self.artefacts[path] for path in paths]
 
+    def rules(self, kind: str, unit: str) -> list[Rule]:
+        """The rules that make jobs of a kind, if a training job makes the runs of one ``unit`` (`job_unit`): one whose
+        wildcards tell its jobs apart, or one for each batch of runs, whose paths no pattern covers."""
+        path = KINDS[kind].path
+        if not KINDS[kind].several or unit == "seed":
+            return [Rule(kind, kind, path, (path,))]
+        if unit == "cell":
+            cell = path.removesuffix("/seed{seed}")
+            return [Rule(kind, kind, f"{cell}/seeds", tuple(f"{cell}/seed{seed}" for seed in self.study.seeds))]
+        batches = jobs_of((run for run in self.runs.values() if run.stage == kind), unit)
+        return [
+            Rule(kind, f"{kind}_{number}", name, tuple(run.path for run in runs), tuple(runs))
+            for number, (name, runs) in enumerate(batches.items(), 1)
+        ]
+
     def run_files(self) -> list[str]:
         """Every file of every run."""
         return [
-            RESULTS + run.path + file.removeprefix(RUNS[run.stage].path)
+            RESULTS + file
             for run in self.runs.values()
-            for file in RUNS[run.stage].files.values()
+            for name in RUNS[run.stage].files
+            for file in RUNS[run.stage].made(name, [run.path])
         ]
 
     def partitions(self, ending: str = ".npz") -> list[str]:
@@ -92,7 +137,7 @@ class Plan:
         """What the page is made from: what all outputs show, every record, every partition."""
         records = (f"{RESULTS}{path}/run.json" for path in self.runs)
         shown = self.shown((*self.study.tables, *self.study.figures))
-        return [*shown, *records, *self.choices(), *self.partitions()]
+        return list(dict.fromkeys([*shown, *records, *self.choices(), *self.partitions()]))
 
     def choices(self) -> list[str]:
         """The file of every choice among trials."""
@@ -171,9 +216,16 @@ def tried(entries: Sequence[Artefact]) -> list[str]:
 
 
 def run_options(runs: Iterable[Run], root: str = RESULTS) -> str:
-    """For each run its specification, its inputs and its folder."""
-    given = ({"spec": canonical_json(run.spec), **_placed(run, root), "out": root + run.path} for run in runs)
-    return " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
+    """For each run its specification, its inputs, with - for those that only others read, and its folder; a `UserError`
+    if the system takes no call so long."""
+    runs = list(runs)
+    none = dict.fromkeys((name for run in runs for name in run.inputs), "-")
+    given = ({"spec": canonical_json(run.spec), **none, **_placed(run, root), "out": root + run.path} for run in runs)
+    words = " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
+    require(
+        len(words) < LONGEST, f"one_job_per: the call of a job has {len(words)} characters; put fewer runs into one"
+    )
+    return words
 
 
 def program_options(runs: Sequence[Run], root: str = RESULTS) -> str:
@@ -239,9 +291,9 @@ def specification(entries: Sequence[Artefact]) -> str:
     return canonical_json(entry.spec)
 
 
-def run_code(runs: Sequence[Run]) -> str:
-    """What stands for the code of runs, which are those of one method."""
-    return code_of(runs[0].modules)
+def run_code(runs: Iterable[Run]) -> str:
+    """What stands for the code of runs: a line for each method among them."""
+    return "\n".join(code_of(modules) for modules in dict.fromkeys(run.modules for run in runs))
 
 
 def code_of(modules: Iterable[str], files: Iterable[str] = (), titles: Iterable[str] = ()) -> str:

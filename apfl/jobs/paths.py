@@ -22,19 +22,19 @@ class Kind:
     """A kind of job.
 
     ``path`` names one job: the file that it makes, or the folder of a run. ``files`` are all that it makes, by the name
-    that its rule gives them. Of the jobs that can start, those with the highest ``priority`` do. ``per_cell``: one job
-    may make the runs of all seeds of a cell.
+    that its rule gives them. Of the jobs that can start, those with the highest ``priority`` do. ``several``: one job
+    may make several runs.
     """
 
     path: str
     files: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
-    per_cell: bool = False
+    several: bool = False
 
-    def made(self, name: str = "", seeds: Iterable[int] = ()) -> list[str]:
-        """The file of that name, or without one what ``path`` names; for each of the ``seeds``, if there are any."""
+    def made(self, name: str, places: Iterable[str]) -> list[str]:
+        """The file of that name, or without one what ``path`` names, for each of the ``places`` that stand for it."""
         pattern = self.files[name] if name else self.path
-        return [pattern.replace("{seed}", str(seed)) for seed in seeds] or [pattern]
+        return [place + pattern.removeprefix(self.path) if place != self.path else pattern for place in places]
 
 
 def each(stem: str, *endings: str) -> dict[str, str]:
@@ -50,13 +50,13 @@ def folder_of_run(folder: str, priority: int, **files: str) -> Kind:
     """A kind of job that makes a run: ``files`` by name, in a folder of its own below the study's ``folder``."""
     path = f"{{study}}/{folder}/{{dataset}}/{{setting}}/{{method}}/seed{{seed}}"
     files = {name: f"{path}/{file}" for name, file in files.items()}
-    return Kind(path, files, priority, per_cell=True)
+    return Kind(path, files, priority, several=True)
 
 
 FEDERATE = folder_of_run("runs", 30, metrics="metrics.parquet", state="state.safetensors", record="run.json")
 RUNS: Mapping[str, Kind] = {
     "federate": FEDERATE,
-    "external": replace(FEDERATE, per_cell=False),
+    "external": replace(FEDERATE, several=False),
     "memorize": folder_of_run(
         "generators", 20, generator="generator.safetensors", record="run.json", samples="samples.png"
     ),
@@ -94,17 +94,18 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
 reading, teachers, controls."""
 
 
-def log_of(kind: str, path: str, cell: bool = False) -> str:
-    """Where the rule of a job, or of the job that makes the runs of all seeds of a ``cell``, writes its log.
+def log_of(kind: str, path: str) -> str:
+    """Where the rule of a job writes its log; ``path`` is what the job makes, or what names one that makes several runs
+    (`apfl.study.runs.jobs_of`).
 
     >>> log_of("federate", "demo/runs/digits/iid-clients5/fedavg/seed0")
     'demo/logs/runs/digits/iid-clients5/fedavg/seed0.log'
     >>> log_of("semantics", "semantics/digits/clip.npz"), log_of("table", "{study}/tables/{table}.csv")
     ('logs/semantics/digits/clip.log', '{study}/logs/tables/{table}.log')
-    >>> log_of("federate", "demo/runs/digits/iid-clients5/fedavg/seed0", cell=True)
+    >>> log_of("federate", "demo/runs/digits/iid-clients5/fedavg/seeds")
     'demo/logs/runs/digits/iid-clients5/fedavg/seeds.log'
     """
-    return _beside("logs", ".log", kind, path, cell)
+    return _beside("logs", ".log", kind, path)
 
 
 def program_log(run: str = "{study}/runs/{dataset}/{setting}/{method}/seed{seed}") -> str:
@@ -112,13 +113,13 @@ def program_log(run: str = "{study}/runs/{dataset}/{setting}/{method}/seed{seed}
     return log_of("external", run).replace("/logs/runs/", "/logs/programs/", 1)
 
 
-def benchmark_of(kind: str, path: str, cell: bool = False) -> str:
+def benchmark_of(kind: str, path: str) -> str:
     """Where Snakemake writes what a job took.
 
     >>> benchmark_of("data", "data/digits-300.npz")
     'benchmarks/data/digits-300.tsv'
     """
-    return _beside("benchmarks", ".tsv", kind, path, cell)
+    return _beside("benchmarks", ".tsv", kind, path)
 
 
 def command(study: str | os.PathLike[str], *targets: str) -> str:
@@ -131,10 +132,8 @@ def command(study: str | os.PathLike[str], *targets: str) -> str:
     return " ".join([f"snakemake --configfile={shlex.quote(os.fspath(study))}", *map(shlex.quote, targets)])
 
 
-def _beside(folder: str, ending: str, kind: str, path: str, cell: bool) -> str:
+def _beside(folder: str, ending: str, kind: str, path: str) -> str:
     """The path with ``folder`` below the study, or first where the file belongs to no study."""
     stem = path if kind in RUNS else path.rpartition(".")[0]
-    if cell:
-        stem = f"{stem.rpartition('/')[0]}/seeds"
     study, _, rest = ("", "", stem) if kind in ("data", "semantics") else stem.partition("/")
     return "/".join(filter(None, (study, folder, f"{rest}{ending}")))

@@ -25,7 +25,7 @@ from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
 from apfl.study.outputs import JUDGED
 from apfl.study.parse import read as read_study
-from apfl.study.runs import Run
+from apfl.study.runs import Run, job_unit, jobs_of
 from apfl.study.study import Study
 
 STATES = ("done", "diverged", "running", "failed", "stopped", "interim", "outdated", "waiting")
@@ -93,8 +93,9 @@ def jobs(study: Study, results: Path) -> list[Job]:
     for entry in artefacts(study):
         made = (results / entry.path).is_file()
         found[entry.path] = _job(entry.kind, entry.path, "done" if made else "", results, found, entry.inputs.values())
-    for run in runs(study):
-        found[run.path] = run_job(run, results, found)
+    for name, ours in jobs_of(runs(study), job_unit(study.one_job_per)).items():
+        for run in ours:
+            found[run.path] = run_job(run, results, found, name)
     judged = ("claims",) if study.paper else beside(study)[:1]
     for output in (*study.tables, *study.figures, "report", *judged):
         found[output] = _output_job(study, output, results, found)
@@ -102,13 +103,12 @@ def jobs(study: Study, results: Path) -> list[Job]:
     return sorted(found.values(), key=lambda job: order.index(job.kind))
 
 
-def _log(kind: str, path: str, results: Path) -> str:
-    """The log of a job, or of the one that makes all seeds of a cell, whichever was written last."""
-    own = log_of(kind, path)
-    both = (own, log_of(kind, path, cell=True)) if kind in RUNS else (own,)
-    both += (program_log(path),) if kind == "external" else ()
-    there = [log for log in both if (results / log).is_file()]
-    return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=own)
+def _log(kind: str, path: str, results: Path, batch: str = "") -> str:
+    """The log of a job, of the one that makes all seeds of a cell, or of a ``batch``, whichever was written last."""
+    names = (path, f"{path.rpartition('/')[0]}/seeds", batch or path) if kind in RUNS else (path,)
+    logs = [*(log_of(kind, name) for name in names), *([program_log(path)] if kind == "external" else [])]
+    there = [log for log in logs if (results / log).is_file()]
+    return max(there, key=lambda log: (results / log).stat().st_mtime_ns, default=logs[0])
 
 
 def left(all_jobs: Sequence[Job]) -> Left:
@@ -136,7 +136,8 @@ def rounds(run: Run) -> int:
     return len(run.spec["rounds"]) if "rounds" in run.spec else int(run.spec["training"]["rounds"])
 
 
-def run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
+def run_job(run: Run, results: Path, found: Mapping[str, Job], batch: str = "") -> Job:
+    """What the files of a run say of it, and the log of the ``batch`` that it may be made in."""
     record, broken = _record(results / run.path)
     state = ""
     if record:
@@ -144,11 +145,13 @@ def run_job(run: Run, results: Path, found: Mapping[str, Job]) -> Job:
         current = asked and (run.stage == "external" or record.get("code") == code_digest(*run.modules))
         ended = "diverged" if record.get("status") == "diverged" else "done"
         state = ended if current else "outdated"
-    job = _job(run.stage, run.path, state, results, found, run.inputs.values(), broken)
+    job = _job(run.stage, run.path, state, results, found, run.inputs.values(), broken, batch)
     share, expected = 0.0, None
     match = ROUND.match(job.note)
-    # The log of a job that makes all seeds of a cell may speak of another one.
-    if match and match["seed"] in (None, str(run.seed)) and job.state in ("running", "stopped"):
+    # The log of a job that makes several runs may speak of another one: of all seeds of a cell it says the seed, and of
+    # a batch whoever is at work holds the folder.
+    its_own = "/batches/" not in job.log or joblog.held(results / run.path)
+    if match and its_own and match["seed"] in (None, str(run.seed)) and job.state in ("running", "stopped"):
         now, last = int(match["round"]), int(match["last"])
         if match["left"] and now < last:
             hours, minutes, rest = map(int, match["left"].split(":"))
@@ -203,10 +206,11 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
 
 
 def _job(
-    kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Iterable[str], broken: str = ""
-) -> Job:
+    kind: str, path: str, made: str, results: Path, found: Mapping[str, Job], inputs: Iterable[str], broken: str = "",
+    batch: str = "",
+) -> Job:  # fmt: skip
     """A job whose result is there (``made`` says in which state), or else what its log says of it."""
-    log = _log(kind, path, results)
+    log = _log(kind, path, results, batch)
     if made in ("done", "diverged"):
         return Job(kind, path, log, made)
     said = joblog.read(results / log)

@@ -1,11 +1,13 @@
-"""Several runs in one process: the seeds of a cell, one after another, or side by side where the device gains by it."""
+"""Several runs in one process: one after another, or the seeds of a cell side by side where the device gains by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from apfl.engine.device import Engine
 from apfl.federation.problem import CarryOut
@@ -15,6 +17,8 @@ from apfl.stages.job import USUAL, Keeping
 from apfl.stages.problem import Inputs
 from apfl.stages.specification import Specification, training_of
 from apfl.stages.stopwatch import SharedTime
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,36 @@ Stage = Callable[..., None]
 
 
 def federate_all(calls: Sequence[Call], device: str = "auto") -> None:
-    """Federated runs; on a device that trains stacks of models, those of one network and length side by side."""
-    if len(calls) > 1 and _alike(calls) and _stacks(calls[0], device):
-        _side_by_side(calls, device)
-    else:
-        one_after_another(federate, calls, device)
+    """Federated runs; on a device that trains stacks of models, those that follow each other and differ in nothing but
+    the seed side by side."""
+    parts: list[list[Call]] = []
+    for _, group in groupby(calls, lambda call: replace(call.specification, seed=0)):
+        cell = list(group)
+        parts += [cell] if len(cell) > 1 and _stacks(cell[0], device) else [[call] for call in cell]
+    _each(
+        lambda part: _side_by_side(part, device) if len(part) > 1 else one_after_another(federate, part, device), parts
+    )
 
 
 def one_after_another(stage: Stage, calls: Sequence[Call], device: str = "auto") -> None:
-    """Carry out runs of a stage in their order."""
-    for call in calls:
-        stage(call.specification, call.inputs, call.out, device, keeping=call.keeping)
+    """Carry out runs of a stage in their order. If one fails the others are carried out, and the first failure is
+    raised when they have ended."""
+    _each(lambda call: stage(call.specification, call.inputs, call.out, device, keeping=call.keeping), calls)
+
+
+def _each(work: Callable[[T], None], pieces: Sequence[T]) -> None:
+    failed: Exception | None = None
+    for piece in pieces:
+        try:
+            work(piece)
+        except Exception as error:
+            if piece is not pieces[-1]:
+                print(
+                    f"{' '.join(str(error).split()) or type(error).__name__}; going on with the other runs", flush=True
+                )
+            failed = failed or error
+    if failed:
+        raise failed
 
 
 def _side_by_side(calls: Sequence[Call], device: str) -> None:
@@ -57,9 +80,3 @@ def _side_by_side(calls: Sequence[Call], device: str) -> None:
 
 def _stacks(call: Call, device: str) -> bool:
     return Engine.choose(training_of(call.specification).precision, device).stack > 1
-
-
-def _alike(calls: Sequence[Call]) -> bool:
-    """Are these runs of one network, data set and precision?"""
-    kinds = [(one.dataset, one.network, one.training) for one in (call.specification for call in calls)]
-    return all(kind == kinds[0] for kind in kinds)

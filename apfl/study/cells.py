@@ -27,6 +27,7 @@ from apfl.study.runs import (
     chain,
     data_artefact,
     job_unit,
+    jobs_of,
     merge,
     semantics_artefacts,
     settings,
@@ -85,10 +86,15 @@ Request = tuple[Cell, list[list[Run]]]
 """A cell with, for each seed, the chain of runs that it needs."""
 
 
-def runs(study: Study) -> list[Run]:
-    """Every run of the study once, those that others start from first."""
+def requests(study: Study) -> list[Request]:
+    """Every cell of all outputs with its chains of runs, to read `runs`, `artefacts` and `cells` from it."""
+    return list(_requests(study))
+
+
+def runs(study: Study, given: Iterable[Request] | None = None) -> list[Run]:
+    """Every run of the study once, those that others start from first; ``given`` are its `requests`."""
     merged: dict[str, Run] = {}
-    for _, chains in _requests(study):
+    for _, chains in _requests(study) if given is None else given:
         for run in (run for links in chains for run in links):
             merged[run.path] = merge(merged[run.path], run) if run.path in merged else run
     order = ("federate", "external", "memorize", "personalize")
@@ -102,10 +108,11 @@ def cells(study: Study, output: str) -> list[Cell]:
     return [cell for cell, _ in _requests(study, (output,))]
 
 
-def artefacts(study: Study) -> list[Artefact]:
-    """The data sets, partitions and embeddings that the study's runs read, and Table 1's partition."""
+def artefacts(study: Study, given: Iterable[Run] | None = None) -> list[Artefact]:
+    """The data sets, partitions and embeddings that the study's runs read, and Table 1's partition; ``given`` are its
+    `runs`."""
     wanted: dict[str, Artefact] = {}
-    for run in runs(study):
+    for run in runs(study) if given is None else given:
         context = RunContext(study, run.dataset, run.setting, run.seed)
         needed = [context.data, context.partition]
         if "proxy" in run.inputs:
@@ -140,11 +147,10 @@ def choices(study: Study) -> list[Artefact]:
 
 def job_counts(study: Study) -> Counter[str]:
     """How many jobs of each kind the workflow starts for everything of a study."""
-    unit = job_unit(study.one_job_per)
-    made = {run.job(unit): run.stage for run in runs(study)}
+    made = Counter(first.stage for first, *_ in jobs_of(runs(study), job_unit(study.one_job_per)).values())
     outputs = {"table": len(study.tables), "figure": len(study.figures), "report": 1}
     judged = {"claims": 1} if study.paper else {"beside": min(1, len(beside(study)))}
-    return Counter(entry.kind for entry in artefacts(study)) + Counter(made.values()) + Counter(outputs | judged)
+    return Counter(entry.kind for entry in artefacts(study)) + made + Counter(outputs | judged)
 
 
 def beside(study: Study) -> tuple[str, ...]:

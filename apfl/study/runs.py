@@ -5,10 +5,12 @@ Paths are relative to results/ and tell a run from any other of its study.
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,10 +70,6 @@ class Run:
         """The folder of the runs of all seeds."""
         return self.path.rpartition("/")[0]
 
-    def job(self, one_job_per: str) -> str:
-        """What names the job that makes it, if a job makes the run of one "seed" or those of a "cell" (`job_unit`)."""
-        return self.cell if one_job_per == "cell" and self.stage != "external" else self.path
-
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules whose code decides the result, with all that they import."""
@@ -81,10 +79,48 @@ class Run:
 
 
 def job_unit(one_job_per: str) -> str:
-    """Whether a training job makes the run of one "seed" or those of a "cell": what a study says, or for "auto" a cell
-    where there is a GPU."""
-    auto = "cell" if shutil.which("nvidia-smi") else "seed"
-    return auto if one_job_per == "auto" else one_job_per
+    """Whether a training job makes the run of one "seed", those of a "cell", or those of several, such as "8 cells":
+    what a study says, or for "auto" a cell where there is a GPU."""
+    return ("cell" if gpus() else "seed") if one_job_per == "auto" else one_job_per
+
+
+@cache
+def gpus() -> int:
+    """How many GPUs of this machine answer. A driver without a device, or one that has broken down, has none; nor has
+    who is shown none (CUDA_VISIBLE_DEVICES)."""
+    try:
+        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    there = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return there if shown is None else min(there, sum(name.strip() not in ("", "-1") for name in shown.split(",")))
+
+
+def jobs_of(runs: Iterable[Run], unit: str) -> dict[str, list[Run]]:
+    """The runs that each training job makes, by what names the job: the run's folder, the cell, or a batch of cells.
+
+    A batch is of one stage in one setting, whose cells are shared out evenly, in their order: what is added to a study
+    leaves the batches of other settings as they are, and what starts from a batch waits for its setting alone. Foreign
+    methods make one run a job.
+    """
+    found: dict[str, list[Run]] = {}
+    settings: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        if unit == "seed" or run.stage == "external":
+            found[run.path] = [run]
+        elif unit == "cell":
+            found.setdefault(f"{run.cell}/seeds", []).append(run)
+        else:
+            study = run.path.partition("/")[0]
+            setting = f"{study}/batches/{run.stage}/{run.dataset}/{run.setting}"
+            setting += "/tuned" if "tuning" in run.inputs else ""  # which wait for trials in other batches
+            settings.setdefault(setting, {}).setdefault(run.cell, []).append(run)
+    for setting, cells in settings.items():
+        number = -(-len(cells) // int(unit.split()[0]))
+        for place, one in enumerate(cells.values()):
+            found.setdefault(f"{setting}/{place * number // len(cells) + 1}", []).extend(one)
+    return found
 
 
 @dataclass(frozen=True)

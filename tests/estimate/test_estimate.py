@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from apfl.estimate.estimate import FORWARD, START, Estimate, Pricing, corrected,
 from apfl.estimate.prices import Price, measured
 from apfl.study.cells import asked, job_counts, runs
 from apfl.study.load import load_study
-from apfl.study.runs import Run, job_unit
+from apfl.study.runs import Run, gpus, job_unit
 from apfl.study.study import Study
 from tests.helpers.studies import tiny
 
@@ -164,10 +165,35 @@ def test_runs_that_are_asked_for_are_counted_over_cells_and_seeds() -> None:
     assert asked(study) == {"federate": 8, "memorize": 2, "personalize": 4}
 
 
-def test_auto_is_a_cell_where_there_is_a_gpu_and_a_cell_is_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there, unit in (("/usr/bin/nvidia-smi", "cell"), (None, "seed")):
-        monkeypatch.setattr("apfl.study.runs.shutil.which", lambda name, there=there: there)
-        assert job_unit("auto") == unit and job_unit("seed") == "seed" and job_unit("cell") == "cell"
+@pytest.mark.parametrize(
+    ("said", "status", "visible", "there"),
+    [
+        ("GPU 0: H100\nGPU 1: H100", 0, None, 2),
+        ("GPU 0: H100\nGPU 1: H100", 0, "1", 1),
+        ("GPU 0: H100", 0, "-1", 0),
+        ("GPU 0: H100", 0, "", 0),
+        ("No devices were found", 0, None, 0),
+        ("GPU 0: H100", 9, None, 0),
+        (None, 0, None, 0),
+    ],
+)
+def test_auto_is_a_cell_where_a_gpu_answers(
+    said: str | None, status: int, visible: str | None, there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}" if said is not None else str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if said is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    gpus.cache_clear()
+    assert gpus() == there and job_unit("auto") == ("cell" if there else "seed")
+    gpus.cache_clear()
+    assert [job_unit(said) for said in ("seed", "cell", "8 cells")] == ["seed", "cell", "8 cells"]
+
+
+def test_a_cell_is_one_job() -> None:
     apart, cells = (job_counts(load_study(tiny(seeds=[0, 1], one_job_per=kind))) for kind in ("seed", "cell"))
     assert [apart[stage] - cells[stage] for stage in ("federate", "memorize", "personalize")] == [2, 1, 2]
 

@@ -81,3 +81,62 @@ def test_of_a_cell_to_which_a_seed_is_added_that_seed_alone_is_trained(project: 
     said = log.read_text()
     assert "seed0: finished already" in said and "seed1: finished already" in said and "seed 2: round 1/1" in said
     assert "seed 0: round" not in said and (project.root / FEDAVG / "seed0/run.json").read_bytes() == before
+
+
+BATCH = Path("results/tiny/logs/batches/federate/digits/dirichlet-alpha0.1-clients3/1.log")
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same study with a job for up to eight cells of a setting, as far as the tables."""
+    made = Project(tmp_path_factory.mktemp("batches"), STUDY | {"one_job_per": "8 cells"})
+    made.succeed("snakemake", "tables")
+    return made
+
+
+def test_a_job_for_several_cells_makes_what_jobs_for_each_make(batches: Project, project: Project) -> None:
+    assert files(batches) == files(project)
+    assert (batches.root / TABLE).read_bytes() == (project.root / TABLE).read_bytes()
+    assert batches.plan("tables") == {}
+    for stage in ("federate", "memorize", "personalize"):
+        assert (batches.root / str(BATCH).replace("federate", stage)).is_file()
+    logs = (batches.root / "results/tiny/logs").rglob("*.log")
+    assert sum("/batches/" in str(log) for log in logs) == 3, "a job for each stage"
+
+
+def test_what_is_asked_of_a_stage_holds_for_each_of_its_batches(batches: Project) -> None:
+    given = ("--forceall", "--set-resources", "federate:mem_mb=4321", "--quiet", "progress")
+    said = batches.succeed("snakemake", "--dry-run", *given, "--", f"{FEDAVG}/seed0/metrics.parquet")
+    assert "rule federate_1:" in said.stdout and "mem_mb=4321" in said.stdout
+
+
+def test_editing_a_method_trains_that_one_alone_in_its_batch(batches: Project) -> None:
+    fedavg, local = (batches.root / RUNS / method / "seed0/run.json" for method in ("fedavg", "local"))
+    before, other = fedavg.read_bytes(), local.read_bytes()
+    with batches.edited("baselines/local.py", "@dataclass", "ANSWER = 42\n\n\n@dataclass"):
+        assert batches.plan("tables")["federate_1"] == 1
+        batches.succeed("snakemake", "tables")
+        said = (batches.root / BATCH).read_text()
+        assert "Local, seed 0: round 1/1" in said and "FedAvg, seed 0: round" not in said
+        assert fedavg.read_bytes() == before and local.read_bytes() != other
+        assert batches.plan("tables") == {}
+
+
+def test_finished_runs_of_a_batch_outlive_one_that_fails(batches: Project) -> None:
+    partition = batches.root / "results/tiny/partitions/digits/dirichlet-alpha0.1-clients3/seed0.npz"
+    whole = partition.read_bytes()
+    shutil.rmtree(batches.root / RUNS)
+    partition.write_bytes(b"torn")  # which the runs of seed 0 find, before those of seed 1
+    given = ("--rerun-triggers", "input", "--", f"{FEDAVG}/seed0/metrics.parquet")
+    try:
+        failed = batches.run("snakemake", *given)
+        said = (batches.root / BATCH).read_text()
+        assert failed.returncode == 1 and "seed0.npz: cannot be read" in said
+        assert "Local, seed 1: round 1/1" in said and "FedAvg, seed 1: round 1/1" in said, "the others are trained"
+        assert not (batches.root / FEDAVG / "seed1/run.json").exists(), "Snakemake removes what a failed job made"
+    finally:
+        partition.write_bytes(whole)
+    batches.succeed("snakemake", *given)
+    said = (batches.root / BATCH).read_text()
+    assert said.count("seed1: finished already") == 2 and "seed 1: round" not in said
+    assert "Local, seed 0: round 1/1" in said and "FedAvg, seed 0: round 1/1" in said

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from apfl.study.cells import beside
 from apfl.study.load import load_study, typed
 from apfl.study.outputs import COURSES, JUDGED
 from apfl.study.parse import read
-from apfl.study.runs import job_unit
+from apfl.study.runs import gpus, job_unit
 
 
 def in_one_line(work):
@@ -55,7 +54,7 @@ STUDY, STUDY_TEXT = PLAN.study, PLAN.text(config)
 ROOT = workflow.modifier.path_modifier.replace_prefix(calls.RESULTS)
 
 # Jobs read this file too, on other machines perhaps. They are told in the environment whether a training job makes the run
-# of one "seed" or those of a "cell", and what the whole workflow was tried out for needs no second trial.
+# of one "seed", those of a "cell" or those of several, and what the whole workflow was tried out for needs no second trial.
 if workflow.is_main_process:
     os.environ["APFL_ONE_JOB_PER"] = job_unit(STUDY.one_job_per)
     # After a kill, and after the clock was set back, the same command goes on.
@@ -64,7 +63,7 @@ if workflow.is_main_process:
     in_one_line(lambda: note_sources(STUDY, PLAN.artefacts.values(), ROOT))
     in_one_line(lambda: try_once(STUDY, STUDY_TEXT, Path(".snakemake/tried")))
 
-PER_CELL = os.environ.get("APFL_ONE_JOB_PER") == "cell"
+UNIT = os.environ.get("APFL_ONE_JOB_PER", "seed")
 
 
 envvars:
@@ -81,44 +80,57 @@ PREFIX = calls.shell_prefix(STUDY, code_alone(), "" if OWN else os.path.dirname(
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
 
-def gpus():
-    """How many GPUs a training job occupies: 1 where there is one, so that `--resources gpu=N` limits the jobs.
+def gpu():
+    """How many GPUs a training job occupies: 1 where one answers, so that `--resources gpu=N` limits the jobs.
 
     A job on a node of a cluster takes what it was given: the node may have GPUs that the job has not been granted.
     """
-    return int(not workflow.remote_exec and shutil.which("nvidia-smi") is not None)
+    return int(not workflow.remote_exec and gpus() > 0)
 
 
-def in_cells(kind):
-    """Does a job of this kind make the runs of all seeds of a cell? Its files are those of each seed then."""
-    return PER_CELL and KINDS[kind].per_cell
+def rules_of(kind):
+    """The rules that make the runs of a stage: one, or one for each batch (`one_job_per` in a study)."""
+    return PLAN.rules(kind, UNIT)
+
+
+# What --set-resources says of a stage holds for each of its batches.
+GIVEN = workflow.resource_settings.overwrite_resources
+for kind in GIVEN.keys() & KINDS.keys():
+    GIVEN.update({one.name: GIVEN[kind] for one in rules_of(kind)})
+
+
+def rule_of(kind):
+    """The only rule of a kind, or one of several, which is given as it is."""
+    return PLAN.rules(kind, UNIT)[0] if isinstance(kind, str) else kind
 
 
 def made(kind, name=""):
-    found = KINDS[kind].made(name, STUDY.seeds if in_cells(kind) else ())
-    return [f"results/{file}" for file in found] if in_cells(kind) else f"results/{found[0]}"
+    return rule_of(kind).made(name)
 
 
-def pictures_of_samples():
+def pictures_of_samples(one):
     """What generators make, a picture a seed, for the report."""
-    common = {"caption": "../report/samples.rst", "category": "Synthetic images", "subcategory": "{dataset}"}
-    seeds = map(str, STUDY.seeds) if in_cells("memorize") else ["{seed}"]
-    labels = [{"setting": "{setting}", "generator": "{method}", "seed": seed} for seed in seeds]
-    files = made("memorize", "samples") if in_cells("memorize") else [made("memorize", "samples")]
-    return [report(file, labels=own, **common) for file, own in zip(files, labels, strict=True)]
+    common = {"caption": "../report/samples.rst", "category": "Synthetic images"}
+    shown = []
+    for file, folder in zip(made(one, "samples"), one.places, strict=True):
+        *_, dataset, setting, generator, seed = folder.split("/")
+        labels = {"setting": setting, "generator": generator, "seed": seed.removeprefix("seed")}
+        shown.append(report(file, subcategory=dataset, labels=labels, **common))
+    return shown
 
 
 def log_of(kind):
-    return f"results/{paths.log_of(kind, KINDS[kind].path, in_cells(kind))}"
+    return rule_of(kind).log
 
 
 def benchmark_of(kind):
-    return f"results/{paths.benchmark_of(kind, KINDS[kind].path, in_cells(kind))}"
+    return rule_of(kind).benchmark
 
 
 def of(kind, said):
     """What a function of apfl/jobs/calls.py says of a job, whose wildcards tell it from others of its kind."""
-    return lambda wildcards: in_one_line(lambda: said(PLAN.jobs(kind, dict(wildcards.items()))))
+    one = rule_of(kind)
+    return lambda wildcards: in_one_line(lambda: said(one.runs or PLAN.jobs(one.kind, dict(wildcards.items()))))
 
 
 def options(kind, said):
