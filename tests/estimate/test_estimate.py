@@ -21,7 +21,7 @@ from apfl.estimate.estimate import FORWARD, START, Estimate, Pricing, corrected,
 from apfl.estimate.prices import Price, measured
 from apfl.study.cells import asked, job_counts, runs
 from apfl.study.load import load_study
-from apfl.study.runs import Run, gpus, job_unit
+from apfl.study.runs import Run, gpus, job_unit, jobs_of
 from apfl.study.study import Study
 from tests.helpers.studies import tiny
 
@@ -191,6 +191,21 @@ def test_auto_is_a_cell_where_a_gpu_answers(
     assert gpus() == there and job_unit("auto") == ("cell" if there else "seed")
     gpus.cache_clear()
     assert [job_unit(said) for said in ("seed", "cell", "8 cells")] == ["seed", "cell", "8 cells"]
+
+
+def test_batches_are_even_of_one_setting_and_keep_tuned_runs_apart() -> None:
+    def run(setting: str, variant: str, seed: int, tuned: bool = False) -> Run:
+        path = f"s/runs/d/{setting}/{variant}/seed{seed}"
+        return Run("federate", path, "d", setting, seed, "m", {}, {"tuning": "t"} if tuned else {})
+
+    ours = [run(setting, variant, seed) for setting in "ab" for variant in "abcde" for seed in (0, 1)]
+    ours += [run("a", "f", 0, tuned=True), dataclasses.replace(run("a", "g", 0), stage="external")]
+    found = jobs_of(ours, "2 cells")
+    assert sorted((one for runs in found.values() for one in runs), key=ours.index) == ours, "each run once"
+    assert [len(runs) for runs in found.values()] == [1, 4, 4, 2, 4, 4, 2, 1]
+    assert all(len({(one.setting, len(one.inputs)) for one in runs}) == 1 for runs in found.values())
+    assert list(found)[:2] == ["s/runs/d/a/g/seed0", "s/batches/federate/d/a/1"]
+    assert list(found)[-1] == "s/batches/federate/d/a/tuned/1"
 
 
 def test_a_cell_is_one_job() -> None:

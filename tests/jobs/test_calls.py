@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from apfl.errors import UserError
 from apfl.jobs.calls import (
     Plan,
     any_of,
@@ -20,7 +22,7 @@ from apfl.jobs.calls import (
     shell_prefix,
     tried,
 )
-from apfl.jobs.paths import COURSE, KINDS, RUNS
+from apfl.jobs.paths import COURSE, KINDS
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
 from apfl.study.load import load_study
@@ -151,7 +153,34 @@ def test_every_file_of_a_kind_has_the_wildcards_of_its_path() -> None:
     for kind, entry in KINDS.items():
         names = set(re.findall("{.*?}", entry.path))
         assert all(set(re.findall("{.*?}", file)) == names for file in entry.files.values()), kind
-    assert all(entry.made("record", [0, 1]) != entry.made("record") for entry in RUNS.values())
+
+
+@pytest.mark.parametrize("stage", ["federate", "memorize", "personalize"])
+def test_the_rules_of_a_stage_make_every_file_of_its_runs_once(plan: Plan, stage: str) -> None:
+    ours = [run for run in plan.runs.values() if run.stage == stage]
+    files = {f"results/{run.path}/{file.rpartition('/')[2]}" for run in ours for file in KINDS[stage].files.values()}
+    given = [wildcards(stage, run.path) for run in ours]
+    for unit in ("seed", "cell", "2 cells"):
+        rules = plan.rules(stage, unit)
+        made = [path for rule in rules for name in KINDS[stage].files for path in rule.made(name)]
+        named = {path.format_map(values) for path in made for values in given}
+        assert named == files and len(made) == len(set(made))
+        logs = {rule.log.format_map(values) for rule in rules for values in given}
+        assert len(logs) == {"seed": len(ours), "cell": len(ours) // 2, "2 cells": len(rules)}[unit]
+    assert [run for rule in rules for run in rule.runs] == sorted(ours, key=lambda run: run.cell != ours[0].cell)
+
+
+def test_a_run_of_a_batch_that_lacks_an_input_of_the_others_says_so(plan: Plan) -> None:
+    one, other = (run for run in plan.runs.values() if run.stage == "memorize")
+    lacking = dataclasses.replace(other, inputs={"data": "d", "partition": "p"})
+    words = shlex.split(run_options([one, lacking]))
+    given = [words[place + 1] for place, word in enumerate(words) if word == "--run"]
+    assert given == [f"results/{one.inputs['run']}", "-"] and words.count("--semantics") == 2
+
+
+def test_a_call_that_the_system_would_not_take_is_refused(plan: Plan) -> None:
+    with pytest.raises(UserError, match=r"one_job_per: the call of a job has \d+ characters; put fewer runs"):
+        run_options(list(plan.runs.values()) * 50)
 
 
 def test_those_that_others_wait_for_start_first() -> None:
