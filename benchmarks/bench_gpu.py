@@ -2,7 +2,11 @@
 
 *PFLlib's way* trains one client after another, each with a DataLoader of its own (`benchmarks/suites/pfllib_way.py`);
 ours trains the ten clients of three seeds as one stack of thirty models. The run of the paper's size has 54,000 images,
-five clients, 20 local epochs, batch 50 and Adam; one of its 50 rounds is measured, and the figure is 50 times that.
+five clients, 20 local epochs, batch 50 and Adam; one of its 50 rounds is measured, and the figure is 50 times that. Of the
+ways to take a step with all models (`benchmarks/stack_ways.py`) each is measured without the engine around it.
+
+No GPU could be had so far. `make bench-gpu` does all of this on one that answers, in ten minutes at most, and goes on with
+runs at the paper's scale in what is left of them; its logic is tested on a CPU (`tests/benchmarks/test_gpu.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from apfl.federation.problem import Problem
 from apfl.federation.synchronous import run
 from baselines.fedavg import FedAvg
 from benchmarks.measuring import Record, in_turn, ratio
+from benchmarks.stack_ways import Setting, tf32, ways
 from benchmarks.suites import common, pfllib_way
 from benchmarks.suites.ours import problem_of
 
@@ -177,3 +182,49 @@ def bench_profile(benchmark: Any, record: Record, device: str, tmp_path: Path, q
     common.write(tmp_path / "federation.npz", images=100 if quick else 1000)
     given = common.load(tmp_path / "federation.npz")
     where_time_goes(benchmark, record, problems(given, SEEDS, 1, Engine.choose("auto", device)), device)
+
+
+def agreement(record: Record, own: Sequence[Problem]) -> float:
+    """How far the stack is from the sequential engine after one round of fp32, as a share of what was learnt."""
+    alone = [dataclasses.replace(problem, engine=dataclasses.replace(problem.engine, stack=1)) for problem in own]
+    stacked, apart = (lockstep(FedAvg(), seeds, 1) for seeds in (own, alone))
+    far = max(
+        _distance(one["global"], other["global"]) / _distance(other["global"], problem.start)
+        for one, other, problem in zip(stacked, apart, own, strict=True)
+    )
+    record(
+        "The stack beside the sequential engine, fp32: largest difference of what is learnt", far, "", asked="<= 0.01"
+    )
+    return far
+
+
+def _distance(one: Any, other: Any) -> float:
+    return float(torch.cat([(one[name] - other[name]).float().flatten() for name in one]).norm())
+
+
+def step_by_step(benchmark: Any, record: Record, setting: Setting, steps: int) -> None:
+    """Samples a second of each way to take a step with all models."""
+    for precise in (False, True) if setting.device == "cuda" else (False,):
+        for name, make in ways(setting).items():
+            if precise and "fp32" not in name:
+                continue
+            with tf32(precise):
+                step = make()
+                for _ in range(3):
+                    step()
+                took = seconds(lambda step=step: [step() for _ in range(steps)], setting.device)
+            images = steps * setting.models * setting.batch
+            record(f"{name.replace('fp32', 'TF32') if precise else name}, a step", images / took, "samples/s")
+    benchmark.pedantic(lambda: None, rounds=1)
+
+
+def bench_agreement(benchmark: Any, record: Record, device: str, tmp_path: Path) -> None:
+    """Whether the stack learns what the sequential engine learns."""
+    common.write(tmp_path / "federation.npz", images=100)
+    own = problems(common.load(tmp_path / "federation.npz"), SEEDS, 1, Engine.choose("fp32", device))
+    benchmark.pedantic(lambda: agreement(record, own), rounds=1)
+
+
+def bench_ways(benchmark: Any, record: Record, device: str, quick: bool) -> None:
+    """Grouped convolution, vmap, channels last, bf16 and TF32, CUDA graphs and torch.compile, each without the engine."""
+    step_by_step(benchmark, record, Setting(10 * SEEDS, 50, device), 5 if quick else 100)
