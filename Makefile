@@ -14,7 +14,7 @@ install = $(if $(LOCKED),$(INSTALL) --require-hashes --requirement locks/$(1).tx
   $(INSTALL) --no-deps --no-build-isolation --editable .,$(INSTALL) --editable '.$(2)')
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test test-all flower suites lint docs audit lock bench clean
+.PHONY: help demo test test-all flower suites lint docs audit lock bench bench-gpu clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench: $(VENV)/full.stamp ## what the suite costs, as ratios measured in one run
 	python -m pytest benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' $(BENCH) \
 	  --benchmark-json build/performance.json --benchmark-columns median,rounds
 	python -m benchmarks.performance build/performance.json
+
+bench-gpu: $(VENV)/full.stamp ## on a GPU, in ten minutes at most: stacked tests, figures and profile, then runs at the paper's scale
+	python -m benchmarks.gpu
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
 # The study as it was run stands where the commands that it prints look for it.

@@ -2,11 +2,11 @@
 
 *PFLlib's way* trains one client after another, each with a DataLoader of its own (`benchmarks/suites/pfllib_way.py`);
 ours trains the ten clients of three seeds as one stack of thirty models. The run of the paper's size has 54,000 images,
-five clients, 20 local epochs, batch 50 and Adam; one of its 50 rounds is measured, and the figure is 50 times that. Of the
-ways to take a step with all models (`benchmarks/stack_ways.py`) each is measured without the engine around it.
+five clients, 20 local epochs, batch 50 and Adam; one of its 50 rounds is measured, and the figure is 50 times that.
+Of the ways to take a step with all models (`benchmarks/stack_ways.py`) each is measured without the engine around it.
 
-No GPU could be had so far. `make bench-gpu` does all of this on one that answers, in ten minutes at most, and goes on with
-runs at the paper's scale in what is left of them; its logic is tested on a CPU (`tests/benchmarks/test_gpu.py`).
+No GPU could be had so far. `make bench-gpu` does all of this on one that answers, in ten minutes at most, and goes on
+with runs at the paper's scale in what is left of them; its logic is tested on a CPU (`tests/benchmarks/test_gpu.py`).
 """
 
 from __future__ import annotations
@@ -226,5 +226,5 @@ def bench_agreement(benchmark: Any, record: Record, device: str, tmp_path: Path)
 
 
 def bench_ways(benchmark: Any, record: Record, device: str, quick: bool) -> None:
-    """Grouped convolution, vmap, channels last, bf16 and TF32, CUDA graphs and torch.compile, each without the engine."""
+    """Grouped convolution, vmap, channels last, bf16 and TF32, CUDA graphs and torch.compile, without the engine."""
     step_by_step(benchmark, record, Setting(10 * SEEDS, 50, device), 5 if quick else 100)

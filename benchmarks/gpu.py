@@ -1,7 +1,8 @@
 """What a GPU is to show, in ten minutes at most: ``python -m benchmarks.gpu``, or ``make bench-gpu``.
 
 Steps follow each other, each within its share of the time; one that fails or is cut short leaves the others their turn.
-What they print goes to ``build/gpu/``, and the summary, one line a step, to the terminal and to ``build/gpu/summary.json``.
+What they print goes to ``build/gpu/``, and the summary, one line a step, to the terminal and to
+``build/gpu/summary.json``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ways to train a stack of the paper's networks on one device, step by step, without the engine around them.
 
-A way takes one step of SGD with M models at once: parameters with a leading axis [M, ...], images [M, B, C, H, W], labels
-[M, B]. All compute the same numbers but for the order of sums. What measures best on a GPU is what `apfl.engine.stack`
-should do.
+A way takes one step of SGD with M models at once: parameters with a leading axis [M, ...], images [M, B, C, H, W],
+labels [M, B]. All compute the same numbers but for the order of sums. What measures best on a GPU is what
+`apfl.engine.stack` should do.
 """
 
 from __future__ import annotations
