@@ -3,11 +3,15 @@
 Start-up is a process of its own, from its start to its end, in turn with one that does nothing but `import torch`. The
 demo is read from what Snakemake left in this folder when `make demo` last made all of it: the wall-clock time in its
 log, and the seconds that each job took by itself. The rest of the cores' time is Snakemake's work between jobs, and
-cores that wait for a job, at the end above all.
+cores that wait for a job, at the end above all. Planning is `snakemake --dry-run` on a study that was tried out before
+(`apfl check`, once a study); the study of ten thousand jobs is the paper's with more seeds.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -44,6 +48,40 @@ def bench_start(benchmark, record, quick, program: str) -> None:
         program, statistics.median(ours), "s",
         ratio=ratio(ours, torch), against=f"`import torch`, {statistics.median(torch):.2f} s",
     )  # fmt: skip
+
+
+def planning(folder: Path, seeds: int) -> tuple[float, int]:
+    """Seconds of processor time that Snakemake takes to plan the paper's study with so many seeds, and its jobs."""
+    given = ["data_root=.", "semantics_root=.", "one_job_per=seed", f"seeds={[*range(seeds)]}"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--dry-run",
+        "--quiet",
+        "rules",
+    ]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [*command, f"--configfile={ROOT / 'config/paper.yaml'}", "--config", *given],
+        cwd=folder, check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = re.search(r"^total +(\d+)", done.stdout + done.stderr, re.MULTILINE)
+    assert found, "Snakemake no longer says how many jobs there are"
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, int(found[1])
+
+
+@pytest.mark.parametrize(("seeds", "asked"), [(3, "<= 10"), (10, "<= 60")])
+def bench_planning(benchmark, record, quick, tmp_path, seeds: int, asked: str) -> None:
+    """Planning of large studies."""
+    if quick and seeds > 3:
+        pytest.skip("only a trial")
+    planning(tmp_path, seeds)  # which tries the study out
+    seconds, jobs = benchmark.pedantic(lambda: planning(tmp_path, seeds), rounds=1)
+    record(f"`snakemake --dry-run`, {jobs:,} jobs, processor time", seconds, "s", asked=asked)
 
 
 def bench_demo(benchmark, record) -> None:

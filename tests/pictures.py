@@ -47,7 +47,8 @@ def rule_arrows() -> tuple[tuple[str, str], ...]:
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", folder,
-                   "--configfile", str(ROOT / "config/demo.yaml"), "--rulegraph", "dot"]  # fmt: skip
+                   "--configfile", str(ROOT / "config/demo.yaml"), "--config", "one_job_per=seed",
+                   "--rulegraph", "dot"]  # fmt: skip
         dot = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', dot))
     arrows = {(names[one], names[two]) for one, two in re.findall(r"(\d+) -> (\d+)", dot) if one != two}
