@@ -159,7 +159,7 @@ def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **path
         Inputs(**{name: values[place] for name, values in given.items() if str(values[place]) != NONE})
         for place in range(len(specs))
     ]
-    choices = [None if str(choice) == NONE else choice for choice in tuning or [None] * len(specs)]
+    choices = [None if str(choice) == NONE else choice for choice in tuning or [Path(NONE)] * len(specs)]
     asked = [_specification(spec, choice) for spec, choice in zip(specs, choices, strict=True)]
     return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
 

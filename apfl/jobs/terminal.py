@@ -17,6 +17,7 @@ from apfl.durations import hours
 from apfl.jobs import log as joblog
 from apfl.jobs.paths import KINDS, STUDY
 from apfl.jobs.status import Job, jobs, left, run_job
+from apfl.study.runs import job_unit, jobs_of
 from apfl.study.study import Study
 
 FAILURES = 20
@@ -36,6 +37,7 @@ class Terminal(logging.Filter):
         self.study, self.quietness, self.results = study, quietness, results
         self.done = self.total = 0
         self.jobs: dict[str, Job] = {}
+        self.made_by: dict[str, str] = {}  # by run, what names the job that makes it
         self.at_work: dict[int, tuple[str, Sequence[str]]] = {}  # by Snakemake's number: what it is, runs that it makes
         self.most = 1  # jobs that have made runs at the same time
         self.failures: list[str] = []
@@ -50,6 +52,9 @@ class Terminal(logging.Filter):
         """So many jobs are to be run."""
         self.total = total
         self.jobs = {job.path: job for job in jobs(self.study, self.results)}
+        runs = [job.run for job in self.jobs.values() if job.run]
+        made = jobs_of(runs, job_unit(self.study.one_job_per))
+        self.made_by = {run.path: name for name, ours in made.items() for run in ours}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Give a record on a job its line; False for what is not shown."""
@@ -72,11 +77,13 @@ class Terminal(logging.Filter):
     def _begun(self, record: Any) -> str:
         parts = {name: value for name, value in record.wildcards.items() if name not in ("study", "seed")}
         seed = record.wildcards.get("seed")
-        of_all = record.rule_name in KINDS and KINDS[record.rule_name].per_cell
+        of_all = record.rule_name in KINDS and KINDS[record.rule_name].several
         words = [*parts.values(), *([f"seed {seed}"] if seed else ["all seeds"] if of_all else [])]
-        name = " ".join(filter(None, (record.rule_name, ", ".join(words))))
         folders = {str(Path(file).parent.relative_to(self.results)) for file in record.output if "/" in file}
         runs = [path for path in folders if path in self.jobs and self.jobs[path].run]
+        if not words and len(runs) > 1 and (run := self.jobs[runs[0]].run):  # a batch
+            words = [run.dataset, run.setting, f"{len(runs)} runs"]
+        name = " ".join(filter(None, (record.rule_name, ", ".join(words))))
         self.at_work[record.jobid] = name, runs
         self.most = max(self.most, sum(bool(runs) for _, runs in self.at_work.values()))
         return self._line(f"began {name}")
@@ -103,7 +110,7 @@ class Terminal(logging.Filter):
     def _look_at(self, paths: Sequence[str]) -> None:
         for path in paths:
             if (run := self.jobs[path].run) is not None:
-                self.jobs[path] = run_job(run, self.results, self.jobs)
+                self.jobs[path] = run_job(run, self.results, self.jobs, self.made_by[path])
 
     def _line(self, words: str) -> str:
         for _, runs in self.at_work.values():

@@ -87,6 +87,13 @@ def test_a_job_that_makes_all_seeds_is_called_so(terminal: Terminal) -> None:
     assert said(terminal, one).endswith("fedavg, all seeds")
 
 
+def test_a_job_that_makes_several_cells_is_called_by_its_setting_and_the_number_of_its_runs(terminal: Terminal) -> None:
+    files = [f"results/{run.path}/run.json" for run in FEDERATE]
+    one = record("job_info", jobid=0, rule_name="federate_1", wildcards={}, output=files)
+    run = FEDERATE[0]
+    assert said(terminal, one).endswith(f"began federate_1 {run.dataset}, {run.setting}, {len(FEDERATE)} runs")
+
+
 def test_at_the_end_stands_the_page_if_there_is_one(terminal: Terminal) -> None:
     assert list(terminal.last_words()) == []
     page = Path("results/tiny/report.html")
