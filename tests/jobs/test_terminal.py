@@ -88,7 +88,7 @@ def test_a_job_that_makes_all_seeds_is_called_so(terminal: Terminal) -> None:
 
 
 def test_a_job_that_makes_several_cells_is_called_by_its_setting_and_the_number_of_its_runs(terminal: Terminal) -> None:
-    files = [f"results/{run.path}/run.json" for run in FEDERATE]
+    files = [f"results/{run.path}/run.json" for run in FEDERATE.values()]
     one = record("job_info", jobid=0, rule_name="federate_1", wildcards={}, output=files)
     run = FEDERATE[0]
     assert said(terminal, one).endswith(f"began federate_1 {run.dataset}, {run.setting}, {len(FEDERATE)} runs")
