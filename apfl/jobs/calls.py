@@ -82,7 +82,7 @@ class Plan:
 
     @classmethod
     def of(cls, study: Study) -> Plan:
-        given = asked.requests(study)
+        given = list(asked.requests(study))
         runs, cells = asked.runs(study, given), {output: list[Cell]() for output in OUTPUTS}
         for cell, _ in given:
             cells[cell.output].append(cell)

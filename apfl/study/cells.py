@@ -86,15 +86,10 @@ Request = tuple[Cell, list[list[Run]]]
 """A cell with, for each seed, the chain of runs that it needs."""
 
 
-def requests(study: Study) -> list[Request]:
-    """Every cell of all outputs with its chains of runs, to read `runs`, `artefacts` and `cells` from it."""
-    return list(_requests(study))
-
-
 def runs(study: Study, given: Iterable[Request] | None = None) -> list[Run]:
     """Every run of the study once, those that others start from first; ``given`` are its `requests`."""
     merged: dict[str, Run] = {}
-    for _, chains in _requests(study) if given is None else given:
+    for _, chains in requests(study) if given is None else given:
         for run in (run for links in chains for run in links):
             merged[run.path] = merge(merged[run.path], run) if run.path in merged else run
     order = ("federate", "external", "memorize", "personalize")
@@ -105,7 +100,7 @@ def cells(study: Study, output: str) -> list[Cell]:
     """The cells of a table or the lines of a figure, in their order; none if the study leaves it out."""
     if output not in OUTPUTS:
         raise UserError(f"output {output!r}: unknown; choose one of {', '.join(OUTPUTS)}")
-    return [cell for cell, _ in _requests(study, (output,))]
+    return [cell for cell, _ in requests(study, (output,))]
 
 
 def artefacts(study: Study, given: Iterable[Run] | None = None) -> list[Artefact]:
@@ -170,10 +165,10 @@ def beside(study: Study) -> tuple[str, ...]:
 
 def asked(study: Study) -> dict[str, int]:
     """By stage, how many runs the cells of the study ask for, over all seeds; equal ones are trained once (`runs`)."""
-    return Counter(run.stage for _, chains in _requests(study) for links in chains for run in links)
+    return Counter(run.stage for _, chains in requests(study) for links in chains for run in links)
 
 
-def _requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Request]:
+def requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Request]:
     """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
     makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
@@ -382,7 +377,7 @@ def _request(
     rounds: Iterable[int] = (),
     model: str = "",
 ) -> Request:
-    """A cell of an output, whose name is filled in by `_requests`, with the runs of each seed."""
+    """A cell of an output, whose name is filled in by `requests`, with the runs of each seed."""
     entry = study.methods[method]
     reading = (variant.reading or study.apfl["readings"][0]) if entry.generative else ""
     variant = replace(variant, reading=reading)
