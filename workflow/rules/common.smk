@@ -165,6 +165,17 @@ onerror:
     print(*TERMINAL.last_words(), sep="\n", file=sys.stderr)
 
 
+# For foreign programs: the folder of a study's own rules, and the files of a program.
+RULES = os.path.abspath(STUDY.rules) if STUDY.rules else ""
+METRICS = f"results/{paths.PROGRAM}"
+PROGRAM_LOG = f"results/{paths.program_log()}"
+
+
+def made_by(rule):
+    """The methods that a rule in the study's folder makes."""
+    return calls.any_of(PLAN.programs("rule", rule))
+
+
 wildcard_constraints:
     study=calls.any_of([STUDY.name]),
     dataset="[a-z0-9_]+",

@@ -1,15 +1,6 @@
 # Foreign programs of a study: one that the study gives the command of, or one with a rule of its own in the study's folder
 # `rules`. Either writes metrics.csv, which is checked and made a run of.
 
-RULES = os.path.abspath(STUDY.rules) if STUDY.rules else ""
-METRICS = f"results/{paths.PROGRAM}"
-PROGRAM_LOG = f"results/{paths.program_log()}"
-
-
-def made_by(rule):
-    """The methods that a rule in the study's folder makes."""
-    return calls.any_of(PLAN.programs("rule", rule))
-
 
 rule program:
     input:
