@@ -228,7 +228,7 @@ def test_plan_prints_jobs_sharing_and_estimate_without_data(
     plan(str(path), "--results", str(tmp_path))
     captured = capsys.readouterr()
     jobs, shared, computing, *rest = captured.out.splitlines()
-    made = "1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize, 1 table, 1 claims, 1 report"
+    made = "1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize, 1 table, 1 report, 1 beside"
     assert jobs.endswith(f"11 jobs ({made})") and shared.startswith(
         "runs shared: federate 4 asked for, 2 made, memorize 1"
     )
@@ -280,4 +280,4 @@ def test_check_says_how_many_images_are_trained_and_tested_on(
         main(["check", str(path)])
     assert not ended.value.code
     said = "digits: trains on about 270 images, validates on 30 and tests on 180, of all clients together"
-    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert said in capsys.readouterr().out.splitlines()
