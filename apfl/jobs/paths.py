@@ -85,13 +85,13 @@ COURSE = each("{study}/figures/{course}", *DRAWN, ".csv")
 BESIDE: Mapping[str, tuple[str, ...]] = {
     name: tuple(f"{{study}}/verdict/{name}{ending}" for ending in endings)
     for name, endings in {
-        "forest": (".csv", *DRAWN),
+        **dict.fromkeys(("forest", "dumbbell"), (".csv", *DRAWN)),
         "ranks": (".csv", "_pairs.csv", *DRAWN),
         **dict.fromkeys(("spread", "readings", "teachers", "controls"), (".csv", ".md")),
     }.items()
 }
-"""What is made with the verdicts, by name: their picture, ranks of the methods, spread over clients, choice of the
-reading, teachers, controls."""
+"""What is made with the verdicts, by name: their picture, published beside reproduced, ranks of the
+methods, spread over clients, choice of the reading, teachers, controls."""
 
 
 def log_of(kind: str, path: str) -> str:

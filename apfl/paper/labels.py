@@ -17,6 +17,11 @@ SEMANTICS_LABELS = {
     "shuffled": "shuffled (control)",
 }
 TEST_LABELS = {"pooled": "pooled test", "own": "own test", "monopoly": "monopoly classes"}
+TEST_MEANINGS = {
+    "pooled": "the test images of all clients together",
+    "own": "a client's own test images, with classes as it has them",
+    "monopoly": "of a dropout client's own test images those of classes that nobody else holds",
+}
 ROLES = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
 ROLE_LABELS = {"non_dropout": "A_n, non-dropout clients", "dropout": "A_d, dropout clients"}
 

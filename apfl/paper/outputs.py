@@ -1,4 +1,4 @@
-"""What stands beside the verdicts: their picture, ranks of the methods, the choice of the reading, teachers."""
+"""What stands beside verdicts: their picture, published beside reproduced, ranks, choice of the reading, teachers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apfl.paper.figures import dumbbell
 from apfl.paper.figures import ranks as ranks_picture
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import readings as choice
@@ -30,6 +31,7 @@ def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: P
     """Write what the study has of the files that `apfl.jobs.paths.BESIDE` names; ``findings`` are the verdicts."""
     writers: Mapping[str, Callable[[], list[Path]]] = {
         "forest": lambda: forest_picture.write(study, metrics, findings, folder),
+        "dumbbell": lambda: dumbbell.write(cells(study, "table2"), metrics, folder),
         "ranks": lambda: ranks_picture.write(cells(study, "table2"), metrics, folder),
         "spread": lambda: teachers.write(spread.made(study, metrics, metrics.records), folder),
         "readings": lambda: choice.write(study, metrics, folder),

@@ -94,6 +94,7 @@ def test_page_and_files_say_nothing_of_the_paper(tmp_path):
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
         "table2", "figure4", "ranks", "spread", "partitions", "cost", "provenance",
     ]  # fmt: skip
+    assert 'id="forest"' not in page and 'id="dumbbell"' not in page
     assert 'value="own"' in page and 'value="monopoly"' not in page, "the tests that one can choose"
     made = table(study, "table2", tmp_path, collect(tmp_path, {run for cell in every for run in cell.runs}))
     files = {kind: make(made) for kind, make in FORMATS.items()}

@@ -16,6 +16,7 @@ from apfl.cli import register
 from apfl.jobs.archive import unpack
 from apfl.registry.trees import ROOT
 from tests.documents import PARTS, REFERENCE, documents, parts
+from tests.helpers.pages import dumbbells, open_words, section_ids
 from tests.pictures import notebook
 
 STUDY = "config/cpu.yaml"
@@ -82,6 +83,21 @@ def made_anew(command: list[str]) -> None:
     assert done.exit_code == 0, done.output
 
 
+def check_page(page: str) -> None:
+    assert len(open_words(page)) < 6000
+    assert section_ids(page)[:2] == ["conclusion", "verdicts"] and section_ids(page)[-1] == "missing"
+    table = pd.read_csv(REFERENCE / "tables" / "table2.csv")
+    run = table[(table["seeds"] > 0) & (table["test"] == "pooled") & table["published_mean"].notna()]
+    run = run[run["column"].isin(["AP-FL", "FedAvg"])]
+    rows = {f"{row.dataset}-{row.setting}-{row.column}" for row in run.itertuples()}
+    assert len(rows) == 16
+    assert dumbbells(page) == {f"{row}-{what}" for row in rows for what in ("published", "reproduced")}
+
+
+def test_the_page_begins_with_what_came_out_ends_with_what_is_missing_and_is_short() -> None:
+    check_page((REFERENCE / "report.html").read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with tables, figures and verdicts, made again from the metrics of the reference."""
@@ -105,6 +121,12 @@ def test_tables_points_and_verdicts_are_made_from_the_metrics_again(remade: Path
     assert len(committed) > 10
     for path in committed:
         assert path.read_text() == (remade / path.relative_to(REFERENCE)).read_text(), path.relative_to(REFERENCE)
+
+
+@pytest.mark.slow
+def test_the_page_that_is_made_from_the_metrics_again_is_so_too(remade: Path) -> None:
+    made_anew(["report", str(remade / STUDY), "--results", str(remade / "results"), "--out", str(remade / "page.html")])
+    check_page((remade / "page.html").read_text(encoding="utf-8"))
 
 
 PREAMBLE = r"""

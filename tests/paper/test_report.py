@@ -146,7 +146,7 @@ def test_the_report_holds_tables_figures_and_provenance_and_needs_no_network(who
     assert re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page) == [
         "table1", "table2", "figure4", "ranks", "spread", "partitions", "cost", "provenance",
     ]  # fmt: skip
-    assert page.count('<svg role="img"') == 3, "figure 4 on two tests, and the ranks"
+    assert page.count('<svg role="img"') == 6, "figure 4 on two tests, and the ranks, each for wide and narrow pages"
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert "A study of &#34;quotes&#34; &amp; &lt;angles&gt;." in page

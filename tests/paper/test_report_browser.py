@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 from apfl.data.setting import parse_setting
+from apfl.paper.labels import TEST_MEANINGS
 from apfl.paper.report.report import build
 from apfl.storage.files import write_json, write_npz
 from apfl.study.cells import artefacts, cells, runs
 from apfl.study.load import load_study
 from apfl.study.outputs import OUTPUTS
+from tests.documents import REFERENCE
 from tests.helpers.paper_runs import row, write_run
 
 pytestmark = pytest.mark.slow
@@ -116,9 +118,9 @@ def browser(tmp_path_factory) -> Iterator:
 @pytest.fixture
 def open_page(browser, file: Path) -> Iterator:
     """Opens the page in a window of a size; in the end nothing may have gone wrong, nor been asked for elsewhere."""
-    contexts, said, asked = [], [], set()
+    contexts, said, asked, opened = [], [], set(), set()
 
-    def make(width: int = 1280, height: int = 900, **options):
+    def make(width: int = 1280, height: int = 900, which: Path | None = None, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
@@ -126,14 +128,15 @@ def open_page(browser, file: Path) -> Iterator:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(dialog.message))
         page.on("request", lambda request: asked.add(request.url.split("#")[0]))
-        page.goto(file.as_uri())
+        page.goto((which or file).as_uri())
+        opened.add((which or file).as_uri())
         return page
 
     yield make
     for context in contexts:
         context.close()
     assert not said
-    assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    assert {url for url in asked if not url.startswith("data:")} == opened
 
 
 def choose(page, test: str) -> None:
@@ -164,7 +167,7 @@ def test_the_switch_shows_one_test_everywhere_and_all_again(open_page):
         choose(page, test)
         shown = [one for one in page.locator("[data-test]").all() if one.is_visible()]
         assert {one.get_attribute("data-test") for one in shown} == {test}
-        assert {one.evaluate("one => one.localName") for one in shown} == {"tr", "figure", "div"}
+        assert {one.evaluate("one => one.localName") for one in shown} == {"tr", "figure"}
         names = page.locator("#table2 tbody.lines:has(tr[data-test]) th.group").all()
         assert len(names) == 6 and all(name.is_visible() for name in names)
         assert page.locator("#table2 tbody:has(tr[data-test]) tr.published:visible").count() == 3, "it stays beside it"
@@ -211,6 +214,7 @@ def test_sorting_follows_the_test_that_is_shown(open_page):
 
 def test_a_plain_table_is_sorted_by_values_not_by_what_is_printed(open_page):
     page = open_page()
+    page.locator("#cost summary").click()
     page.locator("#cost button.sort").filter(has_text="total time").click()
     cells_ = page.locator("#cost tbody tr td:nth-child(4)").all()
     values = [float(one.get_attribute("data-value")) for one in cells_]
@@ -274,15 +278,42 @@ def test_a_title_that_looks_like_markup_is_text(open_page):
     assert HOSTILE in page.locator("dialog dl").first.inner_text()
 
 
+def test_the_words_of_the_switch_are_explained(open_page):
+    page = open_page()
+    said = page.locator(".meanings").inner_text()
+    assert all(f"{test}, {meaning}" in said for test, meaning in TEST_MEANINGS.items())
+    assert not page.locator(".bar .meaning").is_visible()
+    for test, meaning in TEST_MEANINGS.items():
+        choose(page, test)
+        assert page.locator(".bar .meaning").inner_text() == meaning
+    choose(page, "all")
+    assert not page.locator(".bar .meaning").is_visible()
+
+
+WIDER = """() => {
+  const all = [...document.querySelectorAll("main *")].filter((one) => one.getClientRects().length);
+  const edge = (one) => one.getBoundingClientRect().right > innerWidth + 0.5;
+  const scrolls = (one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0
+    && getComputedStyle(one).display !== "inline" && one.namespaceURI.endsWith("xhtml");
+  const tabular = (one) => one.closest("table") || one.querySelector(":scope > table");
+  return all.filter((one) => !tabular(one) && (edge(one) || scrolls(one)))
+    .map((one) => one.outerHTML.slice(0, 200));
+}"""
+"""What is wider than it has room for, if it is neither a table, nor in one, nor the box in which one scrolls."""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
-def test_only_tables_and_figures_scroll_sideways(open_page, width):
-    page = open_page(width)
+@pytest.mark.parametrize("which", ["hand-made", "reference"])
+def test_nothing_is_wider_than_the_page_but_tables_in_boxes_that_scroll(open_page, which, width):
+    page = open_page(width, which=REFERENCE / "report.html" if which == "reference" else None)
     fits = "document.documentElement.scrollWidth <= innerWidth"
-    assert page.evaluate(fits)
-    page.locator("#provenance summary").click()
-    for part in page.locator("#table2 details summary").all():
-        part.click()
-    assert page.evaluate(fits)
+    assert page.evaluate(fits) and page.evaluate(WIDER) == []
+    page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
+    assert page.evaluate(fits) and page.evaluate(WIDER) == []
+    boxes = page.locator(".scroll:visible")
+    assert boxes.count() and boxes.locator("> :not(table)").count() == 0
+    cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)"
+    assert page.locator("th.group:visible").evaluate_all(cut) == []
     page.locator("#table2 button.open").first.click()
     page.locator("dialog summary").first.click()
     assert page.evaluate(fits)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper.figures.style import RC
+from apfl.paper.figures.style import NARROW, RC
 from apfl.paper.labels import dataset_label, partition_label
 from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
@@ -59,30 +59,40 @@ def events(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_timelines(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:
+def draw_timelines(cells: Sequence[Cell], narrow: bool = False) -> tuple[Figure, pd.DataFrame]:
     """One panel a course of events, one row a client, for the first seed and as many rounds as the study asks for."""
     recorded, titles = events(cells), _titles(cells)
     cells = [cell for cell in cells if id(cell) in titles]
     with matplotlib.style.context(["default", RC]):
         heights = [ROW * (clients(cell) + 1) for cell in cells]
-        bottom, top = 0.75, 0.3
+        seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < _end(cells)}
+        handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
+        width, lines = (NARROW - 1.1, len(handles)) if narrow else (WIDTH, 1)
+        bottom, top = 0.75, 0.3 + 0.16 * (lines - 1)
         high = bottom + sum(heights) + HEAD * len(cells) + GAP * (len(cells) - 1) + top
-        size = (0.85 + WIDTH + 0.25, high)
+        size = (0.85 + width + 0.25, high)
         figure = Figure(figsize=size)
-        end = max(float(round_ends(cell, cell.seeds[0])[: cell.axis["shown"] + 1][-1]) for cell in cells)
+        end = _end(cells)
         y = high - top
         for cell, height in zip(cells, heights, strict=True):
             y -= HEAD + height
-            box = (0.85 / size[0], y / high, WIDTH / size[0], height / high)
+            box = (0.85 / size[0], y / high, width / size[0], height / high)
             _draw_timeline(figure.add_axes(box), cell, titles[id(cell)], end, last=cell is cells[-1])
             y -= GAP
-        seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < end}
-        handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
-        figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", ncols=len(handles),
+        figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", ncols=1 if narrow else len(handles),
                       bbox_to_anchor=(0.85 / size[0] - 0.01, 1.0))  # fmt: skip
-        foot = "Numbers: how many versions old an upload was. Dotted: another round's worth of uploads has arrived."
+        notes = (
+            "Numbers: how many versions old an upload was.",
+            "Dotted: another round's worth of uploads has arrived.",
+        )
+        foot = ("\n" if narrow else " ").join(notes)
         figure.text(0.85 / size[0], 0.1 / high, foot, fontsize=7.5, color=SOFT)
         return figure, recorded
+
+
+def _end(cells: Sequence[Cell]) -> float:
+    """When the last of the rounds that are shown has ended."""
+    return max(float(round_ends(cell, cell.seeds[0])[: cell.axis["shown"] + 1][-1]) for cell in cells)
 
 
 def _titles(cells: Sequence[Cell]) -> dict[int, str]:
@@ -112,7 +122,8 @@ def _draw_timeline(axes: Axes, cell: Cell, title: str, end: float, last: bool) -
     for one, stop in _bars(course, end):
         width = stop - one.start
         axes.barh(one.client, width, left=one.start, height=0.7, linewidth=0.7, zorder=2, **FATES[one.fate])
-        fits = width / end * WIDTH > 0.09 + 0.05 * len(str(one.staleness))
+        inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+        fits = width / end * inches > 0.09 + 0.05 * len(str(one.staleness))
         if one.fate != "lost" and cell.timing.values["mode"] == "async" and fits:
             light = "#ffffff" if one.fate == "merged" else INK
             axes.text(

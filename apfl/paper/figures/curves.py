@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.style
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.figures.style import EMPHASISED, RC, LineStyle, dataset_styles, method_styles, write_names
+from apfl.paper.figures.style import EMPHASISED, NARROW, RC, LineStyle, dataset_styles, method_styles, write_names
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
@@ -154,30 +155,38 @@ FOOT = 0.3
 """In inches: the axes of a panel, the margins around them, and the figure's foot; names stand right of the axes."""
 
 
-def draw(name: str, panels: Sequence[Plot], test: str, paper: bool = True) -> Figure:
-    """The figure, with a remark at its foot on what of the paper's figure the study does not run."""
+LEAST = 2.2
+"""How wide the axes of a panel are at least, in inches."""
+
+
+def draw(name: str, panels: Sequence[Plot], test: str, paper: bool = True, narrow: bool = False) -> Figure:
+    """The figure, with a remark at its foot on what of the paper's figure the study does not run; panels stand two
+    abreast, or in a ``narrow`` one below each other."""
     with matplotlib.style.context(["default", RC]):
-        columns, rows = min(2, len(panels)) or 1, max(1, -(-len(panels) // 2))
+        columns = 1 if narrow or len(panels) < 2 else 2
+        rows = max(1, -(-len(panels) // columns))
         curves = [item for panel in panels for item in panel.curves]
-        right = 0.35 + 0.068 * max((len(_name(item)) for item in curves if len(item.points)), default=0)
+        shown = [_name(item, narrow) for item in curves if len(item.points)]
+        right = 0.35 + 0.068 * max((len(line) for text in shown for line in text.split("\n")), default=0)
         height = max(HEIGHT, 0.16 * max((len(panel.curves) for panel in panels), default=0))
-        wide, high = LEFT + WIDTH + right, BOTTOM + height + TOP
+        across = max(LEAST, NARROW - LEFT - right) if narrow else WIDTH
+        wide, high = LEFT + across + right, BOTTOM + height + TOP
         size = (wide * columns, high * rows + FOOT) if panels else (6.0, 0.5)
         figure = Figure(figsize=size)
         styles = STYLES[name](list(dict.fromkeys(item.name for item in curves)))
         for place, panel in enumerate(panels):
             row, column = divmod(place, columns)
             corner = wide * column + LEFT, FOOT + high * (rows - 1 - row) + BOTTOM
-            box = (corner[0] / size[0], corner[1] / size[1], WIDTH / size[0], height / size[1])
+            box = (corner[0] / size[0], corner[1] / size[1], across / size[0], height / size[1])
             axes = figure.add_axes(box)
             axes.set_ylim(*_limits(curves if name == "figure5" else panel.curves))
             axes.set_ylabel(f"{WHAT[name]}, {TEST_LABELS[test]} (%)" if column == 0 else "")
-            _draw_panel(axes, panel, styles)
+            _draw_panel(axes, panel, styles, narrow)
         figure.text(0.1 / size[0], 0.1 / size[1], _absent(OUTPUTS[name].shown(paper), panels), fontsize=7.5, color=SOFT)
         return figure
 
 
-def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle]) -> None:
+def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle], narrow: bool) -> None:
     drawn = [item for item in panel.curves if len(item.points)]
     for item in drawn:
         _draw_curve(axes, item, styles[item.name], 0.12 if len(drawn) <= FEW else 0.09)
@@ -190,10 +199,10 @@ def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle]) -> Non
     else:
         axes.set_xscale("log")
         ticks = sorted({x for item in drawn for x in item.points["x"]})
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks], fontsize=8)
+        axes.set_xticks(ticks, _tick_labels(axes, ticks), fontsize=8)
         axes.minorticks_off()
     ends = [(item.points["x"].iloc[-1], item.points["mean"].iloc[-1]) for item in drawn]
-    write_names(axes, [_name(item) for item in drawn], ends, [styles[item.name] for item in drawn])
+    write_names(axes, [_name(item, narrow) for item in drawn], ends, [styles[item.name] for item in drawn])
     if missing := [f"{item.name} ({item.note or 'no samples'})" for item in panel.curves if not len(item.points)]:
         text = "\n".join(["no line:", *missing])
         axes.text(0.99, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7, color=SOFT)
@@ -231,9 +240,21 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return max(0.0, low - room), min(101.0, high + room)
 
 
-def _name(item: Curve) -> str:
-    text = f"{item.name}  {item.points['mean'].iloc[-1]:.1f}"
-    return f"{text} ({item.note})" if item.note else text
+LONG = 22
+"""Characters of a name that is broken in a narrow figure."""
+
+
+def _name(item: Curve, narrow: bool) -> str:
+    text = f"{item.name}  {item.points['mean'].iloc[-1]:.1f}" + (f" ({item.note})" if item.note else "")
+    return text.replace("  ", "\n") if narrow and len(text) > LONG else text
+
+
+def _tick_labels(axes: Axes, ticks: Sequence[float]) -> list[str]:
+    """The ticks of a logarithmic axis as text; one that would touch the next is not named."""
+    inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    whole = np.log(ticks[-1] / ticks[0]) if len(ticks) > 1 else 1.0
+    gaps = [inches * np.log(after / x) / whole for x, after in pairwise(ticks)]
+    return [f"{x:g}" if gap > 0.2 else "" for x, gap in zip(ticks, [*gaps, np.inf], strict=True)] if ticks else []
 
 
 def _absent(output: Output, panels: Sequence[Plot]) -> str:

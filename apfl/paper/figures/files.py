@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,13 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing of a figure: what its file's name ends in, and the test that it shows, if it shows one."""
+    """One drawing of a figure: what its file's name ends in, the test that it shows, if it shows one, and how it is
+    drawn on a telephone, if that differs."""
 
     suffix: str
     title: str
     figure: Figure
+    narrow: Callable[[], Figure] | None = None
 
 
 def pictures(
@@ -54,14 +57,26 @@ def pictures(
     """The drawings of a figure and what is drawn, as a table; beside the ``paper`` they say what of it is not run."""
     if name in courses.DRAWN:
         figure, points = courses.DRAWN[name](cells)
-        return (Picture("", "", figure),), points
+        turned = (lambda: courses.draw_timelines(cells, narrow=True)[0]) if name == "figure_timeline" else None
+        return (Picture("", "", figure, turned),), points
     if name == "figure_multiverse":
         curves = {test: multiverse_points(cells, metrics, test) for test in TESTS.values()}
-        drawn = (Picture(suffix, TEST_LABELS[test], multiverse.draw(curves[test])) for suffix, test in TESTS.items())
+        drawn = (
+            Picture(
+                suffix, TEST_LABELS[test], multiverse.draw(curves[test]), partial(multiverse.draw, curves[test], True)
+            )
+            for suffix, test in TESTS.items()
+        )
         return tuple(drawn), pd.concat(curves.values(), ignore_index=True)
     panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
     drawn = (
-        Picture(suffix, TEST_LABELS[test], draw(name, panels[test], test, paper)) for suffix, test in TESTS.items()
+        Picture(
+            suffix,
+            TEST_LABELS[test],
+            draw(name, panels[test], test, paper),
+            partial(draw, name, panels[test], test, paper, narrow=True),
+        )
+        for suffix, test in TESTS.items()
     )
     return tuple(drawn), tidy_points(panels)
 

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper.figures.style import RC
+from apfl.paper.figures.style import NARROW, RC
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.multiverse import DEFAULTS, WHEN
@@ -75,7 +75,7 @@ def verdict(low: float, high: float) -> str:
     return "above" if low > 0 else "below" if high < 0 else "neither"
 
 
-def draw(rows: pd.DataFrame) -> Figure:
+def draw(rows: pd.DataFrame, narrow: bool = False) -> Figure:
     """The curve of `points` on one test: a panel for each place, and one matrix of options below them."""
     found = rows.dropna(subset="place")
     with matplotlib.style.context(["default", RC]):
@@ -86,8 +86,9 @@ def draw(rows: pd.DataFrame) -> Figure:
         readings = found.drop_duplicates("place").sort_values("place")
         lines = list(_matrix_lines(readings))
         places = list(dict.fromkeys(zip(found["dataset"], found["setting"], strict=True)))
-        across = len(readings) * float(np.clip(7.2 / len(readings), 0.2, 0.55))
-        across = max(across, 4.4)
+        least, room = (0.1, NARROW - NAMES - RIGHT) if narrow else (0.2, 7.2)
+        across = len(readings) * float(np.clip(room / len(readings), least, 0.55))
+        across = max(across, min(room, 4.4))
         matrix = ROW * (len(lines) + 1)
         foot = FOOT + 0.15 * max(0, len(missing := _missing(rows)) - 1)
         size = (NAMES + across + RIGHT, TOP + (PANEL + HEAD) * len(places) + GAP + matrix + foot)
@@ -99,9 +100,9 @@ def draw(rows: pd.DataFrame) -> Figure:
         for number, place in enumerate(places):
             bottom = size[1] - TOP - (PANEL + HEAD) * (number + 1)
             here = found[(found["dataset"] == place[0]) & (found["setting"] == place[1])]
-            _draw_panel(axes_at(bottom, PANEL), here, readings)
+            _draw_panel(axes_at(bottom, PANEL), here, readings, 0.6 - NAMES if narrow else 0)
         _draw_matrix(axes_at(foot, matrix), readings, lines)
-        _draw_legend(figure, found, NAMES / size[0])
+        _draw_legend(figure, found, (0.2 if narrow else NAMES) / size[0])
         for number, line in enumerate(reversed(missing)):
             figure.text(0.1 / size[0], (0.1 + 0.15 * number) / size[1], line, fontsize=7.5, color=SOFT)
         return figure
@@ -116,7 +117,8 @@ def _bands(axes: Axes, readings: pd.DataFrame) -> None:
         axes.axvspan(place - 0.5, place + 0.5, facecolor="#fbf0d9", linewidth=0, zorder=0)
 
 
-def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame) -> None:
+def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame, left: float) -> None:
+    """``left``: where the title begins, in inches from the axes."""
     _bands(axes, readings)
     axes.axhline(0, color=INK, linewidth=0.9, zorder=2)
     for row in tuples(here):
@@ -126,7 +128,8 @@ def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame) -> None:
         axes.plot(row.place, row.mean, linestyle="none", markersize=5.2, markeredgewidth=1.1, zorder=4, **look)
     first = here.iloc[0]
     setting = f"{dataset_label(first['dataset'])}, {partition_label(first['setting'])}"
-    axes.set_title(setting, pad=5)
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    axes.set_title(setting, pad=5, x=left / width)
     states = [verdict(row.low, row.high) for row in tuples(here)]
     said = f"{states.count('above')} above, {states.count('below')} below {first['against']}, of {len(here)}"
     axes.text(1.0, 1.045, said, transform=axes.transAxes, ha="right", fontsize=8, color=SOFT)
@@ -163,7 +166,8 @@ def _draw_matrix(axes: Axes, readings: pd.DataFrame, lines: Sequence[tuple[str, 
             if y:
                 axes.axhline(y - 0.5, color=FAINT, linewidth=0.6, zorder=1)
         axes.text(-0.1, y, _value(option, value), color=SOFT if literal else INK, ha="right", **_inches(axes, label))
-    shown = _numbers(len(readings))
+    room = axes.get_position().width * axes.figure.get_figwidth() / len(readings)  # type: ignore[union-attr]
+    shown = _numbers(len(readings), room)
     for place in shown:
         axes.text(place, len(lines), str(place), ha="center", va="center", fontsize=7, color=SOFT)
     axes.text(-0.1, len(lines), "reading, by number", color=SOFT, ha="right", **_inches(axes, label | {"fontsize": 7}))
@@ -181,8 +185,9 @@ def _inches(axes: Axes, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return dict(keywords) | {"transform": blended_transform_factory(figure.dpi_scale_trans + left, axes.transData)}
 
 
-def _numbers(count: int) -> list[int]:
-    return list(range(1, count + 1)) if count <= 50 else list(range(5, count + 1, 5))
+def _numbers(count: int, room: float) -> list[int]:
+    """Those that are written under ``count`` columns, each with so much ``room`` in inches."""
+    return list(range(1, count + 1)) if count <= 50 and room > 0.13 else list(range(5, count + 1, 5))
 
 
 def _value(option: str, value: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from apfl.paper.figures.files import METADATA, encode
-from apfl.paper.figures.style import EMPHASISED, RC, method_styles
+from apfl.paper.figures.style import EMPHASISED, NARROW, RC, method_styles
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
@@ -29,7 +29,7 @@ ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
 """In inches: the scale, the space above it, a name, a bar, and the space below."""
 
 
-def draw(made: Sequence[Ranking]) -> Figure:
+def draw(made: Sequence[Ranking], narrow: bool = False) -> Figure:
     """A scale of mean ranks for each test, the best on the left; bars join methods that do not differ."""
     with matplotlib.style.context(["default", RC]):
         shown = [ranking for ranking in made if len(ranking.ranked) > 1]
@@ -43,7 +43,8 @@ def draw(made: Sequence[Ranking]) -> Figure:
             for ranking, groups in zip(shown, joined, strict=True)
         ]
         side = 0.75 + 0.078 * max(len(name) for one in shown for name in one.ranked["method"])
-        size = (ACROSS + 2 * side, sum(depths))
+        across = max(1.8, NARROW - 2 * side) if narrow else ACROSS
+        size = (across + 2 * side, sum(depths))
         figure = Figure(figsize=size)
         styles = method_styles(list(dict.fromkeys(name for one in shown for name in one.ranked["method"])))
         top = size[1]
@@ -51,25 +52,26 @@ def draw(made: Sequence[Ranking]) -> Figure:
             axes = figure.add_axes((0, (top - depth) / size[1], 1, depth / size[1]))
             axes.set(xlim=(0, size[0]), ylim=(-depth, 0))
             axes.set_axis_off()
-            _draw_scale(axes, ranking, groups, {name: style.color for name, style in styles.items()}, side)
+            _draw_scale(axes, ranking, groups, {name: style.color for name, style in styles.items()}, side, across)
             top -= depth
         return figure
 
 
 def _draw_scale(
-    axes: Axes, ranking: Ranking, groups: Sequence[Sequence[str]], colors: dict[str, str], side: float
+    axes: Axes, ranking: Ranking, groups: Sequence[Sequence[str]], colors: dict[str, str], side: float, across: float
 ) -> None:
-    """One scale in axes whose unit is an inch and whose top is 0; ``side`` is the space for names."""
+    """One scale, ``across`` wide, in axes whose unit is an inch and whose top is 0; ``side`` is the space for names."""
     rows = list(tuples(ranking.ranked))
     worst = len(rows)
 
     def place(rank: float) -> float:
-        return side + ACROSS * (rank - 1) / (worst - 1)
+        return side + across * (rank - 1) / (worst - 1)
 
-    axes.text(side, -0.14, f"Mean rank, {TEST_LABELS[ranking.test]}", fontsize=10, fontweight="bold", va="center")
+    left, right = (0.1, across + 2 * side - 0.1) if across < ACROSS else (side, side + across)
+    axes.text(left, -0.14, f"Mean rank, {TEST_LABELS[ranking.test]}", fontsize=10, fontweight="bold", va="center")
     cells = f"{many(len(ranking.blocks), 'cell')}, {many(ranking.datasets, 'data set')}"
-    axes.text(side + ACROSS, -0.14, cells, fontsize=8, color=SOFT, ha="right", va="center")
-    axes.plot([side, side + ACROSS], [-HEAD, -HEAD], color=INK, linewidth=1.0)
+    axes.text(right, -0.14, cells, fontsize=8, color=SOFT, ha="right", va="center")
+    axes.plot([side, side + across], [-HEAD, -HEAD], color=INK, linewidth=1.0)
     for rank in range(1, worst + 1):
         axes.plot([place(rank)] * 2, [-HEAD, -HEAD + 0.07], color=INK, linewidth=0.8)
         axes.text(place(rank), -HEAD + 0.11, str(rank), ha="center", va="bottom", fontsize=8, color=INK)
@@ -82,7 +84,7 @@ def _draw_scale(
     for number, row in enumerate(rows):
         at_left = number < left
         y = first - ROW * (0.5 + (number if at_left else worst - 1 - number))
-        end = side - 0.12 if at_left else side + ACROSS + 0.12
+        end = side - 0.12 if at_left else side + across + 0.12
         x, strong = place(row.mean_rank), row.method == EMPHASISED
         axes.plot([x, x, end], [-HEAD, y, y], zorder=3, color=colors[row.method], linewidth=1.8 if strong else 1.0,
                   solid_joinstyle="miter")  # fmt: skip

@@ -32,6 +32,8 @@ RC = {
     "text.parse_math": False,  # a title may hold dollar signs
 }
 EMPHASISED = "AP-FL"
+NARROW = 4.8
+"""How wide in inches a picture is on a telephone, as far as there is room for what it says."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def write_names(
     """Write each line's name right of the axes, joined to its end, without overlap; the limits must be final."""
     low, high = axes.get_ylim()
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
-    places = spread([y for _, y in ends], gap=1.25 * size * (high - low) / height, low=low, high=high)
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    places = spread([y for _, y in ends], gap=1.25 * size * lines * (high - low) / height, low=low, high=high)
     for name, (x, y), place, style in zip(names, ends, places, styles, strict=True):
         axes.annotate(
             name,

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 def section(cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
     made, shown = rankings(cells, metrics), BESIDE["ranks"].shown(paper)
-    svg = inline_svg(encode(draw(made), "svg").decode(), "ranks-", shown.caption)
+    layouts = {
+        name: Markup(inline_svg(encode(draw(made, name == "narrow"), "svg").decode(), f"ranks-{name}-", shown.caption))
+        for name in ("wide", "narrow")
+    }
     body = environment().get_template("ranks.html.j2").render(
-        heading=shown.heading, caption=shown.caption, svg=Markup(svg), rule=RULE,
+        heading=shown.heading, caption=shown.caption, layouts=layouts, rule=RULE,
         tables=[{"test": one.test, "title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
         notes=[remark for one in made for remark in remarks(one)],
     )  # fmt: skip

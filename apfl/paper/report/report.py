@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from apfl.data.catalogue import thinning
 from apfl.paper.html import TEMPLATES, PageSection, environment, page
-from apfl.paper.labels import TEST_LABELS, dataset_label
+from apfl.paper.labels import TEST_LABELS, TEST_MEANINGS, dataset_label
 from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
 from apfl.paper.report.sections import sections
@@ -70,6 +70,7 @@ def render(study: Study, parts: Sequence[PageSection], made: Sources | None = No
             facts=study_facts(study),
             unfinished=unfinished,
             tests=[test for test in TEST_LABELS if test in _tests(study)],
+            meanings=TEST_MEANINGS,
             sections=[
                 {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in parts
             ],

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from apfl.paper.figures import curves as figures
+from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import Picture, encode, pictures
 from apfl.paper.html import PageSection, environment, inline_svg
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.report import cost, gallery
+from apfl.paper.report import conclusion, cost, gallery
 from apfl.paper.report import tuning as tuning_section
 from apfl.paper.report import verdicts as verdict_section
 from apfl.paper.report.material import Material
@@ -26,7 +27,7 @@ from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import document as verdict_pages
 from apfl.paper.verdict import forest_picture, verdicts
 from apfl.study.cells import artefacts, beside
-from apfl.study.outputs import BESIDE, OUTPUTS, Output
+from apfl.study.outputs import OUTPUTS, Output
 
 if TYPE_CHECKING:
     from apfl.study.cells import Cell
@@ -37,7 +38,7 @@ def sections(material: Material) -> Iterator[PageSection]:
     """Every part of the page, in its order."""
     study = material.study
     if study.paper:
-        yield _verdicts(material)
+        yield from _judged(material)
     for name, ours in material.cells.items():
         if name in study.tables:
             made = table(study, name, material.results, material.metrics, partial=True)
@@ -47,7 +48,7 @@ def sections(material: Material) -> Iterator[PageSection]:
     if "ranks" in beside(study) and "table2" in study.tables:
         yield ranks_section(material.cells["table2"], material.metrics, study.paper)
     if len((apart := spread.made(study, material.metrics, material.records)).rows):
-        yield PageSection(apart.name, apart.output.heading, fragment(apart))
+        yield PageSection(apart.name, apart.output.heading, fragment(apart, shown=0))
     yield from sections_beside(study, material.metrics)
     if study.tuning:
         tried = tuning_section.panels(study, material.results)
@@ -65,12 +66,13 @@ def sections(material: Material) -> Iterator[PageSection]:
         yield _section("missing", "What is missing", lacking=lacking, headings=headings, material=material)
 
 
-def _verdicts(material: Material) -> PageSection:
+def _judged(material: Material) -> Iterator[PageSection]:
     study, metrics = material.study, material.metrics
     judged = verdicts.findings(study, metrics)
-    drawn = forest_picture.inline(study, metrics, judged)
     made = verdict_pages.document(study, material.file, judged)
-    return verdict_section.section(made, drawn, BESIDE["forest"].caption)
+    found = dumbbell.pairs(material.cells.get("table2", ()), metrics)
+    yield conclusion.section(study, made, found, forest_picture.inline(study, metrics, judged))
+    yield verdict_section.section(made)
 
 
 def sections_beside(study: Study, metrics: Metrics) -> Iterator[PageSection]:
@@ -78,7 +80,7 @@ def sections_beside(study: Study, metrics: Metrics) -> Iterator[PageSection]:
     for make in (choice.made, teachers.of_friends, teachers.of_controls):
         made = make(study, metrics)
         if len(made.rows):
-            yield PageSection(made.name, made.output.heading, fragment(made))
+            yield PageSection(made.name, made.output.heading, fragment(made, shown=0))
 
 
 def _section(identifier: str, title: str, **values: Any) -> PageSection:
@@ -88,7 +90,7 @@ def _section(identifier: str, title: str, **values: Any) -> PageSection:
 
 def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) -> PageSection:
     """The table; an entry whose key is in ``entries`` opens what stands behind it."""
-    return PageSection(made.name, made.output.heading, fragment(made, entries or {}))
+    return PageSection(made.name, made.output.heading, fragment(made, entries or {}, shown=1))
 
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
@@ -98,7 +100,7 @@ def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bo
         {
             "title": picture.title,
             "test": figures.TESTS[picture.suffix] if picture.title else "",
-            "svg": Markup(_svg(shown, picture)),
+            "layouts": {name: Markup(svg) for name, svg in _layouts(shown, picture)},
         }
         for picture in pictures(name, cells, metrics, paper)[0]
     ]
@@ -106,6 +108,11 @@ def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bo
     return PageSection(name, shown.heading, body)
 
 
-def _svg(shown: Output, picture: Picture) -> str:
-    label = f"{shown.caption} {picture.title}".strip()
-    return inline_svg(encode(picture.figure, "svg").decode(), f"{shown.name}{picture.suffix}-", label)
+def _layouts(shown: Output, picture: Picture) -> Iterator[tuple[str, str]]:
+    """The drawing for a ``wide`` page and for a ``narrow`` one, or the one for ``any`` page."""
+    label, prefix = f"{shown.caption} {picture.title}".strip(), f"{shown.name}{picture.suffix}-"
+    if picture.narrow is None:
+        yield "any", inline_svg(encode(picture.figure, "svg").decode(), prefix, label)
+        return
+    for name, figure in (("wide", picture.figure), ("narrow", picture.narrow())):
+        yield name, inline_svg(encode(figure, "svg").decode(), f"{prefix}{name}-", label)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from markupsafe import Markup
-
 from apfl.paper.html import PageSection, environment
 from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.document import (
@@ -25,12 +21,11 @@ from apfl.paper.verdict.document import (
 from apfl.paper.verdict.family import NOT_RUN
 
 
-def section(made: Document, pictures: Mapping[str, str] | None = None, caption: str = "") -> PageSection:
-    """The verdicts as a section of the report; ``made`` is claims.json, ``pictures`` the forest plot by its layout."""
+def section(made: Document) -> PageSection:
+    """The verdicts as a section of the report; ``made`` is claims.json."""
     parts = [(title, [_claim(one) for one in claims]) for title, claims in by_source(made)]
     values = {"made": made, "parts": parts, "heads": HEADS, "lines": summary_lines(made), "introduction": INTRODUCTION}
-    drawn = {"pictures": {name: Markup(svg) for name, svg in (pictures or {}).items()}, "caption": caption}
-    body = environment().get_template("verdicts.html.j2").render(**values, **drawn)
+    body = environment().get_template("verdicts.html.j2").render(**values)
     return PageSection("verdicts", "Verdicts", body)
 
 

@@ -122,12 +122,13 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(char) or SYMBOLS.get(char) or char for char in text)
 
 
-def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None) -> str:
+def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None, shown: int | None = None) -> str:
     """The table as an HTML fragment, to stand in a page that has `page`'s style.
 
-    With ``entries``, its columns can be sorted and an entry whose key is among them opens what stands behind it.
+    With ``entries``, its columns can be sorted and an entry whose key is among them opens what stands behind it. With
+    ``shown``, so many of its panels are open, and the others and the notes folded; otherwise all is open.
     """
-    return environment().get_template("table.html.j2").render(table=table, entries=entries)
+    return environment().get_template("table.html.j2").render(table=table, entries=entries, shown=shown)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

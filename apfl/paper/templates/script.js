@@ -26,7 +26,9 @@
   };
 
   const showTest = () => {
-    const test = chosen();
+    const test = chosen(), meaning = controls.querySelector(".meaning");
+    meaning.textContent = controls.querySelector("input:checked").dataset.meaning;
+    meaning.hidden = !meaning.textContent;
     for (const item of all("[data-test]")) item.hidden = test !== "all" && item.dataset.test !== test;
     all("tbody.lines").forEach(showGroup);
     for (const head of all("tbody.section")) {

@@ -1,0 +1,108 @@
+"""What comes first on the page: two sentences, the verdicts as a picture, published and reproduced side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from apfl.paper.figures import dumbbell
+from apfl.paper.figures.files import encode
+from apfl.paper.html import PageSection, environment, inline_svg
+from apfl.paper.labels import dataset_label
+from apfl.paper.verdict.csv import Document, Part
+from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, STATUSES
+from apfl.study.outputs import BESIDE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from apfl.study.study import Study
+
+
+def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[str, str]) -> PageSection:
+    """``made`` is claims.json, ``found`` are the pairs of the dumbbell plot, ``forest`` the other by its layout."""
+    drawn = [("forest", forest, BESIDE["forest"].caption)]
+    if len(found):
+        drawn.append(("dumbbell", _dumbbell(found), BESIDE["dumbbell"].caption))
+    pictures = [
+        {"name": name, "layouts": {layout: Markup(svg) for layout, svg in layouts.items()}, "caption": caption}
+        for name, layouts, caption in drawn
+    ]
+    sentences = [_table2(study, found), _claims(made)]
+    body = environment().get_template("conclusion.html.j2").render(sentences=sentences, pictures=pictures)
+    return PageSection("conclusion", "What came out", body)
+
+
+def _dumbbell(found: pd.DataFrame) -> dict[str, str]:
+    return {
+        name: inline_svg(
+            encode(dumbbell.draw(found, layout), "svg").decode(), f"dumbbell-{name}-", BESIDE["dumbbell"].caption
+        )
+        for name, layout in dumbbell.LAYOUTS.items()
+    }
+
+
+def _table2(study: Study, found: pd.DataFrame) -> str:
+    """AP-FL against FedAvg, measured and printed, in the rows that have all four numbers."""
+    training, seeds = study.training, len(study.seeds)
+    scale = f"{training['rounds']} rounds of {training['local_epochs']} local epochs, {_many(seeds, 'seed')}"
+    sizes = {entry.get("max_samples") for entry in study.data.values()}
+    if len(sizes) == 1 and (images := sizes.pop()):
+        scale = f"{images:,} images of each data set, {scale}"
+    rows = found.pivot(index=["dataset", "setting"], columns="column", values=["published_mean", "reproduced_mean"])
+    rows = rows.dropna() if set(dumbbell.METHODS) <= set(found["column"]) else rows.iloc[:0]
+    if rows.empty:
+        return f"At the scale of this study ({scale}) AP-FL and FedAvg have not been run in any row of Table 2 yet."
+    ours, printed = (
+        rows[f"{what}_mean"]["AP-FL"] - rows[f"{what}_mean"]["FedAvg"] for what in ("reproduced", "published")
+    )
+    below = int((ours < 0).sum())
+    return (
+        f"At the scale of this study ({scale}) AP-FL is {_apart(ours.mean())} FedAvg on the test images of all "
+        f"clients, on average over the {_many(len(rows), 'row')} of Table 2 that {'was' if len(rows) == 1 else 'were'} "
+        f"run, and below it in {below} of them; over the same rows, at its own scale, the paper prints it "
+        f"{_apart(printed.mean())} FedAvg."
+    )
+
+
+def _claims(made: Document) -> str:
+    """How many of the paper's claims came out how, in the literal reading."""
+    ours = [(claim, one) for claim in made["claims"] if claim["source"] == "paper" for one in _first(claim)]
+    *most, last = _counts(one for _, one in ours)
+    interim = sum(one["interim"] for _, one in ours)
+    so_far = "so far, " if interim else ""
+    text = (
+        f"Of the paper's {len(ours)} claims, in the literal reading of its text, {so_far}{', '.join(most)} and {last}"
+    )
+    text += f" ({interim} of these verdicts are interim, as runs are missing)" if interim else ""
+    alone = Counter(part["dataset"] for _, one in ours for part in one["datasets"] if part["status"] == CONTRADICTED)
+    on = " and ".join(f"{number} on {dataset_label(name)}" for name, number in alone.items())
+    return (
+        f"{text}; looked at by data set, {on} {'is' if alone.total() == 1 else 'are'} contradicted."
+        if on
+        else f"{text}."
+    )
+
+
+def _first(claim: Part) -> list[Part]:
+    """The verdict on the claim's first test in the literal reading."""
+    return [one for one in claim["verdicts"] if one["primary"] and one["reading"] == "literal"]
+
+
+def _counts(verdicts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    counts = Counter(one["status"] for one in verdicts)
+    for status in STATUSES:
+        words = {"nothing to judge": "have nothing to judge", NOT_RUN: "were not run"}.get(status, f"are {status}")
+        if counts[status] or status in (STATUSES[0], CONTRADICTED):
+            yield f"{counts[status] or 'none'} {words}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _apart(number: float) -> str:
+    return f"{abs(number):.1f} points {'below' if number < 0 else 'above'}"
