@@ -105,8 +105,7 @@ def _train(
     start, saved, header = restored or (None, {}, {"rows": [], "seconds": 0.0})
     rows, earlier, diverged = header["rows"], header["seconds"], False
     followed = Followed(checkpoint.with_name(FOLLOWED), **identity(record))
-    if rows:
-        followed.tell(rows)
+    followed.tell(rows)
     now = start
 
     def save(now: Round, seconds: float) -> None:

@@ -58,7 +58,7 @@ class Followed:
     def tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add those of ``rows``, which grow from call to call, that have not been told."""
         new, self.known = rows[self.known :], len(rows)
-        if new or not self.path.exists():
+        if new:
             text = io.StringIO()
             table = csv.writer(text, lineterminator="\n")
             table.writerows([] if self.path.exists() else [COLUMNS])
