@@ -236,7 +236,7 @@ def test_without_locks_two_processes_in_one_folder_end_in_the_same_right_files(
     other.start(command, locks=False)
     ends = [bench.server.finish(), other.finish()]
     assert [end.status for end in ends] == [0, 0], ends
-    # One may keep the other's checkpoint, of an earlier round, as the state that more rounds start from: to the same end.
+    # One may keep the other's checkpoint, of an earlier round, as the state that more rounds start from.
     found = differing(artefacts(tmp_path / "run"), artefacts(bench.whole("federate")))
     assert set(found) <= {".kept/checkpoint.safetensors"}
 
