@@ -1,4 +1,4 @@
-"""docs/walk-through.md, run from its own text: files are written and commands given in the order in which they stand."""
+"""docs/walk-through.md, run from its own text: files written and commands given in the order in which they stand."""
 
 from __future__ import annotations
 
