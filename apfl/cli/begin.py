@@ -22,6 +22,18 @@ module apfl_bench:
 
 
 use rule * from apfl_bench
+
+
+onstart:
+    apfl_bench.onstart()
+
+
+onsuccess:
+    apfl_bench.onsuccess()
+
+
+onerror:
+    apfl_bench.onerror()
 """
 TAKEN = ("config/config.yaml", "profiles/default/config.yaml")
 """What the folder gets of the project's own files."""

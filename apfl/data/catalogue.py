@@ -73,7 +73,7 @@ def size_of(entry: Mapping[str, Any], name: str) -> int | None:
     """How many images a study takes of the data set ``name``, whose section of the study is ``entry``; None if that
     is not known before it is read."""
     known, most = CATALOGUE[name].images if name in CATALOGUE else None, entry.get("max_samples")
-    return min(known, most) if known and most else known or most
+    return min(known, most) if known and most else known or most or None
 
 
 def parts_of(entry: Mapping[str, Any], name: str, validation: bool) -> tuple[int, int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -221,6 +222,11 @@ def _check_output(study: Study, output: str, section: Mapping[str, Any]) -> None
         _known(name, study.semantics, f"{output}.semantics", "semantics")
     for field in ("partitions", "panels"):
         for name, partition in section.get(field, {}).items():
+            if "-clients" in partition:
+                raise UserError(
+                    f"{output}.{field}.{name} {partition!r}: says how many clients there are; write "
+                    f"{re.sub('-clients[^-]*', '', partition)}, as `clients` says it"
+                )
             parse_setting(f"{partition}-clients5")
             if partition == "natural" and "clients" not in study.data[name]:
                 there = _clients_there(study, name, study.data[name]) or "NUMBER"

@@ -50,7 +50,7 @@ class Output:
         """As a study shows it: with what the paper says of it, or by itself.
 
         >>> OUTPUTS["table2"].shown(paper=True).heading, OUTPUTS["table2"].shown(paper=False).heading
-        ('Table 2', 'Full participation')
+        ('Table 2', 'Accuracy of all clients')
         """
         title, caption = self.own_title or self.title, self.own_caption or self.caption
         return self if paper else replace(self, title=title, caption=caption, datasets=())
@@ -81,7 +81,8 @@ OUTPUTS: Mapping[str, Output] = {
         Output(
             "table2",
             "Comparison in the full-participation setting: test accuracy in %.",
-            own_title="Full participation",
+            own_title="Accuracy of all clients",
+            own_caption="Test accuracy in %, of clients that do not drop out.",
             axes=("dataset", "clients", "alpha"),
             has_teachers=True,
         ),
@@ -127,7 +128,7 @@ OUTPUTS: Mapping[str, Output] = {
             "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
             "band ± one standard deviation. The paper prints no numbers.",
             own_title="Accuracy along rounds",
-            own_caption="Accuracy along rounds in the full-participation setting: mean over seeds, band ± one standard "
+            own_caption="Accuracy along rounds: mean over seeds, band ± one standard "
             "deviation.",
             axes=("dataset", "partition"),
             datasets=IN_PAPER,

@@ -320,6 +320,29 @@ def test_a_study_that_does_not_say_how_many_clients_there_are_is_told_the_number
         load_study(study(root, clients=3))
 
 
+NOT_DIRICHLET = r"alphas?(\.0)?: 'natural' is not valid; give a Dirichlet concentration"
+ON = {"entries": [{"method": "fedavg", "schedule": "sync"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"tables": {"table2": {"partitions": {"pets": "natural-clients3"}}}},
+         r"table2\.partitions\.pets 'natural-clients3': says how many clients there are; write natural, as"),
+        ({"tables": {"table2": {"alphas": ["natural"]}}}, NOT_DIRICHLET),
+        ({"tables": {"table3": {"partitions": {"pets": "natural"}}}}, r"table3: unknown key 'partitions'; known"),
+        ({"tables": {"convergence": {"alpha": "natural", **ON}}}, NOT_DIRICHLET),
+        ({"tables": {"dropout": {"alpha": "natural", **ON}}}, NOT_DIRICHLET),
+        ({"figures": {"figure5": {"alpha": "natural"}}}, NOT_DIRICHLET),
+        ({"figures": {"figure_multiverse": {"alphas": ["natural"]}}}, NOT_DIRICHLET),
+    ],
+)  # fmt: skip
+def test_where_the_setting_is_not_shown_it_is_refused_in_one_line(root: Path, changes, line: str) -> None:
+    with pytest.raises(UserError, match=line) as refused:
+        load_study(study(root, clients=3) | changes)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_study_takes_over_a_saved_partition_and_makes_it_anew_when_the_file_changes(root: Path, tmp_path) -> None:
     dataset = make_dataset("pets", image_folder("pets", root / "pets"))
     save_partition(root / "own.npz", make_partition(dataset, "iid-clients2", 0))

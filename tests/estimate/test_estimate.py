@@ -156,7 +156,8 @@ def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
     for read, name in ((digits, "digits"), (photos, "photos")):
         assert size_of({}, name) == len(read(name).labels), name
     assert size_of({"max_samples": 900}, "digits") == 900 and size_of({"max_samples": 9000}, "digits") == 1797
-    assert size_of({"max_samples": 70}, "mine") == 70 and size_of({"max_samples": None}, "mine") is None
+    assert size_of({"max_samples": 70}, "mine") == 70
+    assert size_of({"max_samples": None}, "mine") is None and size_of({"max_samples": 0}, "mine") is None
 
 
 def test_runs_that_are_asked_for_are_counted_over_cells_and_seeds() -> None:

@@ -18,8 +18,9 @@ SOURCES = sorted(path for folder in ("apfl", "baselines") for path in (ROOT / fo
 PROGRAMS = "apfl|snakemake|make|pip|python -m|podman|squeue|sbatch|scontrol|sacct"
 IN_TEXT = re.compile(rf"`((?:{PROGRAMS}) [^`]+)`")
 """A command within a sentence; `snakemake` alone is a name."""
-ON_A_LINE = re.compile(rf"^(?:#   |    )(?:\.venv/bin/)?((?:{PROGRAMS})\b.*?)(?:\s+# .*)?$", re.MULTILINE)
-"""A command on a line of its own, indented in Markdown or in a comment; what stands behind # explains it."""
+ON_A_LINE = re.compile(rf"^(?:#   |    )(?:\.venv/bin/)?((?:{PROGRAMS})(?= |$).*?)(?:\s+# .*)?$", re.MULTILINE)
+"""A command on a line of its own, indented in Markdown or in a comment, not a key of YAML such as `apfl:`; what stands
+behind # explains it."""
 
 
 def in_documents() -> Iterator[tuple[str, str]]:

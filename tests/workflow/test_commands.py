@@ -12,6 +12,7 @@ import shutil
 import sys
 
 import pytest
+from PIL import Image
 
 from apfl.registry.trees import ROOT
 from tests.helpers.commands import in_documents, in_messages, printed
@@ -30,6 +31,7 @@ ELSEWHERE = {
     "snakemake --cores all --use-conda": "tests/workflow/test_workflow.py",
 }
 NAMES = {
+    "PARTITION.npz --data DATA.npz --path FOLDER": "partition.npz --data pictures.npz --path pictures",
     "STUDY": "config/demo.yaml",
     "FILE": "config/demo.yaml",
     "FOLDER": "folder",
@@ -46,11 +48,20 @@ COMMANDS = [pytest.param(one, marks=[pytest.mark.slow] if LARGE.match(one) else 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny study, finished."""
+    """The tiny study, finished, and a folder of images with a partition."""
     project = Project(tmp_path_factory.mktemp("commands"), STUDY)
     shutil.copy(ROOT / "Makefile", project.root)
     shutil.copytree(ROOT / "docs/measurements", project.root / "docs/measurements")
     project.succeed("snakemake")
+    for number in range(20):
+        path = project.root / f"pictures/{number % 2}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(path)
+    for command in (
+        "data mine --source folder --path pictures --out pictures.npz",
+        "partition --data pictures.npz --setting iid-clients2 --out partition.npz",
+    ):
+        project.succeed(sys.executable, "-m", "apfl", *shlex.split(command))
     return project
 
 
