@@ -128,8 +128,7 @@ OUTPUTS: Mapping[str, Output] = {
             "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
             "band ± one standard deviation. The paper prints no numbers.",
             own_title="Accuracy along rounds",
-            own_caption="Accuracy along rounds: mean over seeds, band ± one standard "
-            "deviation.",
+            own_caption="Accuracy along rounds: mean over seeds, band ± one standard deviation.",
             axes=("dataset", "partition"),
             datasets=IN_PAPER,
         ),
