@@ -44,7 +44,7 @@ def open_words(page: str) -> list[str]:
 
 def section_ids(page: str) -> list[str]:
     """The sections of a page, in their order."""
-    return re.findall(r'<section[^>]* id="([a-z0-9-]+)"', page)
+    return re.findall(r'<section[^>]* id="([a-z0-9_-]+)"', page)
 
 
 def section_of(page: str, name: str) -> str:
