@@ -32,6 +32,7 @@ ELSEWHERE = {
 }
 NAMES = {
     "PARTITION.npz --data DATA.npz --path FOLDER": "partition.npz --data pictures.npz --path pictures",
+    "--data digits.npz": "--data results/data/digits-300.npz",
     "STUDY": "config/demo.yaml",
     "FILE": "config/demo.yaml",
     "FOLDER": "folder",
@@ -41,7 +42,7 @@ NAMES = {
 }
 """What stands for a placeholder, and for results that are not here."""
 FOUND = sorted({command for _, command in (*in_documents(), *in_messages())})
-LARGE = re.compile(r"snakemake .*config/\w+\.yaml")
+LARGE = re.compile(r"(snakemake .*|apfl plan )config/\w+\.yaml")
 COMMANDS = [pytest.param(one, marks=[pytest.mark.slow] if LARGE.match(one) else [], id=one) for one in FOUND]
 """Each once; to plan a large study takes a while."""
 

@@ -44,6 +44,10 @@ def test_a_job_for_a_cell_makes_what_jobs_for_each_seed_make(project: Project, t
     assert project.plan() == {}
 
 
+def test_the_seeds_in_another_order_train_nothing(project: Project) -> None:
+    assert {"federate", "memorize", "personalize"}.isdisjoint(project.plan("--config", "seeds=[1,0]"))
+
+
 def test_the_state_of_a_study_with_such_jobs_is_known(project: Project) -> None:
     done = project.run(sys.executable, "-m", "apfl", "status", "config/demo.yaml")
     assert "study tiny: 17 of 17 jobs finished" in done.stdout, done.stdout + done.stderr
