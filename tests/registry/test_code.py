@@ -110,7 +110,7 @@ DECISIVE = {
     "the engine": ("apfl/engine/training.py", "math.isfinite(loss)", "math.isnan(loss)"),
     "stacks of models": ("apfl/engine/stack.py", "-_steps(tasks[place])", "_steps(tasks[place])"),
     "an optimizer": ("apfl/engine/optimizers.py", "dampening=0.0", "dampening=0.5"),
-    "the network": ("apfl/engine/networks.py", "nn.Linear(1600, 512)", "nn.Linear(1600, 256)"),
+    "the network": ("apfl/engine/networks.py", "nn.Linear(50 * width, 16 * width)", "nn.Linear(50 * width, 8 * width)"),
     "averaging": ("apfl/federation/aggregation.py", "(total / self.weight)", "total"),
     "runs side by side": ("apfl/federation/side_by_side.py", "for own in tasks:", "for own in tasks[:1]:"),
     "a method": ("baselines/ditto.py", 'state["global"], self.lam)', "problem.start, self.lam)"),

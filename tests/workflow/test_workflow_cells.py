@@ -99,7 +99,8 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_a_job_for_several_cells_makes_what_jobs_for_each_make(batches: Project, project: Project) -> None:
-    assert files(batches) == files(project)
+    others = {name: content for name, content in files(project).items() if "/seed2/" not in name}
+    assert files(batches) == others  # a test above adds seed 2
     assert (batches.root / TABLE).read_bytes() == (project.root / TABLE).read_bytes()
     assert batches.plan("tables") == {}
     for stage in ("federate", "memorize", "personalize"):
