@@ -108,7 +108,7 @@ FINAL = {
     "memorize": (1, 2, 3, 4),
     "personalize": (1, 2, 3),
 }
-"""Which writes of a run are the files that stay; those before are checkpoints, the last of them kept for more rounds."""
+"""Which writes of a run are the files that stay; those before are checkpoints, the last one is kept."""
 
 
 @all_stages("federate", "asynchronous", "personalize")
