@@ -178,14 +178,52 @@ def test_rows_are_counted_one_by_one_beside_the_mean(tmp_path: Path) -> None:
     assert found.status == "reproduced" and [one.status for one in found.rows] == ["reproduced", "open"]
 
 
-def test_rows_that_a_study_lacks_can_be_contradicted_by_the_others_but_not_reproduced(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("every", "ours", "lines"),
+    [(True, BEHIND, ("contradicted", "open")), (True, AHEAD, ("open", "open")), (False, BEHIND, ("open", "open"))],
+)
+def test_a_part_of_the_rows_decides_no_claim_and_on_a_data_set_it_can_only_contradict(
+    tmp_path: Path, every: bool, ours, lines
+) -> None:
+    """The study has one number of clients of two, on one data set of two: whoever chooses rows chooses no verdict."""
     ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
-    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
-    for every, ours, status in ((True, BEHIND, "contradicted"), (True, AHEAD, "open"), (False, BEHIND, "open")):
-        asked = claim(every=every, asks=[ask], rows=rows)
-        found = verdict(tmp_path / f"{every}{status}", {"0.05": ours, "0.1": ours}, asked=asked)
-        assert found.status == status, (every, ours)
-    assert not found.power.could_confirm
+    rows = [{"dataset": ["cifar10", "emnist"], "clients": ["5", "10"], "alpha": ["0.05", "0.1"]}]
+    loaded = study()
+    fill(tmp_path, loaded, lambda cell: ours if cell.method == "apfl" else (0.5,) * 3)
+    (found,) = judge(tmp_path, loaded, claim(every=every, asks=[ask], rows=rows))
+    assert found.verdict.status == "open" and not found.verdict.power.could_confirm
+    assert [one.outcome.status for one in found.datasets] == list(lines)
+    assert [one.outcome.family for one in found.datasets] == [int(every)] * 2
+    statuses = [one.status for one in found.verdict.rows]
+    assert statuses.count("not run") == 6 and set(statuses) == {"not run", "reproduced" if ours == AHEAD else "contradicted"}
+
+
+def test_lines_of_parts_of_data_sets_are_corrected_for_all_of_them(tmp_path: Path) -> None:
+    """The p-value is 0.017 on either data set, of which the study has one row of two: not enough for one of two."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10", "cifar100"], "clients": [5], "alphas": ["0.05"]}})
+    fill(tmp_path, loaded, lambda cell: (0.46, 0.42, 0.43) if cell.method == "apfl" else (0.5,) * 3)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    (found,) = judge(tmp_path, loaded, claim(every=True, asks=[ask], rows=rows))
+    assert [one.status for one in found.datasets] == ["open", "open"]
+    assert [one.outcome.family for one in found.datasets] == [2, 2] == [sum(
+        len(one.outcome.tested) for one in found.datasets)] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize(("every", "status"), [(True, "open"), (False, "reproduced")])
+def test_what_is_said_of_every_row_is_not_reproduced_while_a_data_set_contradicts_it(
+    tmp_path: Path, every: bool, status: str
+) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10", "cifar100"], "clients": [5], "alphas": ["0.05"]}})
+    values = {"cifar10": (0.95, 0.96, 0.955), "cifar100": (0.48, 0.481, 0.479)}
+    fill(tmp_path, loaded, lambda cell: values[cell.dataset] if cell.method == "apfl" else (0.5,) * 3)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05"]}]
+    (found,) = judge(tmp_path, loaded, claim(every=every, asks=[ask], rows=rows))
+    assert found.verdict.status == found.verdict.corrected == status
+    assert [one.status for one in found.datasets] == ["reproduced", "contradicted"]
+    said = "reproduced as a mean over its rows, contradicted on CIFAR-100"
+    assert (found.verdict.reason == said) == every
 
 
 def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Ask:
 @dataclass(frozen=True)
 class Claim:
     """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
-    where the source names none; ``every``: does the sentence speak of each row?; ``readings`` is empty for all;
+    where the source names none; ``every``: does the sentence speak of each row or data set?; ``readings`` is empty for all;
     ``title`` is what pictures show."""
 
     id: str

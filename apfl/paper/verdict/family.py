@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apfl.paper.labels import dataset_label
+from apfl.data.catalogue import IN_PAPER
+from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, mean
 from apfl.paper.verdict.claims import Row
-from apfl.paper.verdict.contrasts import Contrast, by_row
+from apfl.paper.verdict.contrasts import Contrast, by_row, in_study
 
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "open"
 NOTHING, NOT_RUN = "nothing to judge", "not run"
@@ -126,6 +127,27 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome
     )
 
 
+def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome, dict[str, Outcome]]:
+    """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together.
+
+    If its sentence speaks of ``every`` row or data set, the whole is not reproduced while it is contradicted on one of
+    them; and on a data set the mean over those rows that the study has can fail it, though not establish it.
+    """
+    whole = judge(given)
+    names = ordered((row["dataset"] for one in given for row in one.rows), IN_PAPER)
+    parts = {name: on_dataset(given, name) for name in names} if len(names) > 1 else {}
+    if every:
+        # Before anything is counted: a set of which the study has a part is one that may contradict.
+        parts = {name: [in_study(one) for one in part] for name, part in parts.items()}
+    family, lines = together(list(parts.values()))
+    family = max(whole.family, family)
+    found = {name: judge(part, family, lines) for name, part in parts.items()}
+    if every:
+        failed = _extreme(np.logical_or, [one.contradicted <= ERROR for one in found.values()], np.zeros((), bool))
+        whole = replace(whole, reproduced=np.where(failed, 1.0, whole.reproduced))
+    return whole, found
+
+
 def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     """The same asked in each row by itself, corrected for all rows together."""
     rows: dict[tuple[tuple[str, str], ...], list[Contrast]] = {}
@@ -140,7 +162,7 @@ def together(parts: Sequence[Sequence[Contrast]]) -> tuple[int, int]:
     """What `judge` has to know of each of several lines for all of them to hold together: how many sets may contradict
     (``family``), and how many ``lines`` may come out reproduced. Neither depends on what was measured."""
     asked = [[one for one in part if not one.gate] for part in parts]
-    lines = sum(bool(part) and all(one.planned for one in part) for part in asked)
+    lines = sum(bool(part) and all(one.planned and not one.partial for one in part) for part in asked)
     return sum(map(family_of, parts)), lines
 
 

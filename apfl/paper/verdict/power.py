@@ -13,8 +13,8 @@ from scipy import special
 from apfl.paper import published
 from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.verdict.claims import Ask, Claim, Row
-from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts, in_study, rows
-from apfl.paper.verdict.family import Outcome, judge
+from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts, rows
+from apfl.paper.verdict.family import Outcome, judge, judge_claim
 from apfl.paper.verdict.measures import Series
 from apfl.streams import numpy_stream
 
@@ -52,7 +52,7 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     found = Power(smallest=smallest_difference(outcome))
     asked = [one.contrasts[0] for one in outcome.judged]
     lacking = [one for one in asked if any(part.status == "not in study" for part in one.strata)]
-    if not asked or lacking or any(not one.planned or one.partial for one in asked):
+    if not asked or lacking or any(not one.planned for one in asked):
         some = any(part.planned for one in asked if not one.gate for part in one.strata)
         lacks = "lacks rows" if some else "has no row"
         return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
@@ -79,7 +79,7 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
         return replace(found, note=f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this")
     how += ", a constant answer taken to be at chance" if truth.at_chance else ""
     exact = contrasts(Imagined.like(source, 0.0, 1, spread=0.0), claim, reading, test)
-    whole = judge([in_study(one) for one in drawn])
+    whole, _ = judge_claim(drawn, claim.every)
     needed = []
     for one, middle, imagined in zip(outcome.judged, judge(exact).judged, whole.judged, strict=True):
         contrast = one.contrasts[0]

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.intervals import ERROR, Mean, holm
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import Claim, claims
-from apfl.paper.verdict.contrasts import Contrast, Source, contrasts, in_study
+from apfl.paper.verdict.contrasts import Contrast, Source, contrasts
 from apfl.paper.verdict.family import (
     CONTRADICTED,
     NOT_RUN,
@@ -29,9 +28,9 @@ from apfl.paper.verdict.family import (
     Outcome,
     Weighed,
     judge,
+    judge_claim,
     judge_rows,
     on_dataset,
-    together,
 )
 from apfl.paper.verdict.power import Power, power
 from apfl.paper.verdict.words import place
@@ -163,20 +162,20 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
 
 def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
     if not source.runs(claim, reading):
-        return Finding(_verdict(claim, reading, test, "", ()), (), ())
+        return Finding(_verdict(claim, reading, test, "", (), judge(())), (), ())
     ours = contrasts(source, claim, reading, test)
-    whole = _verdict(claim, reading, test, "", ours)
-    whole = replace(whole, power=power(source, claim, reading, test, whole.outcome))
-    names = ordered((row["dataset"] for contrast in ours for row in contrast.rows), IN_PAPER)
-    parts = {name: on_dataset(ours, name) for name in names} if len(names) > 1 else {}
-    family, lines = together(list(parts.values()))
-    family = max(whole.outcome.family, family)
+    outcome, apart = judge_claim(ours, claim.every)
+    whole = _verdict(claim, reading, test, "", ours, outcome)
+    failed = [dataset_label(name) for name, one in apart.items() if one.status == CONTRADICTED]
+    if whole.status == OPEN and failed and all(side(one) == "inside" for one in outcome.judged):
+        whole = replace(whole, reason=f"reproduced as a mean over its rows, contradicted on {', '.join(failed)}")
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
+    beside = {name: on_dataset(others, name) for name in names}
     return Finding(
-        whole,
-        tuple(_verdict(claim, reading, test, name, part, family, lines) for name, part in parts.items()),
-        tuple(_verdict(claim, reading, test, name, on_dataset(others, name), stand_in=True) for name in names),
+        replace(whole, power=power(source, claim, reading, test, outcome)),
+        tuple(_verdict(claim, reading, test, name, on_dataset(ours, name), one) for name, one in apart.items()),
+        tuple(_verdict(claim, reading, test, name, part, judge(part), True) for name, part in beside.items()),
     )
 
 
@@ -186,13 +185,9 @@ def _verdict(
     test: str,
     dataset: str,
     given: Sequence[Contrast],
-    family: int = 0,
-    lines: int = 1,
-    *,
+    outcome: Outcome,
     stand_in: bool = False,
 ) -> Verdict:
-    # If a sentence speaks of each row, the mean over those that the study has can fail it, though not establish it.
-    outcome = judge([in_study(one) for one in given] if claim.every else given, family, lines)
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
     runs = len({run for contrast in given for part in contrast.strata for run in part.runs})
