@@ -160,26 +160,43 @@ def test_holms_correction_is_between_none_and_bonferronis() -> None:
     assert holm(values) == pytest.approx([0.004, 0.2, 0.033, 0.033])
 
 
-def test_the_smallest_difference_is_found_in_four_of_five_trials() -> None:
+@pytest.mark.parametrize("choices", [1, 6])
+def test_the_smallest_difference_is_found_in_four_of_five_trials(choices: int) -> None:
     rng = numpy_stream(0, "test")
     world = contrasts(Favourable(60.0), KNOWN["summary-gain"], "literal", "pooled")
     deviation, seeds = 2.0, 5
     outcome = judge(world)
     error = deviation / np.sqrt(seeds)
-    first = replace(outcome.judged[0], mean=replace(outcome.judged[0].mean, error=error, freedom=seeds - 1))
+    (contrast,) = outcome.judged[0].contrasts
+    one_of_several = (replace(contrast, choices=choices),)
+    measured = replace(outcome.judged[0].mean, error=error, freedom=seeds - 1)
+    first = replace(outcome.judged[0], contrasts=one_of_several, mean=measured)
     smallest = smallest_difference(replace(outcome, judged=(first,), family=3))
     draws = rng.normal(smallest, deviation, (seeds, 20_000))
-    found = mean([Cellwise(draws)]).above(0) <= ERROR / 3
+    found = mean([Cellwise(draws)]).above(0) <= ERROR / (3 * choices)
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_the_seeds_needed_are_the_fewest_that_suffice() -> None:
+@pytest.mark.parametrize("choices", [1, 6])
+def test_the_seeds_needed_are_the_fewest_that_suffice(choices: int) -> None:
     rng = numpy_stream(0, "test")
-    needed = seeds_needed(1.5, 2.0)
+    needed = seeds_needed(1.5, 2.0, choices)
     shares = [
-        np.mean(mean([Cellwise(rng.normal(1.5, 2.0, (n, 20_000)))]).above(0) <= ERROR) for n in (needed - 1, needed)
+        np.mean(mean([Cellwise(rng.normal(1.5, 2.0, (n, 20_000)))]).above(0) <= ERROR / choices)
+        for n in (needed - 1, needed)
     ]
     assert shares[0] < 0.8 + 0.01 and shares[1] > 0.8 - 0.01 and shares[0] < shares[1]
+
+
+def test_the_seeds_and_the_chance_of_a_comparison_with_the_best_agree() -> None:
+    """The lead that is largest was chosen among six baselines, which the seeds that it needs have to pay for."""
+    claim, chances, needed = KNOWN["lead-largest-at-most-skew"], {}, set()
+    for seeds in (3, 4, 5):
+        source = full_study(seeds)
+        found = power(source, claim, "literal", "pooled", judge(contrasts(source, claim, "literal", "pooled")))
+        chances[seeds] = found.chance
+        needed.add(found.seeds)
+    assert min(needed) > 3 and chances[3] < 0.5 < 0.8 < chances[5]
 
 
 def test_the_power_of_a_full_study_is_told_before_a_run_and_says_what_is_assumed() -> None:

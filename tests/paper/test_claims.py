@@ -195,7 +195,10 @@ def test_a_part_of_the_rows_decides_no_claim_and_on_a_data_set_it_can_only_contr
     assert [one.outcome.status for one in found.datasets] == list(lines)
     assert [one.outcome.family for one in found.datasets] == [int(every)] * 2
     statuses = [one.status for one in found.verdict.rows]
-    assert statuses.count("not run") == 6 and set(statuses) == {"not run", "reproduced" if ours == AHEAD else "contradicted"}
+    assert statuses.count("not run") == 6 and set(statuses) == {
+        "not run",
+        "reproduced" if ours == AHEAD else "contradicted",
+    }
 
 
 def test_lines_of_parts_of_data_sets_are_corrected_for_all_of_them(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
             count = imagined.mean.freedom + 1
             error = imagined.mean.error if one.mean is None else one.mean.error
             gap = _gap(contrast, float(middle.mean.estimate[0]))
-            needed.append((seeds_needed(gap, float(np.sqrt(np.mean(error**2) * count))), gap))
+            deviation = float(np.sqrt(np.mean(error**2) * count))
+            needed.append((seeds_needed(gap, deviation, contrast.choices), gap))
     seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
     return replace(
         found, printed=printed, seeds=seeds, chance=float(np.mean(whole.status == "reproduced")), note=f"with {how}"
@@ -96,24 +97,27 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
 
 def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:
     """From the measured deviations and the noncentral t distribution; None where a comparison has no number yet."""
-    asked = [one.mean for one in outcome.judged if not one.contrasts[0].gate]
-    means = [mean for mean in asked if mean is not None]
-    if not means or len(means) < len(asked):
-        return None
-    freedom = means[0].freedom
-    away = special.nctdtrinc(freedom, 1 - least, -special.stdtrit(freedom, ERROR / max(outcome.family, 1)))
-    return float(away * max(mean.error for mean in means))
+    asked = [one for one in outcome.judged if not one.contrasts[0].gate]
+    found = []
+    for one in asked:
+        if one.mean is None:
+            return None
+        error = ERROR / (max(outcome.family, 1) * one.choices)
+        away = special.nctdtrinc(one.mean.freedom, 1 - least, -special.stdtrit(one.mean.freedom, error))
+        found.append(float(away * one.mean.error))
+    return max(found, default=None)
 
 
-def seeds_needed(gap: float, deviation: float, least: float = POWER) -> int | None:
-    """The fewest seeds whose interval lies beyond a bound that is ``gap`` away with a power of ``least``.
+def seeds_needed(gap: float, deviation: float, choices: int = 1, least: float = POWER) -> int | None:
+    """The fewest seeds whose interval lies beyond a bound that is ``gap`` away with a power of ``least``, at the level
+    that is corrected for the ``choices`` from which the comparison was chosen.
 
-    >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
-    (10, None)
+    >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, choices=6), seeds_needed(0.0, 1.0)
+    (10, 15, None)
     """
     for count in range(2, MOST_SEEDS) if gap > 0 else ():
         away = gap * np.sqrt(count) / max(deviation, 1e-9)
-        if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR)) <= 1 - least:
+        if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR / choices)) <= 1 - least:
             return count
     return None
 
