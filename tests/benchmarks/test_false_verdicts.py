@@ -15,7 +15,7 @@ from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict import power as power_module
 from apfl.paper.verdict.claims import claims
 from apfl.paper.verdict.contrasts import Source, contrasts
-from apfl.paper.verdict.family import CONTRADICTED, NOTHING, REPRODUCED, judge, judge_rows
+from apfl.paper.verdict.family import CONTRADICTED, NOTHING, OPEN, REPRODUCED, judge, judge_rows
 from apfl.paper.verdict.measures import Series
 from apfl.paper.verdict.power import Imagined, power, seeds_needed, smallest_difference
 from apfl.registry.trees import ROOT
@@ -93,6 +93,8 @@ class Favourable:
 
     accuracy: float
     local: float = 1.0
+    own: float = 1.0
+    rise: float = 20.0
 
     def schedules(self, claim, reading) -> tuple[str, ...]:
         return ("",)
@@ -105,11 +107,12 @@ class Favourable:
         small = row.get("noise_dimension"), row.get("samples_per_class")
         level = {
             "fall": 0.0 if ours else 5.0,
+            "rise": self.rise,
             "speed": 200.0,
             "accuracy": self.accuracy - 1.0 * (small[0] in ("400", "512")) - 1.0 * (small[1] == "50"),
         }[ask.measure]
         if not ours and ask.measure == "accuracy":
-            level = {"chance": 10.0, "constant": 10.0, "Local": self.local}.get(column, 1.0)
+            level = {"chance": 10.0, "constant": 10.0, "Local": self.local, "AP-FL/local": self.own}.get(column, 1.0)
         noise = numpy_stream(0, f"{column}/{sorted(row.items())}").normal(0, 0.1, 10)
         return Series(level + noise - noise.mean(), "ok")
 
@@ -138,6 +141,17 @@ def test_what_needs_no_communication_is_no_merit(name: str) -> None:
     assert statuses(Favourable(60.0, local=90.0))[name] == NOTHING
     if name != "cifar100-slightly-behind":  # it is far ahead there
         assert statuses(Favourable(60.0, local=30.0))[name] == REPRODUCED
+
+
+@pytest.mark.parametrize("change", [{"own": 60.0}, {"local": 60.0}, {"own": 90.0}])
+def test_interpolating_with_a_friend_that_is_worth_nothing_is_no_merit(change) -> None:
+    assert statuses(Favourable(60.0))["interpolation-protects"] == REPRODUCED
+    assert statuses(Favourable(60.0, **change))["interpolation-protects"] == OPEN
+
+
+def test_a_course_that_does_not_rise_is_not_steady() -> None:
+    assert statuses(Favourable(60.0))["steadier-when-skewed"] == REPRODUCED
+    assert statuses(Favourable(60.0, rise=0.0))["steadier-when-skewed"] == OPEN
 
 
 def test_a_lead_that_is_larger_where_there_is_none_is_not_the_largest() -> None:

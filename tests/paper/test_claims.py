@@ -374,7 +374,14 @@ def test_values_of_an_axis_are_compared_and_sloped(tmp_path: Path) -> None:
     assert contrast(tmp_path, loaded, jump, values, output="figure5", rows=rows) == pytest.approx([15] * 3)
 
 
-def test_the_fall_along_rounds_counts_losses_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    # AP-FL loses 0 and 10 points, FedAvg 20 and 10; on the whole AP-FL gains 20, and FedAvg loses 30.
+    [("fall", 5 - 15), ("rise", 20 + 30)],
+)
+def test_along_rounds_the_fall_counts_losses_alone_and_the_rise_goes_from_first_to_last(
+    tmp_path: Path, measure: str, expected: float
+) -> None:
     panel = {"panels": {"cifar10": "dirichlet-alpha0.01"}, "methods": ["fedavg", "apfl"], "rounds": [1, 2]}
     loaded = study(tables={}, figures={"figure4": panel}, training={"rounds": 3, "local_epochs": 1})
     course = {"apfl": (0.2, 0.5, 0.4), "fedavg": (0.5, 0.3, 0.2)}
@@ -386,11 +393,10 @@ def test_the_fall_along_rounds_counts_losses_alone(tmp_path: Path) -> None:
     asked = claim(
         output="figure4",
         rows=[{"dataset": ["cifar10"], "partition": ["any"]}],
-        asks=[{"first": "AP-FL", "against": ["FedAvg"], "measure": "fall", "below": 0}],
+        asks=[{"first": "AP-FL", "against": ["FedAvg"], "measure": measure, "below": 0}],
     )
     (found,) = judge(tmp_path, loaded, asked)
-    # AP-FL loses 0 and 10 points, FedAvg 20 and 10.
-    assert found.verdict.outcome.judged[0].contrasts[0].strata[0].values == pytest.approx([5 - 15] * 3)
+    assert found.verdict.outcome.judged[0].contrasts[0].strata[0].values == pytest.approx([expected] * 3)
 
 
 def timed_study(schedules=None, **changes):

@@ -32,7 +32,7 @@ _ASK = {
         "first": _TEXT,
         "against": _TEXTS,
         "take": {"enum": ["each", "best", "mean"]},
-        "measure": {"enum": ["accuracy", "fall", "speed"]},
+        "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
         "axis": _TEXT,
         "at": _TEXTS,
         "others": _TEXTS,
@@ -100,8 +100,8 @@ class Ask:
 @dataclass(frozen=True)
 class Claim:
     """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
-    where the source names none; ``every``: does the sentence speak of each row or data set?; ``readings`` is empty for all;
-    ``title`` is what pictures show."""
+    where the source names none; ``every``: does the sentence speak of each row or data set?; ``readings`` is empty for
+    all; ``title`` is what pictures show."""
 
     id: str
     sentence: str

@@ -102,6 +102,21 @@ def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
 
 def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
     """The mean loss of accuracy from one round of the figure to the next; a gain counts as none."""
+    return _along_rounds(
+        study, metrics, cell, test, role, lambda course: np.maximum(course[:-1] - course[1:], 0).mean()
+    )
+
+
+def rise(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """How much higher the accuracy is in the last round of the figure than in the first."""
+    return _along_rounds(study, metrics, cell, test, role, lambda course: course[-1] - course[0])
+
+
+def _along_rounds(
+    study: Study, metrics: Metrics, cell: Cell, test: str, role: str, number: Callable[[np.ndarray], float]
+) -> Series:
+    """A number of the courses of accuracy over the rounds of the figure, in points; its least step is what one image
+    more in the last round makes of a course that goes nowhere."""
     if (status := _status(metrics, cell)) != "ok":
         return _empty(metrics, cell, status)
     rounds, found, steps = set(study.figures[cell.output]["rounds"]), [], []
@@ -112,8 +127,10 @@ def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Se
             return _empty(metrics, cell, "too few rounds" if len(course) else "no samples")
         if not np.isfinite(course).all():
             return _empty(metrics, cell, "diverged")
-        found.append(float(np.maximum(course[:-1] - course[1:], 0).mean()))
-        steps.append(100 / _images(metrics, cell, run, test, role) / (len(course) - 1))
+        found.append(float(number(course)))
+        step = np.zeros(len(course))
+        step[-1] = 100 / _images(metrics, cell, run, test, role)
+        steps.append(max(float(number(step)), float(number(-step))))
     return _series(metrics, cell, found, max(steps))
 
 
@@ -192,6 +209,7 @@ def _constant(partition: Path, classes: int, test: str, role: str) -> float:
 MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {
     "accuracy": accuracy,
     "fall": fall,
+    "rise": rise,
     "speed": speed,
     "constant": constant,
 }

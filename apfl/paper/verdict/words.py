@@ -18,7 +18,7 @@ WORDS = {
     "partition": "{}",
 }
 ROLE_WORDS = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
-MEASURE_WORDS = {"fall": "fall of ", "speed": "speed (100 ln) of "}
+MEASURE_WORDS = {"fall": "fall of ", "rise": "rise of ", "speed": "speed (100 ln) of "}
 
 
 def place(row: Row) -> str:
