@@ -20,7 +20,7 @@ from apfl.paper.numbers.metrics import collect
 from apfl.paper.report.verdicts import section
 from apfl.paper.verdict.claims import FILE, claims, parse
 from apfl.paper.verdict.claims_page import page
-from apfl.paper.verdict.contrasts import Source, contrasts
+from apfl.paper.verdict.contrasts import Question, Source, contrasts
 from apfl.paper.verdict.document import document, markdown, power_lines, summary_lines, write
 from apfl.paper.verdict.verdicts import findings, side
 from apfl.registry.trees import ROOT
@@ -465,6 +465,40 @@ def test_of_one_evaluation_nothing_is_known_of_the_speed(tmp_path: Path) -> None
     loaded = timed_study(rounds=[20])
     timed(tmp_path, loaded, HALFWAY, LATE)
     assert speed_above(tmp_path, loaded, -50).reason == "of 1: 1 too few rounds"
+
+
+@pytest.mark.parametrize(("buffered", "chosen"), [("never", 0), ("sooner", 1)])
+def test_a_schedule_that_never_arrives_is_not_chosen_over_one_that_does(tmp_path, buffered, chosen) -> None:
+    """The whole run of the buffered schedule is shorter than the other's time to the target, which bounds its speed by
+    more than the other's is."""
+    entries = [{"method": "fedavg", "schedule": "sync"}, {"method": "apfl", "schedule": "sync"}]
+    entries += [{"method": "apfl", "schedule": "buffered", "title": "AP-FL buffered"}]
+    loaded = timed_study(
+        {
+            "sync": {"mode": "sync", "latency": "lognormal"},
+            "buffered": {"latency": "lognormal", "merge": "delta", "buffer": 1},
+        },
+        entries=entries,
+    )
+    courses = {"FedAvg": LATE, "AP-FL": (*(0.3,) * 17, *(0.6,) * 3)}
+    courses["AP-FL buffered"] = {"never": NEVER, "sooner": HALFWAY}[buffered]
+    for cell in cells(loaded, "convergence"):
+        for run in cell.runs:
+            rows = [one for number, value in enumerate(courses[cell.title], 1)
+                    for one in both(value, round=number, model=cell.model)]  # fmt: skip
+            write_run(tmp_path, run, rows, module=cell.method)
+    asks = [{"first": "AP-FL", "measure": "speed", "above": 5}]
+    asked = claim(output="convergence", rows="any", asks=asks)
+    runs = [run for cell in cells(loaded, "convergence") for run in cell.runs]
+    source = Source.of(loaded, collect(tmp_path, runs, partial=True))
+    each = [
+        source.series(Question(asked[0], "literal", "pooled", title), asked[0].asks[0], "AP-FL",
+                      {"dataset": "cifar10", "heterogeneity": "0.5"}) for title in ("AP-FL", "AP-FL buffered")
+    ]  # fmt: skip
+    assert each[1].values.mean() > each[0].values.mean() and each[1].bounds.any() == (buffered == "never")
+    (found,) = contrasts(source, asked[0], "literal", "pooled")
+    assert found.choices == 2 and found.strata[0].values == pytest.approx(each[chosen].values)
+    assert found.bounds_only is False
 
 
 def test_a_reference_that_is_not_run_is_named_where_a_speed_is_asked(tmp_path: Path) -> None:

@@ -276,13 +276,19 @@ def _levels(
     source: Source, columns: Sequence[tuple[Question, str]], ask: Ask, rows: Sequence[Row]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """[columns, ...] The mean of each over seeds and all values of the axis alike, over the rows that all of them have:
-    whoever lacks a hard row is not the better for it. And the runs that are missing from it."""
+    whoever lacks a hard row is not the better for it. Where numbers are only known to be no larger, -inf if those of
+    another column are known. And the runs that are missing from it."""
     values = [{ask.axis: value} if ask.axis else {} for value in (*ask.at, *ask.others) or ("",)]
     places = [{**row, **value} for row in rows for value in values]
     table = [[source.series(asked, ask, name, place) for asked, name in columns] for place in places]
-    shared = [[part.values for part in parts] for parts in table if all(part.status == "ok" for part in parts)]
+    shared = [parts for parts in table if all(part.status == "ok" for part in parts)]
     missing = tuple(dict.fromkeys(run for parts in table for part in parts for run in part.missing))
-    return np.mean(shared, axis=(0, 2)) if shared else np.zeros(len(columns)), missing
+    if not shared:
+        return np.zeros(len(columns)), missing
+    levels = np.mean([[part.values for part in parts] for parts in shared], axis=(0, 2))
+    censored = np.any([[part.bounds is not None and part.bounds.any() for part in parts] for parts in shared], axis=0)
+    levels[censored & ~censored.all()] = -np.inf
+    return levels, missing
 
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:

@@ -102,14 +102,16 @@ def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
 
 def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
     """The mean loss of accuracy from one round of the figure to the next; a gain counts as none."""
-    return _along_rounds(
-        study, metrics, cell, test, role, lambda course: np.maximum(course[:-1] - course[1:], 0).mean()
-    )
+
+    def mean_loss(course: np.ndarray) -> float:
+        return float(np.maximum(course[:-1] - course[1:], 0).mean())
+
+    return _along_rounds(study, metrics, cell, test, role, mean_loss)
 
 
 def rise(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
     """How much higher the accuracy is in the last round of the figure than in the first."""
-    return _along_rounds(study, metrics, cell, test, role, lambda course: course[-1] - course[0])
+    return _along_rounds(study, metrics, cell, test, role, lambda course: float(course[-1] - course[0]))
 
 
 def _along_rounds(
@@ -127,10 +129,10 @@ def _along_rounds(
             return _empty(metrics, cell, "too few rounds" if len(course) else "no samples")
         if not np.isfinite(course).all():
             return _empty(metrics, cell, "diverged")
-        found.append(float(number(course)))
+        found.append(number(course))
         step = np.zeros(len(course))
         step[-1] = 100 / _images(metrics, cell, run, test, role)
-        steps.append(max(float(number(step)), float(number(-step))))
+        steps.append(max(number(step), number(-step)))
     return _series(metrics, cell, found, max(steps))
 
 
