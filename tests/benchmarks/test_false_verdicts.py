@@ -171,7 +171,7 @@ def test_a_lead_that_is_larger_where_there_is_none_is_not_the_largest() -> None:
 
 def test_holms_correction_is_between_none_and_bonferronis() -> None:
     values = [0.001, 0.2, 0.011, 0.013]
-    assert holm(values) == pytest.approx([0.004, 0.2, 0.033, 0.033])
+    assert holm(np.array(values)) == pytest.approx([0.004, 0.2, 0.033, 0.033])
 
 
 @pytest.mark.parametrize("choices", [1, 6])

@@ -68,14 +68,15 @@ def interval(strata: Sequence[Cellwise], level: float = LEVEL) -> tuple[float, f
     return float(low), float(high)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979).
+def holm(values: np.ndarray) -> np.ndarray:
+    """p-values [claims, ...] corrected for the number of claims (Holm 1979).
 
-    >>> holm([0.01, 0.04, 0.03])
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
-    made, largest = [1.0] * len(values), 0.0
-    for place, number in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        largest = max(largest, min(1.0, (len(values) - place) * values[number]))
-        made[number] = largest
+    order = np.argsort(values, axis=0, kind="stable")
+    left = np.arange(len(values), 0, -1).reshape(-1, *[1] * (values.ndim - 1))
+    risen = np.maximum.accumulate(np.minimum(left * np.take_along_axis(values, order, axis=0), 1), axis=0)
+    made = np.empty_like(risen)
+    np.put_along_axis(made, order, risen, axis=0)
     return made

@@ -14,7 +14,7 @@ import numpy as np
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import dataset_label, ordered
-from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, mean
+from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, holm, mean
 from apfl.paper.verdict.claims import Row
 from apfl.paper.verdict.contrasts import Contrast, by_row, in_study
 
@@ -146,6 +146,19 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
         failed = _extreme(np.logical_or, [one.contradicted <= ERROR for one in found.values()], np.zeros((), bool))
         whole = replace(whole, reproduced=np.where(failed, 1.0, whole.reproduced))
     return whole, found
+
+
+def corrected(claims: Sequence[Outcome]) -> list[np.ndarray]:
+    """The status of each of these claims after one correction for all of them, on each side (Holm 1979)."""
+    sides = {
+        REPRODUCED: holm(np.array(np.broadcast_arrays(*(one.reproduced for one in claims)))),
+        CONTRADICTED: holm(np.array(np.broadcast_arrays(*(one.contradicted for one in claims)))),
+    }
+    made = []
+    for number, one in enumerate(claims):
+        lost = np.any([(one.status == status) & (p[number] > ERROR) for status, p in sides.items()], axis=0)
+        made.append(np.where(lost, OPEN, one.status))
+    return made
 
 
 def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apfl.paper.labels import dataset_label, ordered
-from apfl.paper.numbers.intervals import ERROR, Mean, holm
+from apfl.paper.numbers.intervals import ERROR, Mean
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.contrasts import Contrast, Source, contrasts
@@ -27,6 +27,7 @@ from apfl.paper.verdict.family import (
     STATUSES,
     Outcome,
     Weighed,
+    corrected,
     judge,
     judge_claim,
     judge_rows,
@@ -146,17 +147,12 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
             groups.setdefault((one.verdict.reading, one.verdict.claim.source), []).append(number)
     made = list(found)
     for numbers in groups.values():
-        outcomes = [found[number].verdict.outcome for number in numbers]
-        sides = {
-            REPRODUCED: holm([float(one.reproduced) for one in outcomes]),
-            CONTRADICTED: holm([float(one.contradicted) for one in outcomes]),
-        }
+        statuses = corrected([found[number].verdict.outcome for number in numbers])
         unsettled = any(found[number].verdict.missing for number in numbers)
-        for position, number in enumerate(numbers):
+        for number, status in zip(numbers, statuses, strict=True):
             verdict = found[number].verdict
-            lost = verdict.status in sides and sides[verdict.status][position] > ERROR
-            kept = replace(verdict, corrected=OPEN if lost else verdict.status, unsettled=unsettled)
-            made[number] = replace(found[number], verdict=kept)
+            kept = NOT_RUN if verdict.status == NOT_RUN else str(status)
+            made[number] = replace(found[number], verdict=replace(verdict, corrected=kept, unsettled=unsettled))
     return made
 
 
