@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,23 @@ def make_partition(
     } | ({"validation": True} if validation or is_validation.any() else {})
     unseen = counts[~assignment.dropout].sum(axis=0) == 0
     return Partition(client, is_train, is_validation, counts, assignment.dropout, unseen, specification)
+
+
+@cache
+def drawn_counts(
+    dataset: str, classes: int, size: int | None, setting: str, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """How many images of each class each client would hold, int64 [K, C], and who would drop out, bool [K], if the data
+    set had ``size`` images and classes of equal size; None where that does not settle it."""
+    parsed = parse_setting(setting).whole
+    if size is None or parsed.kind not in PARTITIONERS:
+        return None
+    labels = np.arange(size) % classes
+    try:
+        made = PARTITIONERS[parsed.kind](labels, classes, parsed, numpy_stream(seed, f"partition/{dataset}/{parsed}"))
+    except UserError:
+        return None
+    return count(labels, made.client, parsed.clients, classes), made.dropout
 
 
 def of_own_clients(dataset: Dataset, setting: Setting) -> Assignment:

@@ -14,7 +14,7 @@ from apfl.paper.numbers.intervals import ERROR, Cellwise, holm, mean
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict import power as power_module
 from apfl.paper.verdict.claims import claims
-from apfl.paper.verdict.contrasts import Source, contrasts
+from apfl.paper.verdict.contrasts import Question, Source, contrasts
 from apfl.paper.verdict.family import CONTRADICTED, NOTHING, OPEN, REPRODUCED, judge, judge_rows
 from apfl.paper.verdict.measures import Series
 from apfl.paper.verdict.power import Imagined, power, seeds_needed, smallest_difference
@@ -211,6 +211,26 @@ def test_the_seeds_and_the_chance_of_a_comparison_with_the_best_agree() -> None:
         chances[seeds] = found.chance
         needed.add(found.seeds)
     assert min(needed) > 3 and chances[3] < 0.5 < 0.8 < chances[5]
+
+
+def test_printed_means_that_fail_a_gate_are_known_not_to_be_confirmed() -> None:
+    """W2V on CIFAR-10 is printed at 46.0, and always giving the more frequent of two classes has 50 on own images."""
+    source, claim = full_study(10), KNOWN["semantics-comparable"]
+    for first, possible in (("own", False), ("pooled", True)):
+        asked = replace(claim, tests=(first,))
+        found = power(source, asked, "literal", first, judge(contrasts(source, asked, "literal", first)))
+        assert found.could_confirm == possible
+        assert ("means fail" in found.note) != possible
+        assert ("W2V − constant, CIFAR-10" in found.note) != possible
+
+
+def test_a_constant_answer_is_told_from_the_setting_before_its_partitions_are_there() -> None:
+    truth, claim = Imagined.like(full_study(3), 0.0, 1), KNOWN["dropout-clients-gain"]
+    gate = next(ask for ask in claim.asks if ask.gate)
+    place = {"dataset": "cifar10", "missing": "20", "clients": "10"}
+    for test, expected in (("own", 50.0), ("pooled", 10.0), ("monopoly", 50.0)):
+        found = truth.series(Question(claim, "literal", test), gate, "constant", place)
+        assert found.status == "ok" and found.values == pytest.approx(np.full((3, 1), expected))
 
 
 def test_the_power_of_a_full_study_is_told_before_a_run_and_says_what_is_assumed() -> None:

@@ -17,6 +17,7 @@ from apfl.data.partition import (
     PARTITIONERS,
     by_client,
     check_match,
+    drawn_counts,
     load_partition,
     make_partition,
     quota_of,
@@ -81,6 +82,23 @@ def test_a_tenth_of_each_client_is_for_tests_in_the_proportions_of_its_classes(s
         tests = np.bincount(dataset.labels[partition.test(client)], minlength=10)
         assert tests.sum() == (sizes.sum() + 5) // 10
         assert (abs(tests - sizes / 10)[sizes > 1] <= 1).all()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_of_classes_of_equal_size_the_setting_says_the_counts_before_there_are_images(setting):
+    labels = np.arange(1200) % 10
+    dataset = Dataset("fake", np.zeros((1200, 1, 32, 32), np.uint8), labels, tuple("abcdefghij"), {})
+    partition = make_partition(dataset, setting, seed=3)
+    counts, dropout = drawn_counts("fake", 10, 1200, setting, 3)
+    for client in range(partition.clients):
+        own = np.bincount(labels[partition.client == client], minlength=10)
+        assert np.array_equal(counts[client], own)
+    assert np.array_equal(dropout, partition.dropout)
+
+
+def test_clients_of_a_data_set_and_its_size_are_not_guessed():
+    assert drawn_counts("fake", 10, None, "iid-clients5", 3) is None
+    assert drawn_counts("fake", 10, 1200, "natural-clients5", 3) is None
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -532,11 +532,11 @@ def test_a_constant_answer_waits_for_its_partitions_and_they_are_named(tmp_path:
         "incomplete: 6 partitions missing; of 2: 2 on the claimed side; not shown to be above 0"
     )
     assert "AP-FL − constant, CIFAR-10, 5 clients, alpha 0.1 (not run)" in found.reason
-    assert "taken to be at chance" in found.power.note
+    assert "a constant answer from partitions drawn alike" in found.power.note
     write_partitions(tmp_path, loaded)
     (done,) = judge(tmp_path, loaded, claim(asks=GATED))
     assert done.verdict.status == "reproduced" and not done.verdict.missing
-    assert "at chance" not in done.verdict.power.note
+    assert "a constant answer" not in done.verdict.power.note
 
 
 def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apfl.data.catalogue import size_of
+from apfl.data.partition import drawn_counts
 from apfl.paper.numbers.metrics import Metrics, averages, cell_values
 from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
 from apfl.storage.files import read_npz
@@ -192,20 +193,29 @@ def constant(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
     missing = tuple(path for path in paths if folder is None or not (folder / path).is_file())
     if folder is None or missing:
         return Series(np.full(len(paths), np.nan), "not run", missing=missing)
-    classes = study.classes(cell.dataset)
-    return Series(np.array([100 * _constant(folder / path, classes, test, role) for path in paths]), "ok")
+    parts = (read_npz(folder / path, "partition", ("counts", "dropout")) for path in paths)
+    held = [(np.asarray(part["counts"]), part["dropout"].astype(bool)) for part in parts]
+    return Series(np.array([100 * _constant(*one, test, role) for one in held]), "ok")
 
 
-def _constant(partition: Path, classes: int, test: str, role: str) -> float:
-    arrays = read_npz(partition, "partition", ("counts", "dropout", "unseen"))
-    counts, dropout = np.asarray(arrays["counts"], np.float64), arrays["dropout"].astype(bool)
+def expected_constant(study: Study, cell: Cell, test: str, role: str) -> Series:
+    """The same before the partitions are there: of partitions drawn alike, of as many images with equal classes; ``not
+    run`` where the setting does not say enough."""
+    size = size_of(study.data[cell.dataset], cell.dataset)
+    held = [drawn_counts(cell.dataset, study.classes(cell.dataset), size, cell.setting, seed) for seed in cell.seeds]
+    if any(one is None for one in held):
+        return Series(np.full(len(held), np.nan), "not run")
+    return Series(np.array([100 * _constant(*one, test, role) for one in held if one is not None]), "ok")
+
+
+def _constant(counts: np.ndarray, dropout: np.ndarray, test: str, role: str) -> float:
     if test == "pooled":
         return float(counts.sum(axis=0).max() / counts.sum())
-    ours = counts[dropout if role == "dropout" else ~dropout]
-    tested = ours * arrays["unseen"].astype(bool) if test == "monopoly" else ours
+    ours, unseen = counts[dropout if role == "dropout" else ~dropout], counts[~dropout].sum(axis=0) == 0
+    tested = ours * unseen if test == "monopoly" else ours
     weights = ours.sum(axis=1) * (tested.sum(axis=1) > 0)
     shares = tested.max(axis=1) / np.maximum(tested.sum(axis=1), 1)
-    return float(weights @ shares / weights.sum()) if weights.any() else 1 / classes
+    return float(weights @ shares / weights.sum()) if weights.any() else 1 / counts.shape[1]
 
 
 MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {

@@ -3,7 +3,8 @@ a claim comes out reproduced if the paper's printed numbers are the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -15,8 +16,9 @@ from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.verdict.claims import Ask, Claim, Row
 from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts, rows
 from apfl.paper.verdict.family import Outcome, judge, judge_claim
-from apfl.paper.verdict.measures import Series
+from apfl.paper.verdict.measures import Series, expected_constant
 from apfl.streams import numpy_stream
+from apfl.study.cells import Cell
 
 POWER = 0.8
 TRIALS = 1_000
@@ -75,10 +77,14 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     how = f"pairing of the methods by seed {measured:.2f}, measured" if measured is not None else "no pairing, assumed"
     truth = Imagined.like(source, ASSUMED if measured is None else measured, TRIALS)
     drawn = contrasts(truth, claim, reading, test)
-    if any(one.status == "not measured" for one in drawn):
-        return replace(found, note=f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this")
-    how += ", a constant answer taken to be at chance" if truth.at_chance else ""
     exact = contrasts(Imagined.like(source, 0.0, 1, spread=0.0), claim, reading, test)
+    if any(one.status == "not measured" for one in drawn):
+        note = f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this"
+        if failed := _failed(exact):
+            return replace(found, chance=0.0, note=f"{note}, but its means fail {'; '.join(failed)}")
+        return replace(found, note=note)
+    how += ", a constant answer from partitions drawn alike" if truth.imagined["drawn"] else ""
+    how += ", a constant answer taken to be at chance" if truth.imagined["at chance"] else ""
     whole, _ = judge_claim(drawn, claim.every)
     needed = []
     for one, middle, imagined in zip(outcome.judged, judge(exact).judged, whole.judged, strict=True):
@@ -93,6 +99,16 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     return replace(
         found, printed=printed, seeds=seeds, chance=float(np.mean(whole.status == "reproduced")), note=f"with {how}"
     )
+
+
+def _failed(exact: Sequence[Contrast]) -> list[str]:
+    """The comparisons, gates among them, that the printed means do not pass."""
+    found = []
+    for one in judge(exact).judged:
+        contrast = one.contrasts[0]
+        if one.mean is not None and _gap(contrast, float(one.mean.estimate[0])) <= 0:
+            found.append(f"{contrast.label}, {contrast.place}")
+    return found
 
 
 def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:
@@ -145,14 +161,15 @@ def pairing(source: Source, asked: Question) -> float | None:
 @dataclass(frozen=True)
 class Imagined(Source):
     """A study whose runs measure what the paper prints: normal draws, float64 [seeds, trials], around the printed means
-    with ``spread`` times the printed deviations; methods share the part ``pairing`` of their variance in each row. A
-    constant answer whose partitions are not there yet is taken to be at chance, in the rows ``at_chance``."""
+    with ``spread`` times the printed deviations, which need not be printed if that is 0; methods share the part
+    ``pairing`` of their variance in each row. A constant answer whose partitions are not there yet is told from
+    partitions drawn alike, or taken to be at chance where these are unknown; ``imagined`` counts both."""
 
     pairing: float = 0.0
     trials: int = 1
     spread: float = 1.0
     drawn: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
-    at_chance: list[Row] = field(default_factory=list)
+    imagined: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def like(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
@@ -164,16 +181,28 @@ class Imagined(Source):
             return found
         shape = (len(self.study.seeds), self.trials)
         if column == "constant" and found.status == "not run":
-            self.at_chance.append(row)
+            # Before the best reading is chosen: a constant answer does not depend on it.
+            others = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
+            known = (super(Imagined, self).series(other, ask, column, row) for other in others)
+            found = next((one for one in known if one.status == "ok"), found)
+        if column == "constant" and found.status == "not run":
+            self.imagined["at chance"] += 1
             found = super().series(asked, ask, "chance", row)
         if column in ("chance", "constant"):
             return Series(np.broadcast_to(found.values[:, None], shape), found.status)
         number = printed(asked.claim.output, column, row) if ask.measure == "accuracy" else None
-        if number is None or number.std is None:
+        if number is None or (number.std is None and self.spread):
             return Series(np.full(shape, np.nan), "not measured")
         shared, own = (self._draw(shape, name, row) for name in ("", column))
         values = np.sqrt(self.pairing) * shared + np.sqrt(1 - self.pairing) * own
-        return Series(number.mean + self.spread * number.std * values, "ok")
+        return Series(number.mean + self.spread * (number.std or 0.0) * values, "ok")
+
+    def _measured(self, cell: Cell, measure: str, test: str, role: str) -> Series:
+        found = super()._measured(cell, measure, test, role)
+        if measure == "constant" and found.status == "not run":
+            found = expected_constant(self.study, cell, test, role)
+            self.imagined["drawn"] += found.status == "ok"
+        return found
 
     def _draw(self, shape: tuple[int, int], column: str, row: Row) -> np.ndarray:
         key = (column, *sorted(row.items()))
