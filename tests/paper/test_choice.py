@@ -103,6 +103,35 @@ def test_the_best_reading_is_judged_by_the_runs_of_the_reading_that_was_chosen()
     assert found.values == pytest.approx(100 * heights["soft-labels"])
 
 
+def test_the_best_reading_may_be_one_that_only_the_figure_of_all_readings_runs() -> None:
+    values = tiny()
+    values["apfl"] = values["apfl"] | {"readings": ["literal"], "selection": {"seeds": [70, 71], "readings": READINGS}}
+    values["figures"] = values.get("figures", {}) | {
+        "figure_multiverse": {"datasets": ["digits"], "clients": 3, "alphas": ["0.1", "0.7"], "readings": READINGS}
+    }
+    study = load_study(values)
+    chosen = measured(study, lambda reading, *_: 0.6 if reading == "soft-labels" else 0.5)
+    frames, records = dict(chosen.frames), dict(chosen.records)
+    for output in ("table2", "figure_multiverse"):
+        for cell in cells(study, output):
+            for run in cell.runs:
+                height = 0.9 if cell.reading == "soft-labels" else 0.1
+                rows = [row(height, model=cell.model, test=test) for test in ("pooled", "own")]
+                frames[run], records[run] = pd.DataFrame(rows), {"status": "finished"}
+    source = Source.of(study, Metrics(frames, records))
+    assert source.best["digits", "pooled"] == "soft-labels"
+    claim = next(claim for claim in claims() if claim.id == "above-every-baseline")
+    asked = Question(claim, choice_module.BEST, "pooled")
+    for alpha, there in (("0.1", True), ("0.7", False)):
+        place = {"dataset": "digits", "clients": "3", "alpha": alpha}
+        found = source.series(asked, claim.asks[0], "AP-FL", place)
+        assert (found.status == "ok") == there
+        if there:
+            assert found.values == pytest.approx(90)
+    titles = [facts["title"] for facts in source.facts("table2") if facts["reading"] == "literal"]
+    assert len(titles) == len(set(titles)) * len({cell.setting for cell in cells(study, "table2")}), "each cell once"
+
+
 def test_while_the_choice_is_not_made_the_best_reading_is_planned_and_waits_for_it() -> None:
     study = study_of()
     whole = measured(study, lambda reading, *_: 0.6 if reading == "soft-labels" else 0.5)
