@@ -214,8 +214,8 @@ BESIDE: Mapping[str, Output] = {
             "claim: a mean over rows with its 95 % interval (thick), and the interval that holds for all of the "
             "claim's comparisons together, which decides (thin). The claimed side is shaded; × is what the paper "
             "prints for the same rows, at its own scale. A claim is reproduced if all of its comparisons lie on the "
-            "claimed side. On the right the verdict on each data set by itself and on all together; in outline it is "
-            "interim: runs are missing. An arrow points to what lies beyond the axis.",
+            "claimed side. On the right the verdict on each data set by itself and on all together; in outline and "
+            "with … it is what came out so far: runs are missing. An arrow points to what lies beyond the axis.",
             title="Verdicts",
         ),
         Output(

@@ -15,7 +15,7 @@ from apfl.paper.numbers.choice import BEST
 from apfl.paper.verdict import forest
 from apfl.paper.verdict.claims import claims, parse
 from apfl.paper.verdict.family import CONTRADICTED, OPEN, REPRODUCED
-from apfl.paper.verdict.forest_look import EDGES, FILLS, SIGNS
+from apfl.paper.verdict.forest_look import EDGES, FILLS, SIGNS, SO_FAR
 from apfl.paper.verdict.forest_picture import LAYOUTS, draw, inline, write
 from apfl.paper.verdict.power import printed
 from apfl.paper.verdict.verdicts import findings
@@ -159,6 +159,17 @@ def test_a_data_set_without_a_run_is_open_so_far_with_its_place_empty_and_the_ot
     assert faces["ahead-cifar10-literal"] == FILLS[REPRODUCED]
     assert faces["ahead-cifar100-literal"] == faces["ahead-all-literal"] == "#ffffff"
     assert matplotlib_hex(boxes["ahead-all-literal"].get_edgecolor()) == EDGES[OPEN], "interim: in outline"
+    said = {name: within(figure, box) for name, box in boxes.items()}
+    assert said["ahead-cifar100-literal"] == f"{SIGNS[OPEN]}{SO_FAR}" and said["ahead-all-literal"].endswith("so far")
+    assert said["ahead-cifar10-literal"] == SIGNS[REPRODUCED]
+
+
+def within(figure, box) -> str:
+    """What is written in a cell."""
+    x, y = box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2
+    texts = [text for text in figure.axes[0].texts if np.allclose(text.get_position(), (x, y), atol=0.02)]
+    (text,) = texts
+    return text.get_text()
 
 
 def matplotlib_hex(color) -> str:

@@ -19,6 +19,8 @@ INK, SOFT, FAINT, SHADE = "#1b1f24", "#59636e", "#d8dee4", "#dcebf7"
 BOUND = "#7fb0d6"
 CROSS: Mapping[str, Any] = {"markersize": 4.4, "markeredgewidth": 1.1, "color": "#9a5fa8"}
 SIGNS = {REPRODUCED: "✓", CONTRADICTED: "✗", OPEN: "?", NOTHING: "–", NOT_RUN: ""}
+SO_FAR = "…"
+"""Beside the sign of an interim verdict on a data set, where there is no room for the words."""
 FILLS = {REPRODUCED: "#0072b2", CONTRADICTED: "#c43e00", OPEN: "#f0e0a8", NOTHING: "#d8dee4", NOT_RUN: "#ffffff"}
 EDGES = FILLS | {OPEN: "#b8952f", NOTHING: "#8c959f", NOT_RUN: "#d8dee4"}
 WORDS = {REPRODUCED: "#005a8c", CONTRADICTED: "#a83500", OPEN: "#5f4700", NOTHING: "#3d444d", NOT_RUN: "#6e7781"}
@@ -66,7 +68,7 @@ def _legend(readings: Sequence[str]) -> Iterator[Sample]:
     best = f" (open marker: {READINGS[1]})" if readings[1:] else ""
     yield Sample("measured", f"measured, its 95 % interval, and the one that decides{best}")
     yield from (Sample(status, status) for status in SIGNS)
-    yield Sample(OPEN, "in outline: interim, runs are missing", filled=False)
+    yield Sample(OPEN, f"in outline, {SO_FAR}: so far, as runs are missing", filled=False)
 
 
 def _places(layout: Layout, readings: Sequence[str]) -> list[tuple[float, float, Sample]]:
@@ -117,7 +119,7 @@ def _draw_sample(axes: Axes, x: float, y: float, sample: Sample) -> None:
     else:
         face, edge = (SHADE, BOUND) if kind == "claimed" else (FILLS[kind] if filled else "white", EDGES[kind])
         axes.add_patch(Rectangle((x, y - 0.07), 0.2, 0.14, facecolor=face, edgecolor=edge, linewidth=0.8))
-        sign, color = SIGNS.get(kind, ""), ink(kind, filled)
+        sign, color = SIGNS.get(kind, "") + ("" if filled else SO_FAR), ink(kind, filled)
         axes.text(x + 0.1, y - 0.005, sign, fontsize=7.2, color=color, fontweight="bold", ha="center", va="center")
 
 

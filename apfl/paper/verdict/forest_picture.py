@@ -35,6 +35,7 @@ from apfl.paper.verdict.forest_look import (
     PARTS,
     SHADE,
     SIGNS,
+    SO_FAR,
     SOFT,
     TEXT,
     WIDE,
@@ -237,7 +238,7 @@ def _draw_cell(axes: Axes, one: Point, x: float, y: float, width: float, words: 
     box = Rectangle((x, y - HIGH / 2), width, HIGH, facecolor=FILLS[one.status] if final else "white", zorder=2)
     box.set(edgecolor=EDGES[one.status], linewidth=0.9, gid=f"{_gid(one)}-verdict")
     axes.add_patch(box)
-    said = words[one.status] + (" so far" if one.interim and not one.dataset else "")
+    said = words[one.status] + ((SO_FAR if one.dataset else " so far") if one.interim else "")
     weight, size = "normal" if one.status == NOT_RUN else "bold", 7.6 if len(said) < 20 else 5.8
     axes.text(x + width / 2, y - 0.005, said, fontsize=size, fontweight=weight, color=ink(one.status, final),
               ha="center", va="center", zorder=3)  # fmt: skip
