@@ -292,7 +292,8 @@ def _levels(
     if not shared:
         return np.zeros(len(columns)), missing
     levels = np.mean([[part.values for part in parts] for parts in shared], axis=(0, 2))
-    censored = np.any([[part.bounds is not None and part.bounds.any() for part in parts] for parts in shared], axis=0)
+    bounded = [[bool(part.bounds is not None and part.bounds.any()) for part in parts] for parts in shared]
+    censored = np.array(bounded).any(axis=0)
     levels[censored & ~censored.all()] = -np.inf
     return levels, missing
 
