@@ -190,6 +190,14 @@ def test_the_best_reading_stands_beside_the_literal_one(judged) -> None:
     assert faces["ahead-all-best"] == "white" != faces["ahead-all-literal"]
 
 
+def test_the_best_reading_is_drawn_where_a_study_lacks_rows_of_the_claim(judged) -> None:
+    rows = [{"dataset": ["cifar10", "cifar100", "emnist"], "clients": ["5"], "alpha": ["0.01", *ALPHAS]}]
+    study, metrics, (found,) = judged(rows=rows)
+    assert found.verdict.outcome.family == 0 and found.verdict.status == OPEN
+    best = replace(found, verdict=replace(found.verdict, reading=BEST))
+    assert {one.reading for one in forest.points(study, metrics, [found, best])} >= {BEST}
+
+
 def test_numbers_of_different_units_have_axes_of_their_own(tmp_path: Path) -> None:
     study = load_study(STUDY)
     metrics = beside.gather(study, tmp_path)

@@ -97,7 +97,7 @@ def points(study: Study, metrics: Metrics, findings: Sequence[Finding]) -> tuple
 
 
 def _is_drawn(verdict: Verdict) -> bool:
-    return verdict.primary and (verdict.reading == READINGS[0] or (verdict.reading in READINGS and verdict.planned))
+    return verdict.primary and (verdict.reading == READINGS[0] or (verdict.reading in READINGS and verdict.in_study))
 
 
 def _of_finding(source: PrintedSource, finding: Finding) -> Iterator[Point]:

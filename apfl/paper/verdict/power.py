@@ -129,7 +129,7 @@ def seeds_needed(gap: float, deviation: float, choices: int = 1, least: float = 
     that is corrected for the ``choices`` from which the comparison was chosen.
 
     >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, choices=6), seeds_needed(0.0, 1.0)
-    (10, 15, None)
+    (10, 16, None)
     """
     for count in range(2, MOST_SEEDS) if gap > 0 else ():
         away = gap * np.sqrt(count) / max(deviation, 1e-9)
