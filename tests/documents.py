@@ -276,7 +276,7 @@ def _final(rows: pd.DataFrame) -> pd.DataFrame:
     """What is no longer interim, with the p-value of a contradiction corrected for all claims asked (Holm)."""
     final = rows["interim"].str.lower() != "true"
     raw = pd.to_numeric(rows["p_contradicted"], errors="coerce").fillna(1.0).where(final, 1.0)
-    return rows.assign(holm=holm(raw.tolist()))[final]
+    return rows.assign(holm=holm(raw.to_numpy()))[final]
 
 
 def counts() -> str:

@@ -69,22 +69,17 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
 
 
 def _claims(made: Document) -> str:
-    """How many of the paper's claims came out how, in the literal reading."""
-    ours = [(claim, one) for claim in made["claims"] if claim["source"] == "paper" for one in _first(claim)]
-    *most, last = _counts(one for _, one in ours)
-    interim = sum(one["interim"] for _, one in ours)
-    so_far = "so far, " if interim else ""
-    text = (
-        f"Of the paper's {len(ours)} claims, in the literal reading of its text, {so_far}{', '.join(most)} and {last}"
-    )
-    text += f" ({interim} of these verdicts are interim, as runs are missing)" if interim else ""
-    alone = Counter(part["dataset"] for _, one in ours for part in one["datasets"] if part["status"] == CONTRADICTED)
+    """How many of the paper's claims came out how, in the literal reading; what is interim counts as nothing else."""
+    ours = [one for claim in made["claims"] if claim["source"] == "paper" for one in _first(claim)]
+    *most, last = _counts(one for one in ours if not one["interim"])
+    text = f"Of the paper's {len(ours)} claims, in the literal reading of its text, {', '.join(most)} and {last}"
+    if interim := sum(one["interim"] for one in ours):
+        text += f"; {interim} wait for runs that are missing"
+    parts = (part for one in ours for part in one["datasets"] if not part["interim"])
+    alone = Counter(part["dataset"] for part in parts if part["status"] == CONTRADICTED)
     on = " and ".join(f"{number} on {dataset_label(name)}" for name, number in alone.items())
-    return (
-        f"{text}; looked at by data set, {on} {'is' if alone.total() == 1 else 'are'} contradicted."
-        if on
-        else f"{text}."
-    )
+    verb = "is" if alone.total() == 1 else "are"
+    return f"{text}. Looked at by data set, {on} {verb} contradicted." if on else f"{text}."
 
 
 def _first(claim: Part) -> list[Part]:
