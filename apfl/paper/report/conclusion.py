@@ -90,9 +90,11 @@ def _first(claim: Part) -> list[Part]:
 def _counts(verdicts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     counts = Counter(one["status"] for one in verdicts)
     for status in STATUSES:
-        words = {"nothing to judge": "have nothing to judge", NOT_RUN: "were not run"}.get(status, f"are {status}")
-        if counts[status] or status in (STATUSES[0], CONTRADICTED):
-            yield f"{counts[status] or 'none'} {words}"
+        number = counts[status]
+        be, have, was = ("is", "has", "was") if number == 1 else ("are", "have", "were")
+        words = {"nothing to judge": f"{have} nothing to judge", NOT_RUN: f"{was} not run"}
+        if number or status in (STATUSES[0], CONTRADICTED):
+            yield f"{number or 'none'} {words.get(status, f'{be} {status}')}"
 
 
 def _many(number: int, what: str) -> str:
