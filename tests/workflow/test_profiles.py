@@ -37,12 +37,12 @@ def jobs(fresh: Project) -> str:
 
 
 def rules_with(words: str) -> set[str]:
-    bodies = re.split(r"^rule (\w+):$", RULES, flags=re.MULTILINE)
+    bodies = re.split(r"^(?:rule |for one in rules_of\(\")(\w+)(?:\"\))?:$", RULES, flags=re.MULTILINE)
     return {name for name, body in zip(bodies[1::2], bodies[2::2], strict=True) if words in body}
 
 
 def test_slurm_s_profile_decides_for_every_rule_that_can_use_a_gpu() -> None:
-    assert set(SLURM["set-resources"]) == rules_with("gpu=gpus()") != set()
+    assert set(SLURM["set-resources"]) == rules_with("gpu=gpu()") != set()
     assert all(asked == {"gpu": 0} for asked in SLURM["set-resources"].values())
 
 
@@ -62,7 +62,7 @@ def test_jobs_ask_for_what_the_page_on_clusters_says(jobs: str) -> None:
 
 
 def test_what_takes_no_time_waits_in_no_queue() -> None:
-    assert rules_with("localrule: True") == {"study", "partial"}
+    assert rules_with("localrule: True") == {"study", "partial", "tune"}
 
 
 def test_the_image_starts_the_workflow_from_the_folder_of_a_volume(fresh: Project, tmp_path: Path) -> None:
