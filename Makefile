@@ -10,6 +10,8 @@ STUDY ?= config/demo.yaml
 LOCKED ?=
 VENV := .venv$(if $(LOCKED),-locked)
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input
+# A variable, as `call` takes every comma that it sees for the end of an argument.
+EXTRAS := [full,cluster,dev]
 install = $(if $(LOCKED),$(INSTALL) --require-hashes --requirement locks/$(1).txt && \
   $(INSTALL) --no-deps --no-build-isolation --editable .,$(INSTALL) --editable '.$(2)')
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -100,7 +102,7 @@ $(VENV)/core.stamp: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/full.stamp: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing into $(VENV) with all extras, once (torch is some GB) ..."
-	$(call install,full,[full,cluster,dev])
+	$(call install,full,$(EXTRAS))
 	@touch $@ $(VENV)/core.stamp
 
 # The site is made from the sources of the code, so that it needs nothing of what the code needs.
