@@ -112,3 +112,11 @@ def test_where_no_row_is_run_there_is_a_file_that_says_so_and_nothing_on_the_pag
     page = build(study, tmp_path, "small.yaml")
     assert 'id="forest"' in page and 'id="dumbbell"' not in page
     assert "have not been run in any row of Table 2 yet" in page
+
+
+def test_a_study_without_the_papers_data_says_so_and_folds_the_picture_of_the_claims(tmp_path):
+    study = load_study(tiny(paper=True))
+    page = build(study, tmp_path, "small.yaml")
+    first = section_of(page, "conclusion")
+    assert "nothing of the paper" in first and "Table 2" not in first
+    assert first.index("<details>") < first.index('id="forest"') < first.index("</details>")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import encode
 from apfl.paper.html import PageSection, environment, inline_svg
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
     from apfl.study.study import Study
 
+NOT_THE_PAPERS = (
+    "This study shows the paper's tables and figures on data that the paper does not have. Its numbers say what the "
+    "methods do on these data, and nothing of the paper, whose claims stand as not run."
+)
+
 
 def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[str, str]) -> PageSection:
     """``made`` is claims.json, ``found`` are the pairs of the dumbbell plot, ``forest`` the other by its layout."""
@@ -31,8 +37,13 @@ def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[s
         {"name": name, "layouts": {layout: Markup(svg) for layout, svg in layouts.items()}, "caption": caption}
         for name, layouts, caption in drawn
     ]
-    sentences = [_table2(study, found), _claims(made)]
-    body = environment().get_template("conclusion.html.j2").render(sentences=sentences, pictures=pictures)
+    papers = set(study.data) & set(IN_PAPER)
+    sentences = [_table2(study, found), _claims(made)] if papers else [NOT_THE_PAPERS]
+    body = (
+        environment()
+        .get_template("conclusion.html.j2")
+        .render(sentences=sentences, pictures=pictures, folded=not papers)
+    )
     return PageSection("conclusion", "What came out", body)
 
 
