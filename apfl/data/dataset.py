@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import unicodedata
@@ -13,7 +12,7 @@ import numpy as np
 
 from apfl.data.catalogue import CATALOGUE
 from apfl.errors import UserError
-from apfl.storage.files import canonical_json, read_npz, write_npz
+from apfl.storage.files import canonical_json, json_in, read_npz, write_npz
 
 SIZE = 32
 """Height and width, in pixels, of every image."""
@@ -138,10 +137,7 @@ def save_dataset(path: str | os.PathLike[str], dataset: Dataset) -> None:
 def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Read an artefact that `save_dataset` wrote; anything else is a `UserError`."""
     arrays = read_npz(path, "data set", ("images", "labels", "class_names", "name", "source"))
-    try:
-        source = json.loads(str(arrays["source"]))
-    except (ValueError, RecursionError):
-        raise UserError(f"data set {path}: its source is not JSON; make it again") from None
+    source = json_in(arrays["source"], f"data set {path}: its source")
     names = tuple(str(name) for name in np.atleast_1d(arrays["class_names"]))
     clients = None
     if "client_names" in arrays:

@@ -42,11 +42,9 @@ def make_dataset(
 def subset(labels: np.ndarray, size: int | None, seed: int, name: str) -> np.ndarray:
     """Ascending positions of ``size`` images, classes in proportion by largest remainder; of all images without a size,
     or if there are fewer."""
-    if size is None:
-        return np.arange(len(labels))
-    if size < 1:
+    if size is not None and size < 1:
         raise UserError(f"max_samples: is {size}; use at least 1, or leave it out for all images")
-    if size >= len(labels):
+    if size is None or size >= len(labels):
         return np.arange(len(labels))
     stream = numpy_stream(seed, f"subset/{name}")
     sizes = np.bincount(labels)

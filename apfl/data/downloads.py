@@ -8,12 +8,11 @@ archive beside them holds, which is compared with its checksum.
 from __future__ import annotations
 
 import gzip
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from apfl.errors import UserError
 
@@ -53,22 +52,14 @@ def _check(file: Path, archive: Path, md5: str, member: str, raw: Path) -> None:
         raise UserError(f"{file}: the archive that it comes from, {archive.name}, is not beside it; {remedy}")
     if not check_integrity(str(archive), md5):
         raise UserError(f"{archive}: its MD5 is not {md5}, which torchvision knows; {remedy}")
-    with tempfile.TemporaryFile() as packed:
-        _unpacked(archive, member, packed)
-        with gzip.open(packed) as wanted, file.open("rb") as there:
-            while piece := wanted.read(PIECE):
-                if there.read(len(piece)) != piece:
-                    raise UserError(f"{file}: is not what {archive.name} holds; {remedy}")
-            if there.read(1):
-                raise UserError(f"{file}: is longer than what {archive.name} holds; {remedy}")
-
-
-def _unpacked(archive: Path, member: str, packed: BinaryIO) -> None:
-    """The gzip file that an archive is, or holds as ``member``."""
-    if member:
-        with zipfile.ZipFile(archive) as files, files.open(member) as stream:
-            shutil.copyfileobj(stream, packed)
-    else:
-        with archive.open("rb") as stream:
-            shutil.copyfileobj(stream, packed)
-    packed.seek(0)
+    with ExitStack() as opened:
+        packed = opened.enter_context(zipfile.ZipFile(archive)).open(member) if member else archive.open("rb")
+        wanted, there = (
+            opened.enter_context(gzip.open(opened.enter_context(packed))),
+            opened.enter_context(file.open("rb")),
+        )
+        while piece := wanted.read(PIECE):
+            if there.read(len(piece)) != piece:
+                raise UserError(f"{file}: is not what {archive.name} holds; {remedy}")
+        if there.read(1):
+            raise UserError(f"{file}: is longer than what {archive.name} holds; {remedy}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,7 +14,7 @@ from apfl.data.dataset import NOBODY, TEST, TRAIN, VALIDATION, Dataset
 from apfl.data.partitioners import Assignment, dirichlet, extended_dirichlet, iid, pathological, powerlaw, quantity
 from apfl.data.setting import OPTIONAL, Setting, parse_setting
 from apfl.errors import UserError
-from apfl.storage.files import canonical_json, read_npz, write_npz
+from apfl.storage.files import canonical_json, json_in, read_npz, write_npz
 from apfl.streams import numpy_stream
 
 PARTITIONERS = {
@@ -300,10 +299,7 @@ def load_partition(path: str | os.PathLike[str]) -> Partition:
     required = (*(name for name in ARRAYS if name != "is_validation"), "specification")
     arrays = read_npz(path, "partition", required)
     arrays.setdefault("is_validation", np.zeros(arrays["client"].shape, bool))  # older partitions have no such part
-    try:
-        specification = json.loads(str(arrays.pop("specification")))
-    except (ValueError, RecursionError):
-        raise UserError(f"partition {path}: its specification is not JSON; make it again") from None
+    specification = json_in(arrays.pop("specification"), f"partition {path}: its specification")
     partition = Partition(**{name: arrays[name] for name in ARRAYS}, specification=specification)
     if fault := _fault(partition):
         raise UserError(f"partition {path}: {fault}; make it again")

@@ -17,25 +17,21 @@ EXAMPLES = {
     "natural": "natural-clients50",
 }
 """The kinds of partition, with an example of each."""
-
-REQUIRED = {
-    "dirichlet": ("alpha", "clients"),
-    "pathological": ("classes", "clients"),
-    "iid": ("clients",),
-    "quantity": ("alpha", "clients"),
-    "extended_dirichlet": ("alpha", "classes", "clients"),
-    "powerlaw": ("alpha", "clients"),
-    "natural": ("clients",),
-}
+SIZES = ("min", "train")
 OPTIONAL = {
-    "dirichlet": ("balanced", "min", "train"),
+    "dirichlet": ("balanced", *SIZES),
     "pathological": ("missing", "train"),
-    "iid": ("train",),
-    "quantity": ("min", "train"),
-    "extended_dirichlet": ("min", "train"),
-    "powerlaw": ("min", "train"),
     "natural": ("train",),
+    "iid": ("train",),
+    **dict.fromkeys(("quantity", "extended_dirichlet", "powerlaw"), SIZES),
 }
+REQUIRED = {
+    kind: tuple(name for name in re.findall(r"-([a-z]+)", example) if name not in OPTIONAL[kind])
+    for kind, example in EXAMPLES.items()
+}
+"""What a name must spell out: all that the example has but what is optional."""
+WHOLE = ("classes", "clients", "missing", "min", "train")
+"""Whole numbers."""
 FIELDS = {"min": "min_samples", "train": "train_samples"}
 """Fields that are called otherwise in a name."""
 MIN_SAMPLES = 10
@@ -97,17 +93,18 @@ class Setting:
         return {name: value for name, value in vars(self).items() if name in named and value is not None}
 
     def __str__(self) -> str:
-        parts = [
-            self.kind,
-            f"alpha{self.alpha}" if self.alpha is not None else "",
-            f"classes{self.classes}" if self.classes is not None else "",
-            f"clients{self.clients}",
-            f"missing{self.missing}" if self.missing is not None else "",
-            "balanced" if self.balanced else "",
-            f"min{self.min_samples}" if self.min_samples != MIN_SAMPLES else "",
-            f"train{self.train_samples}" if self.train_samples is not None else "",
-        ]
-        return "-".join(part for part in parts if part)
+        said = {
+            name: value
+            for name in ("alpha", "classes", "clients", "missing")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.balanced:
+            said["balanced"] = ""
+        if self.min_samples != MIN_SAMPLES:
+            said["min"] = self.min_samples
+        if self.train_samples is not None:
+            said["train"] = self.train_samples
+        return "-".join([self.kind, *(f"{name}{value}" for name, value in said.items())])
 
 
 def parse_setting(text: str) -> Setting:
@@ -134,18 +131,10 @@ def parse_setting(text: str) -> Setting:
         raise UserError(f"setting {text!r}: {missing[0]} is missing; write it like {EXAMPLES[kind]}")
     if fields.get("balanced"):
         raise UserError(f"setting {text!r}: balanced takes no value; write it like {EXAMPLES[kind]}-balanced")
-    for name in ("clients", "classes", "missing", "min", "train"):
+    for name in WHOLE:
         if name in fields and not re.fullmatch(r"[0-9]{1,9}", fields[name]):
             raise UserError(
                 f"setting {text!r}: {name} is {fields[name]!r}, not a whole number; write it like {EXAMPLES[kind]}"
             )
-    return Setting(
-        kind=kind,
-        clients=int(fields["clients"]),
-        alpha=fields.get("alpha"),
-        classes=int(fields["classes"]) if "classes" in fields else None,
-        missing=int(fields["missing"]) if "missing" in fields else None,
-        balanced="balanced" in fields,
-        min_samples=int(fields.get("min", MIN_SAMPLES)),
-        train_samples=int(fields["train"]) if "train" in fields else None,
-    )
+    whole = {FIELDS.get(name, name): int(fields[name]) for name in WHOLE if name in fields}
+    return Setting(kind, alpha=fields.get("alpha"), balanced="balanced" in fields, **whole)

@@ -243,29 +243,29 @@ class _Prefix:
 # The tensors of a loss: FedProx's anchor, SCAFFOLD's correction. Losses are functions or frozen dataclasses.
 
 
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What a mapping or a dataclass is made of, by name; None of anything else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return (
+        {f.name: getattr(value, f.name) for f in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else None
+    )
+
+
 def _skeleton(value: Any) -> Any:
     """A loss without its tensors: what losses of one stack must have in common."""
     if isinstance(value, Tensor):
         return tuple(value.shape)
-    if isinstance(value, Mapping):
-        return tuple((name, _skeleton(part)) for name, part in value.items())
-    if dataclasses.is_dataclass(value):
-        return type(value).__name__, tuple(
-            (field.name, _skeleton(getattr(value, field.name))) for field in dataclasses.fields(value)
-        )
-    return repr(value)
+    if (parts := _parts(value)) is None:
+        return repr(value)
+    return type(value).__name__, tuple((name, _skeleton(part)) for name, part in parts.items())
 
 
 def _paths(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Tensor]:
     if isinstance(value, Tensor):
         return {path: value}
-    if isinstance(value, Mapping):
-        parts = value.items()
-    elif dataclasses.is_dataclass(value):
-        parts = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-    else:
-        return {}
-    return {found: tensor for name, part in parts for found, tensor in _paths(part, (*path, name)).items()}
+    parts = _parts(value) or {}
+    return {found: tensor for name, part in parts.items() for found, tensor in _paths(part, (*path, name)).items()}
 
 
 def _tensors(losses: Sequence[Any]) -> dict[tuple[str, ...], Tensor]:
@@ -274,13 +274,11 @@ def _tensors(losses: Sequence[Any]) -> dict[tuple[str, ...], Tensor]:
     return {path: _stacked([one[path] for one in each]) for path in each[0]}
 
 
-def _with(value: Any, parts: Mapping[tuple[str, ...], Tensor], path: tuple[str, ...] = ()) -> Any:
+def _with(value: Any, tensors: Mapping[tuple[str, ...], Tensor], path: tuple[str, ...] = ()) -> Any:
     """The loss with other tensors in their places."""
     if isinstance(value, Tensor):
-        return parts[path]
-    if isinstance(value, Mapping):
-        return {name: _with(part, parts, (*path, name)) for name, part in value.items()}
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _with(getattr(value, name), parts, (*path, name)) for name in names})  # type: ignore[type-var]
-    return value
+        return tensors[path]
+    if (parts := _parts(value)) is None:
+        return value
+    changed = {name: _with(part, tensors, (*path, name)) for name, part in parts.items()}
+    return changed if isinstance(value, Mapping) else dataclasses.replace(value, **changed)

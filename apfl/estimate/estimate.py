@@ -1,43 +1,45 @@
-"""How long a study would take on this machine: what its methods take for a client and for an image, measured
-(`apfl.estimate.prices`), times how many there are.
+"""How long a study would take on this machine, within a factor of two: what its methods take for an image, measured
+(`apfl.estimate.prices`), times the images.
 
-A federated run is its clients in each round, or in the share of rounds that a schedule lets arrive, and the server; a
-personalization is its clients, a generator its samples and the teachers that see them; models that are evaluated see
-the test images. Where runs of a method are finished, their seconds correct what is said of its other runs.
+A federated run is its rounds, with the share of the clients that the server draws and a schedule does not lose; a
+generator is its samples and the teachers that see them; models that are evaluated see the test images. Where runs of a
+method are finished, their seconds correct what is said of its other runs.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from math import log2
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from apfl.clock.schedule import Schedule
-from apfl.clock.timeline import plan as course
 from apfl.data.catalogue import channels_of, size_of
 from apfl.data.dataset import Dataset
 from apfl.data.partition import Partition, make_partition
 from apfl.data.setting import parse_setting
 from apfl.durations import hours
 from apfl.engine.process import cores
-from apfl.estimate.prices import Price, measured, price_of_drawing
+from apfl.estimate.prices import AMOUNTS, SAMPLES, Price, measured, price_of_drawing
 from apfl.federation.participation import number_drawn
 from apfl.jobs.status import jobs
 from apfl.memorization.generator import GeneratorConfig
-from apfl.stages.specification import configure
 from apfl.study.cells import job_counts, runs
 from apfl.study.runs import Run
 from apfl.study.study import Study
 
 FORWARD = 1 / 3
 """What classifying an image takes, as a part of training on it; and drawing one, as a part of learning to draw it."""
+TAUGHT = 2 / 3
+"""What a teacher takes for an image, forward and back to its pixels, as a part of training on it."""
+ROUNDS = ("rounds", "evaluate_rounds", "save_rounds")
+"""What of its training a round does not depend on."""
 START = 1.5
 """Seconds of computing until the process of a job has begun: torch is imported."""
 MOST_EXPENSIVE = 5
@@ -46,13 +48,10 @@ MOST_EXPENSIVE = 5
 
 @dataclass
 class Pricing:
-    """The seconds of a study's runs on one core of the CPU; what is measured once is kept.
-
-    Seconds are those that the process computes, so that other programs at work do not count.
-    """
+    """The seconds of a study's runs on one core of the CPU; what is measured once is kept."""
 
     study: Study
-    kept: dict[str, Price | Exception] = field(default_factory=dict)
+    kept: dict[object, Price | Exception] = field(default_factory=dict)
 
     @cached_property
     def generators(self) -> dict[str, GeneratorConfig]:
@@ -70,26 +69,24 @@ class Pricing:
             return self._memorize(run, part)
         price, training = self._price(run, part), run.spec["training"]
         heard = part.counts[~part.dropout] if run.stage == "federate" else part.counts
-        clients = len(heard) * price.client + int(heard.sum()) * price.image
+        round, looks = int(heard.sum()) * price.image, self._evaluated(run, part, price.models)
         if run.stage == "personalize":
-            return len(run.spec["rounds"]) * (clients + self._evaluated(run, part, price))
-        trained = int(training["rounds"]) * (arriving(run, part) * clients + price.server)
-        return trained + len(training["evaluate_rounds"]) * self._evaluated(run, part, price)
+            return len(run.spec["rounds"]) * (round + looks)
+        return int(training["rounds"]) * arriving(run, len(heard)) * round + len(training["evaluate_rounds"]) * looks
 
     def _memorize(self, run: Run, part: Partition) -> float:
         config, held = GeneratorConfig(**run.spec["parameters"]), (part.counts[~part.dropout] > 0).sum(0)
         teachers = float(held[held > 0].mean()) if config.teacher == "clients" else 1.0
-        drawn = self._once(
-            f"{channels_of(run.dataset)} {config.width}", lambda: price_of_drawing(config, channels_of(run.dataset))
-        )
-        learnt = drawn.image / FORWARD + teachers * self._network(run, part)
+        channels = channels_of(run.dataset)
+        drawing = self._once((channels, config.width), lambda: price_of_drawing(config, channels))
         images = config.passes * config.samples_per_class * int((held > 0).sum())
-        return len(run.spec["rounds"]) * (images * learnt + self._evaluated(run, part, Price(0.0, 0.0)))
+        learnt = images * (drawing.image / FORWARD + teachers * TAUGHT * self._network(run, part))
+        return len(run.spec["rounds"]) * (learnt + self._evaluated(run, part, 1.0))
 
-    def _evaluated(self, run: Run, part: Partition, price: Price) -> float:
-        """Seconds of classifying the images that are set aside with the models of all clients."""
+    def _evaluated(self, run: Run, part: Partition, models: float) -> float:
+        """Seconds of classifying the images that are set aside with so many models of each client."""
         count = int((part.client >= 0).sum() - part.counts.sum())
-        return part.clients * price.models * count * FORWARD * self._network(run, part)
+        return part.clients * models * count * FORWARD * self._network(run, part)
 
     def _network(self, run: Run, part: Partition) -> float:
         """Seconds of training the network on an image once."""
@@ -100,17 +97,15 @@ class Pricing:
         """The price of a method where clients have as many classes as here on average, and images for these."""
         images, held = part.counts.sum() / part.clients, max(1, round((part.counts > 0).sum(1).mean()))
         generator, classes = self.generators.get(run.inputs.get("generator", "")), self.study.classes(run.dataset)
-        # To synthetic images it matters how many real ones there are, and of how many classes.
-        shape = (round(images), held) if "samples_per_class" in run.spec["parameters"] else (part.clients,)
-        # A number that is not whole, such as a learning rate, changes no price.
-        training, drawing = run.spec["training"], vars(generator) if generator else {}
-        values = [[one for one in each.values() if not isinstance(one, float)] for each in (
-            run.spec["parameters"], {**training, "evaluate_rounds": (), "save_rounds": ()}, drawing
-        )]  # fmt: skip
-        key = str((run.stage, run.spec["module"], values, run.dataset, shape))
-        return self._once(key, lambda: measured(run, generator, part.clients, images, held, classes))
+        given = run.spec["parameters"]
+        many = {name: (given.get(name) or 0) * (held if name == SAMPLES else 1) / images for name in AMOUNTS}
+        # A number that is not whole, such as a learning rate, changes no price, and nor does a little more of anything.
+        others = {**given, **run.spec["training"], **dict.fromkeys(ROUNDS), **dict.fromkeys(AMOUNTS)}.values()
+        alike = [run.stage, run.spec["module"], *(value for value in others if not isinstance(value, float))]
+        sizes = [channels_of(run.dataset), generator and generator.width, *(round(log2(1 + x)) for x in many.values())]
+        return self._once(str((alike, sizes)), lambda: measured(run, generator, images, held, classes))
 
-    def _once(self, key: str, measure: Callable[[], Price]) -> Price:
+    def _once(self, key: object, measure: Callable[[], Price]) -> Price:
         if key not in self.kept:
             try:
                 self.kept[key] = measure()
@@ -130,15 +125,10 @@ def even_partition(size: int, classes: int, setting: str, validation: bool) -> P
     return make_partition(dataset, replace(named, kind="iid") if named.kind == "natural" else named, 0, validation)
 
 
-def arriving(run: Run, part: Partition) -> float:
-    """The share of the clients' rounds that the server draws and a run's schedule lets arrive."""
-    clients, training = np.flatnonzero(~part.dropout).tolist(), run.spec["training"]
-    drawn = number_drawn(training.get("clients_per_round"), len(clients)) / max(1, len(clients))
-    if "schedule" not in run.spec:
-        return drawn
-    rounds = int(training["rounds"])
-    merges = course(configure(Schedule, run.spec["schedule"], "schedule"), clients, rounds, run.seed).merges
-    return drawn * sum(len(merge.arrivals) for merge in merges) / max(1, rounds * len(clients))
+def arriving(run: Run, clients: int) -> float:
+    """The share of the clients' rounds that the server draws and that are not lost on the way."""
+    drawn = number_drawn(run.spec["training"].get("clients_per_round"), clients) / max(1, clients)
+    return drawn * (1 - float(run.spec.get("schedule", {}).get("dropout", 0)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +171,7 @@ def estimate(study: Study, results: Path) -> Estimate:
 
 def corrected(seconds: Sequence[tuple[Run, float]], took: Mapping[str, float]) -> list[tuple[Run, float]]:
     """The seconds of runs, times the ratio of what finished runs of their method ``took`` to what is said of these."""
-    said, true = defaultdict[tuple[str, str], float](float), defaultdict[tuple[str, str], float](float)
+    said, true = defaultdict[object, float](float), defaultdict[object, float](float)
     for run, one in seconds:
         if run.path in took:
             said[kind(run)] += one
@@ -200,23 +190,28 @@ def title(run: Run) -> str:
 
 def in_words(found: Estimate) -> Iterator[str]:
     """The hours of a study, in lines for people."""
-    stages, pairs = defaultdict[str, float](float), defaultdict[tuple[str, str], float](float)
+    stages, pairs = defaultdict[str, float](float), defaultdict[str, float](float)
     for run, seconds in found.seconds:
         stages[run.stage] += seconds
-        pairs[title(run), run.dataset] += seconds
+        pairs[f"{title(run)} on {run.dataset}"] += seconds
     stages["starting jobs"] = START * found.jobs
-    total, parts = sum(stages.values()), ", ".join(f"{what} {hours(seconds)}" for what, seconds in stages.items())
-    least = "at least " if found.unknown else ""
-    yield f"computing on one core: {least}{hours(total)} ({parts})"
+    total, least = sum(stages.values()), "at least " if found.unknown else ""
+    yield f"computing on one core: {least}{hours(total)} ({_listed(stages.items())})"
     if pairs:
-        largest = sorted(pairs.items(), key=lambda pair: -pair[1])[:MOST_EXPENSIVE]
-        most = (f"{what} on {data} {hours(seconds)}" for (what, data), seconds in largest)
-        yield f"most expensive: {', '.join(most)}"
+        yield f"most expensive: {_listed(sorted(pairs.items(), key=lambda pair: -pair[1])[:MOST_EXPENSIVE])}"
     if found.finished:
-        yield f"corrected by the seconds of {found.finished} finished {'run' if found.finished == 1 else 'runs'}"
+        yield f"corrected by the seconds of {_number(found.finished, 'finished run')}"
     for reason, number in found.unknown.items():
-        yield f"not in it: {number} {'run' if number == 1 else 'runs'} of {reason}"
+        yield f"not in it: {_number(number, 'run')} of {reason}"
     if found.gpu:
         yield "not in it: the GPU of this machine, on which the runs would be trained"
-    cores = "1 core" if found.cores == 1 else f"{found.cores} cores"
+    cores = _number(found.cores, "core")
     yield f"on this machine: {least}{hours(total / found.cores)} with {cores}, if jobs do not slow each other"
+
+
+def _listed(seconds: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{what} {hours(one)}" for what, one in seconds)
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

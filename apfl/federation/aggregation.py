@@ -29,20 +29,18 @@ class Rule(Protocol):
     """A way to make one update [d] of the updates [n, d]; ``centre`` [d] is what it made in the round before, if it
     ``remembers`` that, or zero."""
 
-    remembers: ClassVar[bool]
+    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor: ...
 
     def most(self, clients: int) -> int:
-        """The largest f that the rule is defined for among so many clients."""
-        ...
+        """The largest f that the rule is defined for among so many clients: by default, fewer than half of them."""
+        return (clients - 1) // 2
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Rule):
     """The mean, which a single client can move anywhere."""
-
-    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         return updates.mean(0)
@@ -52,40 +50,28 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(Rule):
     """The median of each coordinate; of an even number of clients, the mean of the two in the middle."""
-
-    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         ordered, middle = updates.sort(0).values, len(updates) // 2
         return ordered[middle] if len(updates) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
-    def most(self, clients: int) -> int:
-        return (clients - 1) // 2
-
 
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Rule):
     """The mean of each coordinate without its f largest and f smallest values."""
-
-    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         return updates.sort(0).values[byzantine : len(updates) - byzantine].mean(0)
 
-    def most(self, clients: int) -> int:
-        return (clients - 1) // 2
-
 
 @dataclass(frozen=True)
-class Krum:
+class Krum(Rule):
     """The one update whose squared distances to its n - f - 2 nearest ones have the smallest sum; the first of equals.
 
     One and two updates have no such neighbours: the first is taken.
     """
-
-    remembers: ClassVar[bool] = False
 
     def __call__(self, updates: Tensor, byzantine: int, centre: Tensor) -> Tensor:
         distances = torch.stack([(updates - update).square().sum(1) for update in updates])
@@ -97,7 +83,7 @@ class Krum:
 
 
 @dataclass(frozen=True)
-class CentredClipping:
+class CentredClipping(Rule):
     """v + mean of (x_i - v) min(1, radius / ||x_i - v||), repeated; v starts at the update of the round before.
 
     :param radius: how far one client can move v in one iteration; 0 for the median of ||x_i - v||, which needs no
@@ -118,9 +104,6 @@ class CentredClipping:
             factors = torch.where(lengths > radius, radius / lengths, torch.ones_like(lengths))
             centre = centre + (factors * offsets).mean(0)
         return centre
-
-    def most(self, clients: int) -> int:
-        return (clients - 1) // 2
 
 
 def bucketed(updates: Tensor, size: int, order: Sequence[int] | np.ndarray) -> Tensor:

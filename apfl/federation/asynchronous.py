@@ -187,12 +187,7 @@ def run_clock(
 
 
 def _carry_out(
-    method: Method,
-    problem: Problem,
-    schedule: Schedule,
-    now: AsyncRound,
-    merge: Merge,
-    carry_out: CarryOut,
+    method: Method, problem: Problem, schedule: Schedule, now: AsyncRound, merge: Merge, carry_out: CarryOut
 ) -> AsyncRound:
     """Train what a merge takes in, and merge it."""
     if schedule.mode == "sync":

@@ -30,16 +30,6 @@ class FlippedLabels:
         return Batch(batch.images, batch.labels.flip(1) if soft else self.classes - 1 - batch.labels)
 
 
-def unchanged(samples: Samples, classes: int) -> Samples:
-    """Honest samples."""
-    return samples
-
-
-def honest(update: Tensor, strength: float, stream: torch.Generator) -> Tensor:
-    """The true update."""
-    return update
-
-
 def sign_flip(update: Tensor, strength: float, stream: torch.Generator) -> Tensor:
     """-strength times the true update [d]."""
     return -strength * update
@@ -53,10 +43,10 @@ def gaussian(update: Tensor, strength: float, stream: torch.Generator) -> Tensor
 
 @dataclass(frozen=True)
 class Attack:
-    """What a Byzantine client trains on, and what it makes of its update."""
+    """What a Byzantine client trains on, and what it makes of its update; each as an honest one if it is not said."""
 
-    samples: Callable[[Samples, int], Samples] = unchanged
-    update: Callable[[Tensor, float, torch.Generator], Tensor] = honest
+    samples: Callable[[Samples, int], Samples] = lambda samples, classes: samples
+    update: Callable[[Tensor, float, torch.Generator], Tensor] = lambda update, strength, stream: update
 
 
 ATTACKS: Mapping[str, Attack] = {

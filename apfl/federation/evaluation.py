@@ -75,11 +75,6 @@ def outcomes(problem: Problem, classify: Callable[[Tensor], Tensor], indices: Te
     return Outcome(torch.cat(correct) if correct else empty.bool(), torch.cat(loss) if loss else empty)
 
 
-def _mean(outcome: Outcome, chosen: slice | Tensor) -> tuple[float, float, int]:
-    correct, loss = outcome.correct[chosen], outcome.loss[chosen]
-    return correct.double().mean().item(), loss.double().mean().item(), len(correct)
-
-
 def evaluate(
     problem: Problem, models: Mapping[str, Models], round: int, virtual_time: float | None = None
 ) -> list[dict[str, Any]]:
@@ -100,24 +95,18 @@ def evaluate(
             if problem.dropout[client]:
                 part = tested.own[client]
                 tests["monopoly"] = torch.arange(part.start, part.stop)[problem.unseen[labels[part]].cpu()]
+            alike = {
+                "round": round,
+                "virtual_time": float(round) if virtual_time is None else virtual_time,
+                "client": client,
+                "client_role": "dropout" if problem.dropout[client] else "non_dropout",
+                "model": role,
+                "train_samples": problem.size(client),
+            }
             for test, chosen in tests.items():
-                accuracy, loss, samples = _mean(outcome, chosen)
-                if not samples:
-                    continue
-                rows.append(
-                    {
-                        "round": round,
-                        "virtual_time": float(round) if virtual_time is None else virtual_time,
-                        "client": client,
-                        "client_role": "dropout" if problem.dropout[client] else "non_dropout",
-                        "model": role,
-                        "test": test,
-                        "accuracy": accuracy,
-                        "loss": loss,
-                        "samples": samples,
-                        "train_samples": problem.size(client),
-                    }
-                )
+                if samples := len(correct := outcome.correct[chosen]):
+                    accuracy, loss = (values.double().mean().item() for values in (correct, outcome.loss[chosen]))
+                    rows.append(alike | {"test": test, "accuracy": accuracy, "loss": loss, "samples": samples})
     return rows
 
 

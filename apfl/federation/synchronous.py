@@ -24,10 +24,7 @@ class Round:
 
 
 def run(
-    method: Method,
-    problem: Problem,
-    resume: Round | None = None,
-    carry_out: CarryOut = run_all,
+    method: Method, problem: Problem, resume: Round | None = None, carry_out: CarryOut = run_all
 ) -> Iterator[Round]:
     """The synchronous server: yields the federation before the first round and after each one.
 

@@ -45,11 +45,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
-    frames = {
-        run.path: read_parquet(results / run.path / METRICS, "metrics")
-        for run in done
-        if (results / run.path / METRICS).is_file()
-    }
+    tables = {run.path: results / run.path / METRICS for run in done}
+    frames = {path: read_parquet(table, "metrics") for path, table in tables.items() if table.is_file()}
     files = {f"{study.name}/study.json": text.encode()}
     files |= {f"{run.path}/run.json": (results / run.path / "run.json").read_bytes() for run in done}
     beside = [Path(file) for method in study.methods.values() for file in method.files]
@@ -59,8 +56,12 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     files |= {f"{run.path}/samples.png": _smaller(results / run.path / "samples.png") for run in _shown(done)}
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / METRICS, _stacked(frames))
-    with atomic_path(folder / RECORDS) as temporary:
-        temporary.write_bytes(_zipped(files))
+    with (
+        atomic_path(folder / RECORDS) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_DEFLATED, 9)
     if whole:
         _store([results / run.path for run in done], results, folder / WHOLE)
     return [folder / name for name in (METRICS, RECORDS, *([WHOLE] if whole else []))]
@@ -140,14 +141,6 @@ def _smaller(path: Path) -> bytes:
     stream = io.BytesIO()
     with Image.open(require_file(path, "picture")) as picture:
         picture.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
-
-
-def _zipped(files: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_DEFLATED, 9)
     return stream.getvalue()
 
 

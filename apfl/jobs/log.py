@@ -7,15 +7,17 @@ not pass locks on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
 import stat
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from apfl.storage.locks import busy
 
 TAIL = 65536
 """How many bytes at the end of a log are looked at."""
@@ -35,33 +37,23 @@ def begin(command: str) -> None:
     except (OSError, ValueError):  # closed, or no file at all
         return
     print(f"job {command} on {platform.node() or 'unknown'}, process {os.getpid()}", flush=True)
-    for _ in range(5):
-        if _lock(sys.stdout.fileno(), exclusive=True) is not False:
-            return
-        time.sleep(0.01)  # somebody is looking whether the job lives
-
-
-def _lock(descriptor: int, exclusive: bool) -> bool | None:
-    """Take the lock: true if that was possible, false if another process has it, none if there are no locks here."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+    with suppress(OSError):  # there are no locks here
+        for _ in range(5):
+            if not busy(sys.stdout.fileno()):
+                return
+            time.sleep(0.01)  # somebody is looking whether the job lives
 
 
 def held(path: Path) -> bool:
     """Whether a process holds a lock on a file or folder, as a run does on the folder that it writes."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return busy(descriptor, shared=True)
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
-    try:
-        return _lock(descriptor, exclusive=False) is False
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,9 @@ def read(path: Path, now: float | None = None) -> JobLog | None:
     """The log at ``path``; None if there is none."""
     try:
         with path.open("rb") as stream:
-            free = _lock(stream.fileno(), exclusive=False)
+            locked = None  # where there are no locks
+            with suppress(OSError):
+                locked = busy(stream.fileno(), shared=True)
             facts = os.fstat(stream.fileno())
             first = _text(stream.readline(TAIL))
             stream.seek(max(0, facts.st_size - TAIL))
@@ -88,8 +82,8 @@ def read(path: Path, now: float | None = None) -> JobLog | None:
     age = max(0.0, (time.time() if now is None else now) - facts.st_mtime)
     error = next((line for line in reversed(lines) if ERROR.match(line)), "")
     begun = FIRST_LINE.match(first)
-    if free is False or (free and begun and begun["host"] == platform.node()):
-        alive = not free
+    if locked or (locked is False and begun and begun["host"] == platform.node()):
+        alive = locked
     else:
         # Of another machine or another program, or only just begun: no lock is no proof, but a fresh line is a sign.
         alive = not error and age < (QUIET if lines else STARTING)

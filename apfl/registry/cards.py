@@ -24,6 +24,7 @@ from apfl.registry.trees import ROOT, assigned, module_path, parse, text_of, val
 EXTERNAL = "external/"
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 """What a method's file may be called, without .py."""
+REQUIRED = ("title", "stage", "model")
 STAGES = ("federate", "personalize")
 MODELS = ("global", "local", "localized", "friend", "personalized")
 NEEDS = ("semantics", "proxy", "generator", "validation")
@@ -98,25 +99,21 @@ def _card(path: Path, module: str, root: Path) -> Card:
     if not named:
         raise UserError(f"{where}: does not name a method; end it with METHOD = the name of its class")
     facts, fields = _class_facts(path, named[-1], root)
-    if missing := [name for name in ("title", "stage", "model") if name not in facts]:
+    if missing := [name for name in REQUIRED if name not in facts]:
         raise UserError(f"{where}: {named[-1]} has no {missing[0]}; add `{missing[0]}: ClassVar[str] = ...`")
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
     if fault := _card_fault(facts, fields, docstring):
         raise UserError(f"{where}: {fault}")
-    return Card(
-        module=module,
-        title=facts["title"],
-        stage=facts["stage"],
-        model=facts["model"],
-        base=facts.get("base", "") if facts["stage"] == "personalize" else "",
-        needs=tuple(facts.get("needs", ())),
-        fields=fields,
-        summary=" ".join(docstring.split("\n\n")[0].split()),
-        docstring=docstring,
-        additive=facts.get("additive", False),
-        shares_global=facts.get("shares_global", True),
-        search=facts.get("search", {}),
-    )
+    optional = {name: facts[name] for name in ("additive", "shares_global", "search") if name in facts}
+    base = facts.get("base", "") if facts["stage"] == "personalize" else ""
+    needs = tuple(facts.get("needs", ()))
+    title, stage, model = (facts[name] for name in REQUIRED)
+    return Card(module, title, stage, model, base, needs, fields, _summary(docstring), docstring, **optional)
+
+
+def _summary(docstring: str) -> str:
+    """The first paragraph in one line."""
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def _card_fault(facts: Mapping[str, Any], fields: Mapping[str, Field], docstring: str) -> str | None:
@@ -159,8 +156,7 @@ def _external_card(module: str, root: Path) -> Card:
             f"{', '.join(MODELS)}"
         )
     docstring = inspect.cleandoc(ast.get_docstring(tree) or "")
-    summary = " ".join(docstring.split("\n\n")[0].split())
-    return Card(module, facts["TITLE"], "external", facts["MODEL"], "", (), {}, summary, docstring)
+    return Card(module, facts["TITLE"], "external", facts["MODEL"], "", (), {}, _summary(docstring), docstring)
 
 
 @cache

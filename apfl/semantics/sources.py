@@ -55,7 +55,7 @@ def embed(source: str, class_names: Sequence[str], context: dict[str, Any], opti
         if not options[name].exists():
             raise UserError(f"--{name} {options[name]}: no such file or folder; correct it")
     given = {name: value for name, value in context.items() if name in parameters} | options
-    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    if missing := [name for name in missing if name not in (*given, "class_names")]:
+    there = {*given, "class_names"}
+    if missing := [name for name, one in parameters.items() if one.default is one.empty and name not in there]:
         raise UserError(f"semantics {source}: needs --{missing[0]}; add it")
     return SOURCES[source](class_names, **given)

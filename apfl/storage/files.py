@@ -187,6 +187,14 @@ def read_npz(path: str | os.PathLike[str], what: str, required: tuple[str, ...] 
     return arrays
 
 
+def json_in(array: np.ndarray, where: str) -> Any:
+    """The value whose JSON an array of an npz is; a `UserError` that names ``where`` if it is none."""
+    try:
+        return json.loads(str(array))
+    except (ValueError, RecursionError):
+        raise UserError(f"{where} is not JSON; make it again") from None
+
+
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """One array of an npz; its header must say how long it is before memory is taken for it."""
     with archive.open(name) as member:

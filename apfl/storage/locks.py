@@ -16,10 +16,11 @@ from pathlib import Path
 from apfl.errors import UserError
 
 
-def busy(handle: int) -> bool:
-    """Whether another process holds the lock; afterwards it is ours if it was free. `OSError` if there are no locks."""
+def busy(handle: int, shared: bool = False) -> bool:
+    """Whether another process holds the lock; afterwards it is ours if it was free, perhaps ``shared`` with others.
+    `OSError` if there are no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     return False

@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "apfl-bench",
-    "numpy",
-    "torch",
-    "torchvision",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "safetensors",
-    "snakemake",
-)
+    "apfl-bench", "numpy", "torch", "torchvision", "pandas", "pyarrow", "scikit-learn", "safetensors", "snakemake",
+)  # fmt: skip
 
 
 def provenance() -> dict[str, Any]:

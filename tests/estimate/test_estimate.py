@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from apfl.data.catalogue import parts_of, size_of
 from apfl.data.sources import digits, photos
 from apfl.durations import hours
 from apfl.estimate import estimate as module
-from apfl.estimate.estimate import FORWARD, START, Estimate, Pricing, corrected, estimate, in_words
+from apfl.estimate.estimate import FORWARD, START, TAUGHT, Estimate, Pricing, corrected, estimate, in_words
 from apfl.estimate.prices import Price, measured
 from apfl.study.cells import asked, job_counts, runs
 from apfl.study.load import load_study
@@ -46,34 +45,32 @@ def changed(run: Run, part: str, **values: Any) -> Run:
     return dataclasses.replace(run, spec={**run.spec, part: {**run.spec[part], **values}})
 
 
-def at_prices(monkeypatch: pytest.MonkeyPatch, **prices: float) -> None:
+def at_prices(monkeypatch: pytest.MonkeyPatch, image: float = 0.0, models: float = 0.0) -> None:
     """As if every method had these prices, and drawing an image took a second."""
-    monkeypatch.setattr(module, "measured", lambda *_: Price(**{"client": 0.0, "image": 0.0} | prices))
-    monkeypatch.setattr(module, "price_of_drawing", lambda *_: Price(0.0, 1.0))
+    monkeypatch.setattr(module, "measured", lambda *_: Price(image, models))
+    monkeypatch.setattr(module, "price_of_drawing", lambda *_: Price(1.0))
 
 
-def test_a_federated_run_is_its_clients_images_and_server_in_every_round(
+def test_a_federated_run_is_the_images_of_those_who_take_part_in_every_round(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = changed(find(study, "federate", "/fedavg/"), "training", evaluate_rounds=[])
-    images = 300 - set_aside(study, run)
-    for prices, round in (({"client": 2.0}, 3 * 2), ({"image": 2.0}, 2 * images), ({"server": 5.0}, 5)):
-        at_prices(monkeypatch, **prices)
-        assert Pricing(study).seconds(run) == pytest.approx(3 * round), prices
-    at_prices(monkeypatch, image=2.0, client=2.0)
+    at_prices(monkeypatch, image=2.0)
+    run = find(study, "federate", "/fedavg/")
+    assert Pricing(study).seconds(run) == pytest.approx(3 * 2 * (300 - set_aside(study, run)))
     timed = changed(find(study, "federate", "--fast"), "training", evaluate_rounds=[])
     assert 0 < Pricing(study).seconds(timed) < Pricing(study).seconds(run), "uploads that are lost are not trained"
 
 
-def test_a_run_with_another_learning_rate_is_not_measured_again_and_one_with_other_epochs_is(
+def test_a_run_with_another_learning_rate_or_seed_is_not_measured_again_and_one_with_other_epochs_is(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Run] = []
-    monkeypatch.setattr(module, "measured", lambda run, *_: seen.append(run) or Price(1.0, 1.0))
+    monkeypatch.setattr(module, "measured", lambda run, *_: seen.append(run) or Price(1.0))
     run, pricing = find(study, "federate", "/fedavg/"), Pricing(study)
-    for one in (run, changed(run, "training", learning_rate=0.5), changed(run, "training", local_epochs=9)):
-        pricing.seconds(one)
-    assert [one.spec["training"]["local_epochs"] for one in seen] == [5, 9]
+    again = dataclasses.replace(run, seed=1, path=run.path.replace("seed0", "seed1"))
+    others = [changed(run, "training", **values) for values in ({"learning_rate": 0.5}, {"local_epochs": 9})]
+    seconds = [pricing.seconds(one) for one in (run, again, *others)]
+    assert [one.spec["training"]["local_epochs"] for one in seen] == [5, 9] and seconds[0] == seconds[1] > 0
 
 
 def set_aside(study: Study, run: Run) -> int:
@@ -93,30 +90,19 @@ def test_a_generator_is_its_samples_and_the_teachers_that_see_them(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = find(study, "memorize")
-    for kind, prices, longer in (("drawn", {}, 1 / FORWARD), ("taught", {"image": 5.0}, 1 / FORWARD + 1)):
-        at_prices(monkeypatch, **prices)
-        one, two = (
-            Pricing(study).seconds(changed(made, "parameters", epochs=epochs, teacher="global")) for epochs in (1, 2)
-        )
+    for kind, image, longer in (("drawn", 0.0, 1 / FORWARD), ("taught", 5.0, 1 / FORWARD + TAUGHT)):
+        at_prices(monkeypatch, image)
+        one, two = (Pricing(study).seconds(changed(made, "parameters", epochs=n, teacher="global")) for n in (1, 2))
         assert two - one == pytest.approx(10 * 10 * longer), f"{kind}: ten samples of each of ten classes an epoch"
 
 
-def price(study: Study, text: str, images: float = 100, **parameters: Any) -> Price:
-    run = changed(find(study, "federate", text), "parameters", **parameters)
-    return measured(changed(run, "training", local_epochs=1), None, 3, images, 10, 10)
+def test_what_is_measured_is_a_miniature_of_what_the_method_s_own_code_does(study: Study) -> None:
+    def price(text: str, **parameters: Any) -> Price:
+        run = changed(find(study, "federate", text), "parameters", **parameters)
+        return measured(changed(run, "training", local_epochs=1), None, 200, 10, 10)
 
-
-def test_what_is_measured_is_what_the_method_s_own_code_does(study: Study) -> None:
-    plain, distilled = price(study, "/fedavg/"), price(study, "/feddf/", steps=40)
-    assert plain.image > 0 and distilled.image > 0
-    assert distilled.server > 10 * plain.server, "forty steps on the server"
-
-
-def test_a_server_s_steps_are_measured_few_and_counted_all(study: Study) -> None:
-    began = time.process_time()
-    many = price(study, "/feddf/", steps=100_000)
-    assert time.process_time() - began < 60
-    assert many.server > 100 * price(study, "/feddf/", steps=40).server
+    plain, distilled = price("/fedavg/"), price("/feddf/", steps=400)
+    assert distilled.image > 10 * plain.image > 0, "a hundred of four hundred steps on the server"
 
 
 def test_seconds_of_finished_runs_correct_those_of_their_method(study: Study) -> None:
@@ -141,15 +127,6 @@ def test_what_fails_is_named_and_the_rest_is_estimated(
     assert "not in it: 2 runs of scaffold (not on random images)" in lines and "the GPU" in lines
     assert "not in it: 2 runs of local on digits (a foreign program, or a data set of unknown size)" in lines
     assert f"on this machine: at least {hours((10 * priced + START * found.jobs) / 4)} with 4 cores" in lines
-
-
-def test_runs_of_the_same_numbers_share_measurements(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-    monkeypatch.setattr(module, "measured", lambda run, *_: tried.append(run.path) or Price(1.0, 1.0))
-    pricing = Pricing(study)
-    first, second = (one for one in runs(study) if "/scaffold/" in one.path)
-    assert pricing.seconds(first) == pricing.seconds(second) > 0
-    assert sum("/scaffold/" in path and "seed1" in path for path in tried) == 0
 
 
 def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
@@ -260,13 +237,7 @@ def test_the_estimate_trains_on_the_thinned_images_and_tests_on_all(
     thin = load_study(tiny(data__digits__max_samples=0, data__digits__train_samples=300, training__rounds=3))
     run = find(thin, "federate", "/fedavg/")
     at_prices(monkeypatch, image=1.0)
-    unseen = changed(run, "training", evaluate_rounds=[])
-    assert Pricing(thin).seconds(unseen) == 3 * 300, "an image costs a second in each of the rounds"
-    at_prices(monkeypatch, image=1.0, models=2.0)
-    seconds = Pricing(thin).seconds
-    looks, tested = len(run.spec["training"]["evaluate_rounds"]), 1797 // 10
-    once = FORWARD / run.spec["training"]["local_epochs"]
-    assert seconds(run) - seconds(unseen) == pytest.approx(looks * 3 * 2 * tested * once, rel=0.02)
+    assert Pricing(thin).seconds(run) == 3 * 300, "an image costs a second in each of the rounds"
     assert parts_of(thin.data["digits"], "digits", False) == (300, 0, 180)
     assert parts_of(thin.data["digits"], "digits", True) == (270, 30, 180)
     assert parts_of({"max_samples": 1000}, "cifar10", True) == (810, 90, 100) and parts_of({}, "mine", True) is None
