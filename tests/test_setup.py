@@ -90,10 +90,20 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def would_install(checkout: Path, target: str) -> bool:
+def commands(checkout: Path, target: str) -> str:
     done = subprocess.run(["make", "--dry-run", target], cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return "pip install" in done.stdout
+    return done.stdout
+
+
+def would_install(checkout: Path, target: str) -> bool:
+    return "pip install" in commands(checkout, target)
+
+
+def test_what_is_installed_names_its_extras_as_pyproject_toml_does(checkout: Path) -> None:
+    asked = [re.search(r"--editable '\.(?:\[(.*)\])?'", commands(checkout, target)) for target in ("demo", "test")]
+    demo, tests = ((found.group(1) or "").split(",") for found in asked if found)
+    assert demo == [""] and set(tests) == {"full", "cluster", "dev"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_a_second_make_installs_nothing_until_the_requirements_change(checkout: Path) -> None:
