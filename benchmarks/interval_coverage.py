@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from apfl.paper.numbers.intervals import ERROR, LEVEL, Cellwise, interval
+from apfl.paper.numbers.intervals import ERROR, LEVEL, Cellwise, mean
 from apfl.storage.files import write_text
 from apfl.streams import numpy_stream
 
@@ -80,7 +80,7 @@ def coverage(kind: str, seeds: int, cells: int, trials: int, resamples: int = 99
         ends = {
             "bootstrap": bootstrap(values, rng, resamples),
             "stratified": stratified(values),
-            "verdict": interval([Cellwise(one) for one in values]),
+            "verdict": mean([Cellwise(one) for one in values]).interval(),
         }
         for name, (low, high) in ends.items():
             held[name] += int(low <= 0 <= high)

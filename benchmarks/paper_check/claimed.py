@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from apfl.paper.labels import SEMANTICS_LABELS
-from apfl.paper.numbers.ranks import holm
+from apfl.paper.numbers.intervals import holm
 from benchmarks.paper_check.finding import DIGITS, OURS, Finding, in_words, outcome, printed
 
 ASSUMED_SEEDS = (3, 5)
@@ -70,7 +71,7 @@ def significance(table: str, unit: str) -> Finding:
     told, settled = [], True
     for seeds in ASSUMED_SEEDS:
         p = numbers[f"Welch's p, {seeds} seeds"]
-        corrected = pd.Series(holm(p.tolist()), p.index)
+        corrected = pd.Series(holm(p.to_numpy()), p.index)
         settled &= (p[ahead] < LEVEL).all()
         told.append(
             f"with {seeds} seeds {(p[ahead] < LEVEL).sum()} leads are significant at 5 % by Welch's test, "
@@ -92,7 +93,7 @@ def printed_ranks() -> Finding:
     ranks = means.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     friedman = stats.friedmanchisquare(*(means[name] for name in means)).pvalue
     pairs = [(means[one] - means[other]).round(DIGITS) for one, other in combinations(ranks.index, 2)]
-    pair = holm([stats.wilcoxon(differences).pvalue for differences in pairs])[0]
+    pair = holm(np.array([stats.wilcoxon(differences).pvalue for differences in pairs]))[0]
     (first, second), (rank, next_rank) = ranks.index[:2], ranks.iloc[:2]
     sentence = (
         f"By mean rank over the {len(means)} rows {first} ({rank:.2f}) is first and {second} ({next_rank:.2f}) second; "

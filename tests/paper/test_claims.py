@@ -15,7 +15,7 @@ from apfl.errors import UserError
 from apfl.jobs.paths import BESIDE
 from apfl.paper import published
 from apfl.paper.numbers.choice import BEST
-from apfl.paper.numbers.intervals import ERROR, Cellwise, interval, mean
+from apfl.paper.numbers.intervals import ERROR, Cellwise, mean
 from apfl.paper.numbers.metrics import collect
 from apfl.paper.report.verdicts import section
 from apfl.paper.verdict.claims import FILE, claims, parse
@@ -663,7 +663,8 @@ def test_a_study_of_stand_ins_alone_has_no_row_and_is_not_blamed_for_its_seeds(t
 
 def test_equal_counts_of_few_images_do_not_pass_for_certainty() -> None:
     equal = np.full(3, 10.0)
-    assert interval([Cellwise(equal, resolution=10.0)])[0] < 0 < interval([Cellwise(equal, resolution=0.1)])[0]
+    low, high = (mean([Cellwise(equal, resolution=step)]).interval()[0] for step in (10.0, 0.1))
+    assert low < 0 < high
 
 
 def test_the_interval_is_scipys_over_the_means_of_the_seeds() -> None:
@@ -671,7 +672,7 @@ def test_the_interval_is_scipys_over_the_means_of_the_seeds() -> None:
 
     values = np.array([[1.0, 2.5, 2.0], [0.0, 4.0, 1.0]])
     expected = stats.ttest_1samp(values.mean(axis=0), 0).confidence_interval()
-    assert interval([Cellwise(one) for one in values]) == pytest.approx(tuple(expected))
+    assert mean([Cellwise(one) for one in values]).interval() == pytest.approx(tuple(expected))
     found = stats.ttest_1samp(values.mean(axis=0), 0.5, alternative="greater").pvalue
     assert mean([Cellwise(one) for one in values]).above(0.5) == pytest.approx(found)
 

@@ -35,26 +35,20 @@ def rows(chosen_among: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
     A reading of which a run is missing or diverged has no mean, and nothing is chosen on a data set while a run is
     missing there. Of equal means the first is chosen.
     """
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for test, validation in VALIDATION.items():
-        for cell in chosen_among:
-            each = cell_values(metrics, cell, validation, "non_dropout")
-            values = [np.nan if value.weighted is None else 100 * value.weighted for value in each]
-            found.setdefault((cell.dataset, test, cell.reading), []).extend(values)
-    unfinished = {cell.dataset for cell in chosen_among if "not run" in map(metrics.status, cell.runs)}
-    made = [
-        {
-            "dataset": dataset,
-            "test": test,
-            "reading": reading,
-            "validation_mean": np.mean(values),
-            "runs": int(np.isfinite(values).sum()),
-            "runs_planned": len(values),
-            "chosen": False,
-        }
-        for (dataset, test, reading), values in found.items()
+    accuracies = [
+        (cell.dataset, test, cell.reading, np.nan if value.weighted is None else 100 * value.weighted)
+        for test, validation in VALIDATION.items()
+        for cell in chosen_among
+        for value in cell_values(metrics, cell, validation, "non_dropout")
     ]
-    table = pd.DataFrame(made, columns=list(COLUMNS))
+    unfinished = {cell.dataset for cell in chosen_among if "not run" in map(metrics.status, cell.runs)}
+    each = pd.DataFrame(accuracies, columns=[*COLUMNS[:4]]).groupby([*COLUMNS[:3]], sort=False)["validation_mean"]
+    parts = {
+        "validation_mean": each.agg(lambda values: values.mean(skipna=False)),
+        "runs": each.count(),
+        "runs_planned": each.size(),
+    }
+    table = pd.DataFrame(parts).reset_index().assign(chosen=False)
     for (dataset, _), part in table.groupby(["dataset", "test"], sort=False):
         if dataset not in unfinished and part["validation_mean"].notna().any():
             table.loc[part["validation_mean"].idxmax(), "chosen"] = True

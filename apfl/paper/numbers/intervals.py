@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from apfl.paper.numbers.metrics import SeedValue
+
 LEVEL = 0.95
 ERROR = (1 - LEVEL) / 2
 """How often an interval may miss the truth on one side."""
@@ -62,9 +64,20 @@ def mean(strata: Sequence[Cellwise]) -> Mean:
     return Mean(means.mean(axis=0), np.sqrt(np.maximum(means.var(axis=0, ddof=1), floor) / len(means)), len(means) - 1)
 
 
-def interval(strata: Sequence[Cellwise], level: float = LEVEL) -> tuple[float, float]:
-    """Student's interval of `mean`."""
-    low, high = mean(strata).interval((1 - LEVEL) / (1 - level))
+def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.ndarray:
+    """Ours minus theirs in points, one for each seed that both have finished: the same partition and the same initial
+    parameters stand behind each; float64 [seeds]."""
+    theirs = {value.seed: value.weighted for value in others if value.weighted is not None}
+    found = [(value.weighted, theirs.get(value.seed)) for value in ours]
+    return np.array([100 * (our - their) for our, their in found if our is not None and their is not None], np.float64)
+
+
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's interval of the mean of ``values`` [seeds], as verdicts have it for one cell; None for fewer than two,
+    which say nothing of the spread."""
+    if len(values) < 2:
+        return None
+    low, high = mean([Cellwise(values)]).interval()
     return float(low), float(high)
 
 

@@ -72,6 +72,20 @@ class Estimate:
     clients: int = 0
     left_out: int = 0
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """As columns of a tidy row."""
+        return {
+            "reproduced_mean": self.mean,
+            "reproduced_std": self.std,
+            "plain_mean": self.plain,
+            "seeds": self.seeds,
+            "seeds_planned": self.planned,
+            "clients_evaluated": self.clients,
+            "clients_left_out": self.left_out,
+            "status": self.status,
+        }
+
 
 def collect(results: str | Path, runs: Iterable[str], partial: bool = False, command: str = "snakemake") -> Metrics:
     """Read ``{results}/{run}/metrics.parquet`` and ``run.json`` of each run.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from apfl.paper.numbers.frames import grouped
+from apfl.paper.numbers.intervals import differences, interval
 from apfl.paper.numbers.metrics import Metrics, cell_values
-from apfl.paper.numbers.paired import differences, interval
 from apfl.study.readings import LITERAL, options_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
     without a pair of seeds in any place has none. ``low`` and ``high`` are there from two seeds on.
     """
     rows = []
-    for here in _places(cells).values():
+    for here in grouped(cells, lambda cell: (cell.dataset, cell.setting)).values():
         against, *others = here
         theirs = cell_values(metrics, against, test, "non_dropout")
         for cell in others:
@@ -67,13 +68,6 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
     return _ordered(pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "place"]))
 
 
-def _places(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    places: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        places.setdefault((cell.dataset, cell.setting), []).append(cell)
-    return places
-
-
 def _options(cell: Cell, metrics: Metrics) -> dict[str, str]:
     """The options of a cell: those of its reading, and what its runs record of the hyper-parameters among them."""
     if cell.reading:
@@ -88,17 +82,12 @@ def _options(cell: Cell, metrics: Metrics) -> dict[str, str]:
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """Sorted by place and by the mean of each reading over the places, with the column of the picture."""
-    keys = [rows["method"], rows["reading"]]
-    means = rows["mean"].groupby(keys).transform("mean")
-    drawn = pd.DataFrame({"mean": means, "method": keys[0], "reading": keys[1]}).dropna().drop_duplicates()
-    drawn = drawn.sort_values(["mean", "method", "reading"], kind="stable")
-    number = {key: place for place, key in enumerate(zip(drawn["method"], drawn["reading"], strict=True), start=1)}
-    rows["place"] = [number.get(key) for key in zip(*keys, strict=True)]
-    rows["place"] = rows["place"].astype("Int64")
-    order = list(dict.fromkeys(zip(rows["dataset"], rows["setting"], strict=True)))
-    panel = [order.index(key) for key in zip(rows["dataset"], rows["setting"], strict=True)]
+    reading = ["method", "reading"]
+    drawn = rows.groupby(reading)["mean"].mean().dropna().reset_index().sort_values(["mean", *reading], kind="stable")
+    number = drawn.assign(place=range(1, len(drawn) + 1)).set_index(reading)["place"]
+    rows = rows.join(number.astype("Int64"), on=reading)
     return (
-        rows.assign(panel=panel)
+        rows.assign(panel=rows.groupby(["dataset", "setting"], sort=False).ngroup())
         .sort_values(["panel", "place", "method", "reading"], kind="stable", ignore_index=True)
         .loc[:, list(COLUMNS)]
     )

@@ -21,8 +21,8 @@ from scipy import stats
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import tuples
+from apfl.paper.numbers.intervals import differences, holm, interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
-from apfl.paper.numbers.paired import differences, interval
 from apfl.study.tuning import TUNED
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def rank(found: Values, test: str) -> Ranking:
     each = [np.array([[value.weighted for value in _done(found[name], block)] for name in names]) for block in blocks]
     each = [table.reshape(len(names), -1) for table in each]  # [methods, seeds] for each cell
     means = np.array([table.mean(axis=1) for table in each]).reshape(len(blocks), len(names))
-    mean_ranks = _ranks(means).mean(axis=0) if names else np.zeros(0)
-    per_seed = _ranks(np.concatenate([table.T for table in each])).mean(axis=0) if names else np.zeros(0)
+    mean_ranks = stats.rankdata(-means, axis=1).mean(axis=0) if names else np.zeros(0)  # 1 for the highest
+    per_seed = stats.rankdata(-np.hstack(each).T, axis=1).mean(axis=0) if names else np.zeros(0)
     friedman = _friedman(means)
     shared: dict[str, Any] = {
         "test": test,
@@ -150,12 +150,6 @@ def _done(given: Mapping[Block, tuple[SeedValue, ...]], block: Block) -> list[Se
     return sorted((value for value in there if value.status == "ok"), key=lambda value: value.seed)
 
 
-def _ranks(accuracies: np.ndarray) -> np.ndarray:
-    """Ranks within each row of [blocks, methods], 1 for the highest; equals share the mean of their ranks."""
-    ranks: np.ndarray = stats.rankdata(-accuracies, axis=1)
-    return ranks
-
-
 def _friedman(means: np.ndarray) -> tuple[float, float] | None:
     """Friedman's chi-square over [blocks, methods] and its p."""
     if means.shape[0] < 2 or means.shape[1] < 3:
@@ -181,31 +175,14 @@ def _against(found: Values, name: str, blocks: Sequence[Block]) -> dict[str, int
 def _pairs(test: str, order: Sequence[str], means: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Every pair, the one of the better mean rank first."""
     pairs = list(combinations(order, 2))
-    raw = [_wilcoxon(means[one] - means[other]) for one, other in pairs]
-    adjusted = holm(raw)
+    apart = (means[one] - means[other] for one, other in pairs)
+    raw = [float(stats.wilcoxon(cells).pvalue) if cells.any() else 1.0 for cells in apart]
+    adjusted = holm(np.array(raw)).tolist()
     rows = [
         (test, one, other, len(means[one]), p, q, q < ALPHA)
         for (one, other), p, q in zip(pairs, raw, adjusted, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(PAIRS))
-
-
-def _wilcoxon(found: np.ndarray) -> float:
-    """Two-sided p of the signed-rank test; 1 where no cell differs."""
-    return float(stats.wilcoxon(found).pvalue) if (found != 0).any() else 1.0
-
-
-def holm(raw: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the smallest p times their number, the next times one less, never falling.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(raw, kind="stable")
-    scaled = np.array([min(1.0, raw[place] * (len(raw) - step)) for step, place in enumerate(order)])
-    adjusted = np.empty(len(raw))
-    adjusted[order] = np.maximum.accumulate(scaled)
-    return adjusted.tolist()
 
 
 def cliques(ranking: Ranking) -> list[tuple[str, ...]]:

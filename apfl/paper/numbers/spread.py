@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from apfl.data.setting import parse_setting
+from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, run_frame
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def rows(
 ) -> pd.DataFrame:
     """One row of `COLUMNS` for each of the cells of the tables `SHOWN`; ``origins`` has the federated run that a run
     starts from, ``records`` the run.json of both."""
-    places: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells:
-        places.setdefault((cell.output, cell.dataset, cell.setting), []).append(cell)
+    places = grouped(cells, lambda cell: (cell.output, cell.dataset, cell.setting))
     lines = [line for here in places.values() for line in _lines(here, metrics, origins, records)]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -84,7 +83,8 @@ def _lines(
             )
             for seed, one in found.items()
         ]
-        means, deviations = _over_seeds(np.array(measured, float).reshape(-1, len(MEASURES)))
+        table = 100 * pd.DataFrame(measured, columns=list(MEASURES), dtype=float)
+        means, deviations = table.mean(skipna=False), table.std(skipna=False)
         states = {metrics.status(run) for run in cell.runs}
         yield {
             "table": cell.output,
@@ -93,8 +93,8 @@ def _lines(
             "client_role": SHOWN[cell.output],
             "title": cell.title,
             "reading": cell.reading,
-            **{f"{name}_mean": value for name, value in zip(MEASURES, means, strict=True)},
-            **{f"{name}_std": value for name, value in zip(MEASURES, deviations, strict=True)},
+            **{f"{name}_mean": means[name] for name in MEASURES},
+            **{f"{name}_std": deviations[name] for name in MEASURES},
             **_moved(cell, origins, records),
             "clients": np.mean([len(one) for one in found.values()]) if found else np.nan,
             "seeds": len(found),
@@ -114,19 +114,11 @@ def _clients(cell: Cell, metrics: Metrics) -> dict[int, pd.Series]:
             frame = run_frame(metrics, cell, run)
             frame = frame[frame["model"] == cell.model]
             last = frame[(frame["round"] == frame["round"].max()) & (frame["test"] == "own")]
-            last = last[
-                (last["client_role"] == SHOWN[cell.output]) & (last["samples"] > 0) & (last["train_samples"] > 0)
-            ]
+            counts = (last["samples"] > 0) & (last["train_samples"] > 0)
+            last = last[counts & (last["client_role"] == SHOWN[cell.output])]
             if len(last):
                 found[seed] = last.set_index("client")["accuracy"]
     return found
-
-
-def _over_seeds(measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In per cent, mean and standard deviation (n - 1) over seeds of [seeds, measures]; NaN where there are too few."""
-    none = np.full(len(MEASURES), np.nan)
-    means = 100 * measured.mean(axis=0) if len(measured) else none
-    return means, 100 * measured.std(axis=0, ddof=1) if len(measured) > 1 else none
 
 
 def _moved(cell: Cell, origins: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

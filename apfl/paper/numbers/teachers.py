@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import pandas as pd
 from apfl.data.catalogue import IN_PAPER
 from apfl.data.setting import parse_setting
 from apfl.paper.labels import ordered
+from apfl.paper.numbers.frames import grouped
+from apfl.paper.numbers.intervals import differences, interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate
-from apfl.paper.numbers.paired import differences, interval
 from apfl.study.readings import options_of
 
 if TYPE_CHECKING:
@@ -41,46 +41,27 @@ CONTROL_COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Heights:
-    """One seed of AP-FL on the pooled test, accuracies in [0, 1]; ``status`` as in `SeedValue`, or ``no teachers``."""
-
-    seed: int
-    status: str
-    teachers: float = float("nan")
-    global_model: float = float("nan")
-    friend: float = float("nan")
-    personalized: float = float("nan")
-
-    def value(self, part: str) -> SeedValue:
-        number = getattr(self, "global_model" if part == "global" else part)
-        return (
-            SeedValue(self.seed, self.status, number, number)
-            if self.status == "ok"
-            else SeedValue(self.seed, self.status)
-        )
-
-
-def heights(cell: Cell, metrics: Metrics) -> tuple[Heights, ...]:
-    """The last round of each seed of a cell that starts from a generator."""
-    return tuple(_heights(run, seed, metrics) for seed, run in zip(cell.seeds, cell.runs, strict=True))
-
-
-def _heights(run: str, seed: int, metrics: Metrics) -> Heights:
-    if (status := metrics.status(run)) != "ok":
-        return Heights(seed, status)
-    frame, given = metrics.frames[run], _accuracies(metrics.records[run])
-    last = int(frame["round"].max())
-    if str(last) not in given:
-        return Heights(seed, "no teachers")
-    here = given[str(last)]
-    return Heights(seed, "ok", here["teachers"], here["global"], *(_pooled(frame, model, last) for model in PARTS[2:]))
-
-
-def _accuracies(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-    """By round, the accuracies in [0, 1] of the teachers and of the global model; older records call them a ceiling."""
-    found: Mapping[str, Mapping[str, float]] = record.get("teachers", record.get("ceiling", {}))
+def heights(cell: Cell, metrics: Metrics) -> dict[str, list[SeedValue]]:
+    """By part of `PARTS`, each seed's accuracy in [0, 1] in the last round on the pooled test, of a cell that starts
+    from a generator; a seed whose run did not record its teachers has the status ``no teachers``."""
+    found: dict[str, list[SeedValue]] = {part: [] for part in PARTS}
+    for seed, run in zip(cell.seeds, cell.runs, strict=True):
+        status, here = _heights(run, metrics)
+        for part in PARTS:
+            found[part].append(SeedValue(seed, status, here.get(part), here.get(part)))
     return found
+
+
+def _heights(run: str, metrics: Metrics) -> tuple[str, dict[str, float]]:
+    if (status := metrics.status(run)) != "ok":
+        return status, {}
+    frame, record = metrics.frames[run], metrics.records[run]
+    last = int(frame["round"].max())
+    # By round; older records call them a ceiling.
+    given = record.get("teachers", record.get("ceiling", {})).get(str(last))
+    if given is None:
+        return "no teachers", {}
+    return "ok", {part: given[part] if part in given else _pooled(frame, part, last) for part in PARTS}
 
 
 def _pooled(frame: pd.DataFrame, model: str, last: int) -> float:
@@ -102,25 +83,22 @@ def teacher_rows(cells: Iterable[Cell], metrics: Metrics) -> pd.DataFrame:
 
 def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
     every = heights(cell, metrics)
-    found = {part: estimate(tuple(one.value(part) for one in every)) for part in PARTS}
-    row: dict[str, Any] = {
-        name: getattr(cell, name) for name in ("dataset", "setting", "title", "semantics", "reading")
-    }
+    found = {part: estimate(tuple(values)) for part, values in every.items()}
+    row: dict[str, Any] = {name: getattr(cell, name) for name in COLUMNS[:5]}
     row |= {f"{part}_mean": one.mean for part, one in found.items()} | {f"{p}_std": one.std for p, one in found.items()}
-    friend = [one.value("friend") for one in every]
     teacher = "global" if options_of(cell.reading)["teacher"] == "global" else "teachers"
-    row["friend_minus_teacher"], row["teacher_low"], row["teacher_high"] = _compared(friend, every, teacher)
-    row["friend_minus_global"], row["global_low"], row["global_high"] = _compared(friend, every, "global")
-    states = [one.status for one in every]
+    for name, part in (("teacher", teacher), ("global", "global")):
+        row[f"friend_minus_{name}"], row[f"{name}_low"], row[f"{name}_high"] = _compared(every["friend"], every[part])
+    states = [one.status for one in every["friend"]]
     status = found["friend"].status
-    row |= {"seeds": found["friend"].seeds, "seeds_planned": len(every), "friend_is": _where(row)}
+    row |= {"seeds": found["friend"].seeds, "seeds_planned": len(states), "friend_is": _where(row)}
     return row | {"status": "no teachers" if status == "not run" and "no teachers" in states else status}
 
 
-def _compared(ours: Sequence[SeedValue], every: Sequence[Heights], part: str) -> tuple[float, float, float]:
-    if any(one.status == "diverged" for one in every):
+def _compared(ours: Sequence[SeedValue], theirs: Sequence[SeedValue]) -> tuple[float, float, float]:
+    if any(one.status == "diverged" for one in ours):
         return (np.nan,) * 3
-    found = differences(ours, [one.value(part) for one in every])
+    found = differences(ours, theirs)
     return float(found.mean()) if len(found) else np.nan, *(interval(found) or (np.nan, np.nan))
 
 
@@ -140,9 +118,7 @@ def control_rows(
     is the mean of the embeddings minus the mean of the controls, paired by seed; its interval is around that and not
     chance.
     """
-    places: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in cells:
-        places.setdefault((cell.dataset, cell.setting, cell.reading), []).append(cell)
+    places = grouped(cells, lambda cell: (cell.dataset, cell.setting, cell.reading))
     rows = []
     for (dataset, setting, reading), here in places.items():
         held = parse_setting(setting).classes or classes[dataset]

@@ -25,32 +25,10 @@ if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
 COLUMNS = (
-    "table",
-    "dataset",
-    "setting",
-    "clients",
-    "alpha",
-    "missing_percent",
-    "client_role",
-    "method",
-    "title",
-    "column",
-    "column_group",
-    "semantics",
-    "reading",
-    "model",
-    "test",
-    "published_mean",
-    "published_std",
-    "reproduced_mean",
-    "reproduced_std",
-    "plain_mean",
-    "seeds",
-    "seeds_planned",
-    "clients_evaluated",
-    "clients_left_out",
-    "status",
-)
+    "table", "dataset", "setting", "clients", "alpha", "missing_percent", "client_role", "method", "title", "column",
+    "column_group", "semantics", "reading", "model", "test", "published_mean", "published_std", "reproduced_mean",
+    "reproduced_std", "plain_mean", "seeds", "seeds_planned", "clients_evaluated", "clients_left_out", "status",
+)  # fmt: skip
 """Accuracies are in per cent. ``seeds`` have a number, ``seeds_planned`` are in the study (0: it does not run this
 cell); clients are summed over seeds; ``column_group`` is paper, further (methods or semantics that the paper
 lacks) or reading (another reading of a column of the other two); ``status`` is ok, not run, diverged or no samples."""
@@ -68,10 +46,6 @@ class Column:
     label: str
     published: str | None
     group: str
-
-    def title(self, table: str) -> str:
-        """The method that the column shows; in Table 4 it is AP-FL throughout."""
-        return self.key[0] if OUTPUTS[table].columns == "title" else "AP-FL"
 
 
 def rows(table: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> pd.DataFrame:
@@ -168,18 +142,17 @@ def _side_by_side(made: Sequence[Column]) -> list[Column]:
     tuned = {column.label.removesuffix(TUNED): column for column in made if column.label.endswith(TUNED)}
     tuned = {label: column for label, column in tuned.items() if label in labels}
     others = [column for column in made if column not in tuned.values()]
-    pairs = (
-        (column, replace(tuned[column.label], group=column.group)) if column.label in tuned else (column,)
-        for column in others
-    )
-    return [column for pair in pairs for column in pair]
+    paired = []
+    for column in others:
+        paired += [column, replace(tuned[column.label], group=column.group)] if column.label in tuned else [column]
+    return paired
 
 
 def _row(
     table: str, setting: RowKey, role: str, column: Column, cell: Cell | None, test: str, metrics: Metrics
 ) -> dict[str, Any]:
     ours = estimate(cell_values(metrics, cell, test, role)) if cell else Estimate("not run", planned=0)
-    printed = _published(table, setting, role, column)
+    printed, by_title = _published(table, setting, role, column), OUTPUTS[table].columns == "title"
     return {
         "table": table,
         "dataset": setting.dataset,
@@ -189,32 +162,22 @@ def _row(
         "missing_percent": setting.missing,
         "client_role": role,
         "method": cell.method if cell else "",
-        "title": cell.title if cell else column.title(table),
+        "title": cell.title if cell else column.key[0] if by_title else "AP-FL",
         "column": column.label,
         "column_group": column.group,
-        "semantics": cell.semantics if cell else column.key[0] if table == "table4" else "",
+        "semantics": cell.semantics if cell else "" if by_title else column.key[0],
         "reading": column.key[1],
         "model": cell.model if cell else "",
         "test": test,
         "published_mean": printed.mean if printed else None,
         "published_std": printed.std if printed else None,
-        "reproduced_mean": ours.mean,
-        "reproduced_std": ours.std,
-        "plain_mean": ours.plain,
-        "seeds": ours.seeds,
-        "seeds_planned": ours.planned,
-        "clients_evaluated": ours.clients,
-        "clients_left_out": ours.left_out,
-        "status": ours.status,
+        **ours.columns,
     }
 
 
 def _published(table: str, setting: RowKey, role: str, column: Column) -> published.Published | None:
-    if (
-        column.published is None
-        or (table != "table2" and setting.clients != "10")
-        or (table == "table4" and setting.missing != "20")
-    ):
+    elsewhere = (table != "table2" and setting.clients != "10") or (table == "table4" and setting.missing != "20")
+    if column.published is None or elsewhere:
         return None
     row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing,), "table4": (role,)}[table]
     return published.lookup(table).get((setting.dataset, row, column.published))

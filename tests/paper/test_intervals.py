@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from apfl.paper.numbers.intervals import differences, interval
 from apfl.paper.numbers.metrics import SeedValue
-from apfl.paper.numbers.paired import differences, interval
 
 
 def seeds(**accuracies):
