@@ -43,11 +43,7 @@ PANEL_TITLES = {
         "further": "Further methods",
         "reading": "Further readings of AP-FL",
     },
-    "semantics": {
-        "all": "Semantics",
-        "paper": "Semantics of the paper",
-        "further": "Further semantics and controls",
-    },
+    "semantics": {"all": "Semantics", "paper": "Semantics of the paper", "further": "Further semantics and controls"},
 }
 """By kind of columns: of tables that compare methods, and of the table that compares semantics."""
 OF_PAPER = ("column_group", "published_mean", "published_std")

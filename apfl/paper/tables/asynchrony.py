@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
-from apfl.paper.numbers.frames import parts
+from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.metrics import Metrics, cell_values, estimate
 from apfl.paper.numbers.virtual import (
     ROLE,
@@ -26,7 +26,7 @@ from apfl.paper.numbers.virtual import (
     time_to_target,
     timeline,
 )
-from apfl.paper.tables.keys import key_of_row
+from apfl.paper.tables.keys import facts_of_cell, key_of_row
 from apfl.paper.tables.layout import (
     COLUMNS_IN_A_PANEL,
     Entry,
@@ -77,33 +77,18 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, share: float = 1.0
 
 
 def _facts(cell: Cell, test: str) -> dict[str, Any]:
-    level = OUTPUTS[cell.output].level
-    return {
-        "table": cell.output,
-        "dataset": cell.dataset,
-        "setting": cell.setting,
+    return facts_of_cell(cell, ROLE, test) | {
         "clients": clients(cell),
         "alpha": cell.axis["alpha"],
-        "client_role": ROLE,
-        "method": cell.method,
-        "schedule": cell.timing.name,
         "mode": cell.timing.values["mode"],
         "column": cell.title,
-        "semantics": cell.semantics,
-        "reading": cell.reading,
-        "model": cell.model,
-        "test": test,
         "seeds_planned": len(cell.seeds),
-        level: f"{cell.axis[level]:g}",
     }
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of one data set at one level, together."""
-    places: dict[tuple[str, float], list[Cell]] = {}
-    for cell in cells:
-        places.setdefault((cell.dataset, cell.axis[OUTPUTS[cell.output].level]), []).append(cell)
-    return list(places.values())
+    return list(grouped(cells, lambda cell: (cell.dataset, cell.axis[OUTPUTS[cell.output].level])).values())
 
 
 def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[dict[str, Any]]:
@@ -151,16 +136,7 @@ def _accuracies(cells: Sequence[Cell], metrics: Metrics) -> Iterator[dict[str, A
         for test in OUTPUTS[here[0].output].tests[ROLE]:
             for cell in here:
                 value = estimate(cell_values(metrics, cell, test, ROLE))
-                yield _facts(cell, test) | {
-                    "lost_percent": _lost(cell),
-                    "reproduced_mean": value.mean,
-                    "reproduced_std": value.std,
-                    "plain_mean": value.plain,
-                    "seeds": value.seeds,
-                    "clients_evaluated": value.clients,
-                    "clients_left_out": value.left_out,
-                    "status": value.status,
-                }
+                yield _facts(cell, test) | {"lost_percent": _lost(cell)} | value.columns
 
 
 def _lost(cell: Cell) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from apfl.paper.html import MOST_LINES_OF_A_PAGE, environment, page
 from apfl.paper.tables.keys import EntryKey
-from apfl.paper.tables.layout import Entry, Panel, Table
+from apfl.paper.tables.layout import Panel, Table
 from apfl.storage.files import write_text
 
 
@@ -34,18 +34,17 @@ def markdown(table: Table) -> str:
 def _markdown_lines(panel: Panel) -> Iterator[str]:
     named = any(section.label for section in panel.sections)
     heads = (["data set"] if named else []) + [panel.corner, ""]
-    yield _markdown_row([*heads, *panel.columns])
-    yield _markdown_row([":--"] * len(heads) + ["--:"] * len(panel.columns))
+    yield markdown_row([*heads, *panel.columns])
+    yield markdown_row([":--"] * len(heads) + ["--:"] * len(panel.columns))
     for section in panel.sections:
         for group in section.groups:
             for line in group.lines:
                 labels = [*([section.label] if named else []), group.label, line.name]
-                yield _markdown_row(
-                    [*labels, *(f"**{entry.text}**" if entry.bold else entry.text for entry in line.entries)]
-                )
+                entries = (f"**{entry.text}**" if entry.bold else entry.text for entry in line.entries)
+                yield markdown_row([*labels, *entries])
 
 
-def _markdown_row(entries: list[str]) -> str:
+def markdown_row(entries: Iterable[str]) -> str:
     return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
 
 
@@ -62,6 +61,7 @@ SYMBOLS = {
     "β": r"$\beta$",
     "λ": r"$\lambda$",
 }
+ESCAPED = str.maketrans(SPECIAL | SYMBOLS)
 
 
 def latex(table: Table) -> str:
@@ -83,7 +83,8 @@ def _latex_panel(table: Table, panel: Panel, place: int) -> str:
         for group in section.groups:
             for number, line in enumerate(group.lines):
                 label = "" if number else tex(group.label)
-                rows.append(" & ".join([label, tex(line.name), *map(_latex_entry, line.entries)]) + r" \\")
+                entries = (rf"\textbf{{{tex(one.text)}}}" if one.bold else tex(one.text) for one in line.entries)
+                rows.append(" & ".join([label, tex(line.name), *entries]) + r" \\")
     return "\n".join(
         [
             r"\begin{table*}",
@@ -104,10 +105,6 @@ def _latex_panel(table: Table, panel: Panel, place: int) -> str:
     )
 
 
-def _latex_entry(entry: Entry) -> str:
-    return rf"\textbf{{{tex(entry.text)}}}" if entry.bold else tex(entry.text)
-
-
 def tex(text: str) -> str:
     """Text for LaTeX, with A_n and A_d as the paper sets them.
 
@@ -115,11 +112,7 @@ def tex(text: str) -> str:
     '$A_n$ at $\\\\alpha$ = 0.1, 20 \\\\%'
     """
     pieces = re.split(r"\b(A_[nd])\b", text)
-    return "".join(f"${piece}$" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
-
-
-def _escaped(text: str) -> str:
-    return "".join(SPECIAL.get(char) or SYMBOLS.get(char) or char for char in text)
+    return "".join(f"${piece}$" if place % 2 else piece.translate(ESCAPED) for place, piece in enumerate(pieces))
 
 
 def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None, shown: int | None = None) -> str:
@@ -139,9 +132,9 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write the table in every format as ``{folder}/{table}.{format}``."""
-    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in FORMATS]
-    for path, make in zip(paths, FORMATS.values(), strict=True):
-        write_text(path, make(table))
+def write(table: Table, folder: Path, kinds: Iterable[str] = FORMATS) -> list[Path]:
+    """Write the table as ``{folder}/{table}.{format}``, in every format or in ``kinds`` of them."""
+    paths = [Path(folder) / f"{table.name}.{kind}" for kind in kinds]
+    for path in paths:
+        write_text(path, FORMATS[path.suffix[1:]](table))
     return paths

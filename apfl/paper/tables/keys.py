@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +25,10 @@ def key_of_row(row: pd.Series) -> EntryKey:
     return tuple(str(values.get(name, "")) for name in FIELDS)
 
 
-def key_of_cell(cell: Cell, role: str, test: str) -> EntryKey:
-    """The same from the study's cell, for clients of a role on a test."""
+def facts_of_cell(cell: Cell, role: str, test: str) -> dict[str, Any]:
+    """Those of `FIELDS` that a cell has, for clients of a role on a test."""
     levels = {name: f"{cell.axis[name]:g}" for name in ("heterogeneity", "rate") if name in cell.axis}
-    values = levels | {
+    return levels | {
         "table": cell.output,
         "dataset": cell.dataset,
         "setting": cell.setting,
@@ -41,4 +41,9 @@ def key_of_cell(cell: Cell, role: str, test: str) -> EntryKey:
         "model": cell.model,
         "test": test,
     }
-    return tuple(str(values.get(name, "")) for name in FIELDS)
+
+
+def key_of_cell(cell: Cell, role: str, test: str) -> EntryKey:
+    """The same from the study's cell, for clients of a role on a test."""
+    facts = facts_of_cell(cell, role, test)
+    return tuple(facts.get(name, "") for name in FIELDS)

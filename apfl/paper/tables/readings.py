@@ -12,9 +12,8 @@ from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import rows
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.tables.formats import FORMATS
+from apfl.paper.tables import formats
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
-from apfl.storage.files import write_text
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE
 
@@ -50,8 +49,4 @@ def made(study: Study, metrics: Metrics) -> Table:
 
 def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
     """Write ``readings`` as CSV and Markdown."""
-    found = made(study, metrics)
-    paths = [Path(folder) / f"{found.name}.{kind}" for kind in ("csv", "md")]
-    for path in paths:
-        write_text(path, FORMATS[path.suffix[1:]](found))
-    return paths
+    return formats.write(made(study, metrics), folder, ("csv", "md"))

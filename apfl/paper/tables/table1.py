@@ -21,16 +21,9 @@ if TYPE_CHECKING:
     from apfl.study.cells import Cell
 
 COLUMNS = (
-    "client",
-    "published_classes",
-    "published_monopoly",
-    "dataset",
-    "setting",
-    "seed",
-    "reproduced_classes",
-    "reproduced_dropout",
-    "status",
-)
+    "client", "published_classes", "published_monopoly", "dataset", "setting", "seed", "reproduced_classes",
+    "reproduced_dropout", "status",
+)  # fmt: skip
 
 Devices = Mapping[int, published.Device]
 """By client."""
@@ -96,8 +89,5 @@ def _note(printed: Devices, found: Devices) -> tuple[str, ...]:
     if not printed:
         return ()
     differing = [str(client) for client, device in printed.items() if found[client] != device]
-    return (
-        "The partition is the printed one."
-        if not differing
-        else f"The partition differs at client {', '.join(differing)}.",
-    )
+    differs = f"differs at client {', '.join(differing)}" if differing else "is the printed one"
+    return (f"The partition {differs}.",)

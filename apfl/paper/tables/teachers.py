@@ -19,9 +19,8 @@ from apfl.paper.labels import dataset_label, partition_label, semantics_label
 from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
-from apfl.paper.tables.formats import FORMATS
+from apfl.paper.tables import formats
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, entry_of
-from apfl.storage.files import write_text
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE, WITH_TEACHERS
 
@@ -75,9 +74,8 @@ def controls_table(rows: pd.DataFrame) -> Table:
     def line(row: pd.Series) -> TableLine:
         if row["kind"] == "difference":
             found = _difference(row["monopoly_mean"], row["above_chance_low"], row["above_chance_high"])
-            return TableLine(
-                "embeddings − controls", (found, Entry(""), Entry(""), Entry(""), Entry(f"{row['seeds']}"))
-            )
+            empty = [Entry("")] * 3
+            return TableLine("embeddings − controls", (found, *empty, Entry(f"{row['seeds']}")))
         middle = row["monopoly_mean"] - row["chance"] if row["status"] == "ok" else np.nan
         entries = (
             entry_of(row["monopoly_mean"], row["monopoly_std"], _lacking(row)),
@@ -155,7 +153,4 @@ def of_controls(study: Study, metrics: Metrics) -> Table:
 
 def write(table: Table, folder: Path) -> list[Path]:
     """Write the table as CSV and Markdown."""
-    paths = [Path(folder) / f"{table.name}.{kind}" for kind in ("csv", "md")]
-    for path in paths:
-        write_text(path, FORMATS[path.suffix[1:]](table))
-    return paths
+    return formats.write(table, folder, ("csv", "md"))
