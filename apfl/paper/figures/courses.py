@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from apfl.paper.figures.style import NARROW, RC
 from apfl.paper.labels import dataset_label, partition_label
-from apfl.paper.numbers.frames import parts
+from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ EXPLAINED = {
     "discarded": "discarded: too stale",
     "lost": "lost: the client dropped out",
 }
+UPLOAD = ("client", "cycle", "start", "time", "started", "version", "staleness", "fate")
 INK, SOFT = "#1b1f24", "#59636e"
 WIDTH, ROW, HEAD, GAP = 7.6, 0.2, 0.3, 0.34
 """In inches: the axes' width, a client's row, the space above a panel for its title, and that below it."""
@@ -48,9 +49,7 @@ def events(cells: Sequence[Cell]) -> pd.DataFrame:
             "schedule": cell.timing.name,
             **{name: cell.axis.get(name, np.nan) for name in ("heterogeneity", "rate")},
             "seed": seed,
-            **{name: getattr(one, name) for name in ("client", "cycle", "start", "time", "started", "version")},
-            "staleness": one.staleness,
-            "fate": one.fate,
+            **{name: getattr(one, name) for name in UPLOAD},
         }
         for cell in cells
         for seed in cell.seeds
@@ -97,13 +96,10 @@ def _end(cells: Sequence[Cell]) -> float:
 
 def _titles(cells: Sequence[Cell]) -> dict[int, str]:
     """By cell, the title of its panel; schedules with the same events, which differ in merging alone, share one."""
-    names: dict[tuple[Any, ...], list[str]] = {}
-    shown: dict[tuple[Any, ...], Cell] = {}
-    for cell in cells:
-        same = (_level(cell), timeline(cell, cell.seeds[0]).arrivals)
-        names.setdefault(same, []).append(cell.timing.name)
-        shown.setdefault(same, cell)
-    return {id(cell): f"{', '.join(names[same])}: {_level(cell)}" for same, cell in shown.items()}
+    alike = grouped(cells, lambda cell: (_level(cell), timeline(cell, cell.seeds[0]).arrivals))
+    return {
+        id(here[0]): f"{', '.join(cell.timing.name for cell in here)}: {level}" for (level, _), here in alike.items()
+    }
 
 
 def _bars(course: Timeline, end: float) -> Iterator[tuple[Arrival, float]]:
@@ -125,16 +121,9 @@ def _draw_timeline(axes: Axes, cell: Cell, title: str, end: float, last: bool) -
         inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
         fits = width / end * inches > 0.09 + 0.05 * len(str(one.staleness))
         if one.fate != "lost" and cell.timing.values["mode"] == "async" and fits:
-            light = "#ffffff" if one.fate == "merged" else INK
-            axes.text(
-                one.start + width / 2,
-                one.client,
-                str(one.staleness),
-                ha="center",
-                va="center_baseline",
-                fontsize=6.5,
-                color=light,
-            )
+            light, middle = "#ffffff" if one.fate == "merged" else INK, one.start + width / 2
+            axes.text(middle, one.client, str(one.staleness), ha="center", va="center_baseline", fontsize=6.5,
+                      color=light)  # fmt: skip
     merged = [merge.time for merge in course.merges if merge.time <= end]
     axes.plot(merged, [number] * len(merged), "|", color=INK, markersize=7, markeredgewidth=0.9, clip_on=False)
     for time in round_ends(cell, cell.seeds[0])[1:]:
@@ -156,11 +145,8 @@ def _level(cell: Cell) -> str:
     >>> _level(SimpleNamespace(axis={"alpha": "0.1", "rate": 0.6}))
     'dropout rate 0.6'
     """
-    return (
-        f"dropout rate {cell.axis['rate']:g}"
-        if "rate" in cell.axis
-        else f"heterogeneity {cell.axis['heterogeneity']:g}"
-    )
+    name = "rate" if "rate" in cell.axis else "heterogeneity"
+    return f"{'dropout ' if name == 'rate' else ''}{name} {cell.axis[name]:g}"
 
 
 def histogram(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -178,11 +164,9 @@ def histogram(cells: Sequence[Cell]) -> pd.DataFrame:
 
 def _asynchronous(cells: Sequence[Cell]) -> list[Cell]:
     """One cell for each asynchronous schedule and level, of the first data set."""
-    found: dict[tuple[str, float], Cell] = {}
-    for cell in cells:
-        if cell.timing.values["mode"] == "async" and cell.dataset == cells[0].dataset:
-            found.setdefault((cell.timing.name, cell.axis["heterogeneity"]), cell)
-    return list(found.values())
+    ours = [cell for cell in cells if cell.timing.values["mode"] == "async" and cell.dataset == cells[0].dataset]
+    alike = grouped(ours, lambda cell: (cell.timing.name, cell.axis["heterogeneity"]))
+    return [here[0] for here in alike.values()]
 
 
 def draw_staleness(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:

@@ -18,6 +18,7 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures.style import EMPHASISED, NARROW, RC, LineStyle, dataset_styles, method_styles, write_names
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
+from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
 from apfl.study.outputs import OUTPUTS, Output
 
@@ -67,19 +68,12 @@ def data(name: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple
 def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
     """A row of panels for each data set and level of heterogeneity: along time, along bytes."""
     virtual.check_timelines(cells, metrics)
-    places: dict[tuple[str, float], list[Cell]] = {}
-    for cell in cells:
-        places.setdefault((cell.dataset, cell.axis["heterogeneity"]), []).append(cell)
+    places = grouped(cells, lambda cell: (cell.dataset, cell.axis["heterogeneity"]))
     panels = []
     for (dataset, level), here in places.items():
         for axis, xlabel in TIME_AXES.items():
             curves = tuple(
-                Curve(
-                    cell.title,
-                    virtual.along(cell, metrics, test, axis),
-                    _note([metrics.status(run) for run in cell.runs]),
-                )
-                for cell in here
+                Curve(cell.title, virtual.along(cell, metrics, test, axis), _note(metrics, cell.runs)) for cell in here
             )
             title = f"{dataset_label(dataset)}, {partition_label(here[0].setting)}, heterogeneity {level:g}"
             panels.append(Plot(title if axis == "time" else "", xlabel, curves))
@@ -87,16 +81,12 @@ def _along_time(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plo
 
 
 def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[Plot, ...]:
-    places = dict.fromkeys((cell.dataset, cell.setting) for cell in cells)
+    places = grouped(cells, lambda cell: (cell.dataset, cell.setting))
     datasets = ordered((dataset for dataset, _ in places), IN_PAPER)
     heads = tidy.columns("table2", cells)
     panels = []
-    for dataset, setting in sorted(places, key=lambda place: datasets.index(place[0])):
-        here = {
-            tidy.column_key("table2", cell): cell
-            for cell in cells
-            if (cell.dataset, cell.setting) == (dataset, setting)
-        }
+    for (dataset, setting), ours in sorted(places.items(), key=lambda place: datasets.index(place[0][0])):
+        here = {tidy.column_key("table2", cell): cell for cell in ours}
         curves = tuple(_curve(head.label, here[head.key], metrics, test) for head in heads if head.key in here)
         panels.append(Plot(f"{dataset_label(dataset)}, {partition_label(setting)}", ROUND, curves))
     return tuple(panels)
@@ -104,10 +94,11 @@ def _along_rounds(cells: Sequence[Cell], metrics: Metrics, test: str) -> tuple[P
 
 def _curve(name: str, cell: Cell, metrics: Metrics, test: str) -> Curve:
     points = curve(metrics, cell, test, "non_dropout").rename(columns={"round": "x"})
-    return Curve(name, points, _note([metrics.status(run) for run in cell.runs]))
+    return Curve(name, points, _note(metrics, cell.runs))
 
 
-def _note(states: Sequence[str]) -> str:
+def _note(metrics: Metrics, runs: Sequence[str]) -> str:
+    states = [metrics.status(run) for run in runs]
     done = sum(state == "ok" for state in states)
     if "diverged" in states:
         return "diverged"
@@ -119,13 +110,10 @@ def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tup
     for parameter, xlabel in PARAMETERS.items():
         ours = [cell for cell in cells if parameter in cell.axis]
         datasets = ordered((cell.dataset for cell in ours), IN_PAPER)
-        keys = sorted(
-            dict.fromkeys((cell.dataset, cell.reading or "") for cell in ours), key=lambda key: datasets.index(key[0])
-        )
-        several = len({reading for _, reading in keys}) > 1
+        lines = grouped(ours, lambda cell: (cell.dataset, cell.reading))
+        several = len({reading for _, reading in lines}) > 1
         curves = []
-        for dataset, reading in keys:
-            line = [cell for cell in ours if (cell.dataset, cell.reading or "") == (dataset, reading)]
+        for (dataset, reading), line in sorted(lines.items(), key=lambda item: datasets.index(item[0][0])):
             name = dataset_label(dataset) + (f" [{reading}]" if several and reading else "")
             curves.append(_parameter_curve(name, parameter, line, metrics, test))
         panels.append(Plot("", xlabel, tuple(curves)))
@@ -133,20 +121,11 @@ def _along_parameters(cells: Sequence[Cell], metrics: Metrics, test: str) -> tup
 
 
 def _parameter_curve(name: str, parameter: str, cells: Sequence[Cell], metrics: Metrics, test: str) -> Curve:
-    values = [
-        (float(cell.axis[parameter]), estimate(cell_values(metrics, cell, test, "non_dropout"))) for cell in cells
-    ]
-    points = pd.DataFrame(
-        [
-            (x, value.mean, value.std if value.std is not None else np.nan, value.seeds)
-            for x, value in sorted(values)
-            if value.status == "ok"
-        ],
-        columns=["x", "mean", "std", "seeds"],
-    )
-    return Curve(
-        name, points, _note([metrics.status(run) for cell in cells for run in cell.runs]).replace("seeds", "runs")
-    )
+    found = [(float(cell.axis[parameter]), estimate(cell_values(metrics, cell, test, "non_dropout"))) for cell in cells]
+    rows = [(x, one.mean, one.std, one.seeds) for x, one in sorted(found) if one.status == "ok"]
+    points = pd.DataFrame(rows, columns=["x", "mean", "std", "seeds"]).astype({"std": float})
+    note = _note(metrics, [run for cell in cells for run in cell.runs])
+    return Curve(name, points, note.replace("seeds", "runs"))
 
 
 WIDTH, HEIGHT = 4.1, 2.6
@@ -211,14 +190,9 @@ def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle], narrow
 def _draw_curve(axes: Axes, item: Curve, style: LineStyle, shade: float) -> None:
     points, strong = item.points, item.name == EMPHASISED
     step = max(1, len(points) // 6)
-    axes.plot(
-        points["x"],
-        points["mean"],
-        **style.keywords,
-        **(STRONG if strong else PLAIN),
-        markeredgewidth=0.9,
-        markevery=((len(points) - 1) % step, step),
-    )
+    look = {**style.keywords, **(STRONG if strong else PLAIN)}
+    marked = ((len(points) - 1) % step, step)
+    axes.plot(points["x"], points["mean"], markeredgewidth=0.9, markevery=marked, **look)
     if points["std"].isna().all():
         return
     if len(points) == 1:
@@ -259,11 +233,8 @@ def _tick_labels(axes: Axes, ticks: Sequence[float]) -> list[str]:
 
 def _absent(output: Output, panels: Sequence[Plot]) -> str:
     shown = [panel.title for panel in panels] + [item.name for panel in panels for item in panel.curves]
-    absent = [
-        dataset_label(item)
-        for item in output.datasets
-        if not any(title.split(",")[0] == dataset_label(item) for title in shown)
-    ]
+    named = {title.split(",")[0] for title in shown}
+    absent = [label for label in map(dataset_label, output.datasets) if label not in named]
     head = "" if panels else f"{output.heading} is not part of this study. "
     return head + (f"Not run in this study: {', '.join(absent)}." if absent else "")
 

@@ -40,6 +40,12 @@ def encode(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure in the format that the path's suffix names."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encode(figure, path.suffix[1:]))
+
+
 @dataclass(frozen=True)
 class Picture:
     """One drawing of a figure: what its file's name ends in, the test that it shows, if it shows one, and how it is
@@ -60,25 +66,18 @@ def pictures(
         turned = (lambda: courses.draw_timelines(cells, narrow=True)[0]) if name == "figure_timeline" else None
         return (Picture("", "", figure, turned),), points
     if name == "figure_multiverse":
-        curves = {test: multiverse_points(cells, metrics, test) for test in TESTS.values()}
-        drawn = (
-            Picture(
-                suffix, TEST_LABELS[test], multiverse.draw(curves[test]), partial(multiverse.draw, curves[test], True)
-            )
-            for suffix, test in TESTS.items()
-        )
-        return tuple(drawn), pd.concat(curves.values(), ignore_index=True)
-    panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
+        rows = {test: multiverse_points(cells, metrics, test) for test in TESTS.values()}
+        makers = {test: partial(multiverse.draw, here) for test, here in rows.items()}
+        points = pd.concat(rows.values(), ignore_index=True)
+    else:
+        panels = {test: data(name, cells, metrics, test) for test in TESTS.values()}
+        makers = {test: partial(draw, name, here, test, paper) for test, here in panels.items()}
+        points = tidy_points(panels)
     drawn = (
-        Picture(
-            suffix,
-            TEST_LABELS[test],
-            draw(name, panels[test], test, paper),
-            partial(draw, name, panels[test], test, paper, narrow=True),
-        )
+        Picture(suffix, TEST_LABELS[test], makers[test](), partial(makers[test], narrow=True))
         for suffix, test in TESTS.items()
     )
-    return tuple(drawn), tidy_points(panels)
+    return tuple(drawn), points
 
 
 def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path, paper: bool = True) -> list[Path]:
@@ -88,8 +87,7 @@ def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path, pape
     for picture in drawn:
         for kind in METADATA:
             paths.append(Path(folder) / f"{name}{picture.suffix}.{kind}")
-            with atomic_path(paths[-1]) as temporary:
-                temporary.write_bytes(encode(picture.figure, kind))
+            save(picture.figure, paths[-1])
     paths.append(Path(folder) / f"{name}.csv")
     write_text(paths[-1], points.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     return paths

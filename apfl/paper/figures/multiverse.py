@@ -165,7 +165,8 @@ def _draw_matrix(axes: Axes, readings: pd.DataFrame, lines: Sequence[tuple[str, 
             axes.text(-NAMES + 0.1, y, OPTIONS[option], fontweight="bold", color=INK, **_inches(axes, label))
             if y:
                 axes.axhline(y - 0.5, color=FAINT, linewidth=0.6, zorder=1)
-        axes.text(-0.1, y, _value(option, value), color=SOFT if literal else INK, ha="right", **_inches(axes, label))
+        said = GLOBAL.get(option, value) if value == "global" else VALUES.get(value, value)
+        axes.text(-0.1, y, said, color=SOFT if literal else INK, ha="right", **_inches(axes, label))
     room = axes.get_position().width * axes.figure.get_figwidth() / len(readings)  # type: ignore[union-attr]
     shown = _numbers(len(readings), room)
     for place in shown:
@@ -188,10 +189,6 @@ def _inches(axes: Axes, keywords: Mapping[str, Any]) -> dict[str, Any]:
 def _numbers(count: int, room: float) -> list[int]:
     """Those that are written under ``count`` columns, each with so much ``room`` in inches."""
     return list(range(1, count + 1)) if count <= 50 and room > 0.13 else list(range(5, count + 1, 5))
-
-
-def _value(option: str, value: str) -> str:
-    return (GLOBAL if value == "global" else VALUES).get(option if value == "global" else value, value)
 
 
 def _draw_legend(figure: Figure, found: pd.DataFrame, left: float) -> None:

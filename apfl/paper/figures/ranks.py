@@ -11,13 +11,13 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from apfl.paper.figures.files import METADATA, encode
+from apfl.paper.figures.files import METADATA, save
 from apfl.paper.figures.style import EMPHASISED, NARROW, RC, method_styles
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
-from apfl.storage.files import atomic_path, write_text
+from apfl.storage.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +104,5 @@ def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
         write_text(paths[-1], joined.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
     for kind in METADATA:
         paths.append(Path(folder) / f"ranks.{kind}")
-        with atomic_path(paths[-1]) as temporary:
-            temporary.write_bytes(encode(draw(made), kind))
+        save(draw(made), paths[-1])
     return paths

@@ -32,6 +32,8 @@ RC = {
     "text.parse_math": False,  # a title may hold dollar signs
 }
 EMPHASISED = "AP-FL"
+LEADER = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 3}
+"""The thin line from a name to the end of its line."""
 NARROW = 4.8
 """How wide in inches a picture is on a telephone, as far as there is room for what it says."""
 
@@ -136,23 +138,6 @@ def write_names(
     lines = max((name.count("\n") + 1 for name in names), default=1)
     places = spread([y for _, y in ends], gap=1.25 * size * lines * (high - low) / height, low=low, high=high)
     for name, (x, y), place, style in zip(names, ends, places, styles, strict=True):
-        axes.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.035, place),
-            textcoords=axes.get_yaxis_transform(),
-            color=style.color,
-            fontsize=size,
-            fontweight="bold" if name.startswith(EMPHASISED) else "normal",
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.color,
-                "linewidth": 0.5,
-                "alpha": 0.6,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 3,
-            },
-        )
+        axes.annotate(name, (x, y), (1.035, place), textcoords=axes.get_yaxis_transform(), color=style.color,
+                      fontsize=size, fontweight="bold" if name.startswith(EMPHASISED) else "normal", va="center",
+                      annotation_clip=False, arrowprops={**LEADER, "color": style.color})  # fmt: skip
