@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -20,62 +20,46 @@ Row = Mapping[str, str]
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True}
 _VALUES = {"type": "object", "additionalProperties": _TEXT, "minProperties": 1}
-_ASK = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["first"],
-    "anyOf": [{"required": ["above"]}, {"required": ["below"]}],
-    "dependentRequired": {"axis": ["at"], "at": ["axis"], "others": ["at"], "slope": ["values"]},
-    "if": {"properties": {"take": {"const": "best"}}, "required": ["take"]},
-    "then": {"required": ["others"]},
-    "properties": {
-        "first": _TEXT,
-        "against": _TEXTS,
-        "take": {"enum": ["each", "best", "mean"]},
-        "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
-        "axis": _TEXT,
-        "at": _TEXTS,
-        "others": _TEXTS,
-        "slope": _TEXT,
-        "values": _TEXTS,
-        "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
-        "gate": {"enum": ["judged", "reproduced"]},
+
+
+def _closed(properties: Mapping[str, Any], required: Sequence[str], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "required": required, **more, "properties": properties}
+
+
+_ASK = _closed(
+    {
+        **dict.fromkeys(("first", "axis", "slope"), _TEXT),
+        **dict.fromkeys(("against", "at", "others", "values"), _TEXTS),
         "above": {"type": "number"},
         "below": {"type": "number"},
+        "take": {"enum": ["each", "best", "mean"]},
+        "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
+        "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
+        "gate": {"enum": ["judged", "reproduced"]},
     },
-}
-_CLAIM = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["id", "sentence", "source", "where", "output", "tests", "readings", "rows", "asks", "why"],
-    "properties": {
+    ["first"],
+    anyOf=[{"required": ["above"]}, {"required": ["below"]}],
+    dependentRequired={"axis": ["at"], "at": ["axis"], "others": ["at"], "slope": ["values"]},
+    **{"if": {"properties": {"take": {"const": "best"}}, "required": ["take"]}, "then": {"required": ["others"]}},
+)
+_ROWS = {"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": _TEXTS}}
+_CLAIM = _closed(
+    {
+        **dict.fromkeys(("title", "sentence", "where", "why"), _TEXT),
         "id": {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
-        "title": _TEXT,
-        "sentence": _TEXT,
         "source": {"enum": ["paper", "summary"]},
-        "where": _TEXT,
-        "why": _TEXT,
         "output": {"enum": list(CLAIMED)},
         "tests": {**_TEXTS, "items": {"enum": ["pooled", "own", "monopoly"]}},
         "readings": {"anyOf": [{"const": "all"}, _TEXTS]},
-        "rows": {
-            "anyOf": [
-                {"const": ANY},
-                {"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": _TEXTS}},
-            ]
-        },
+        "rows": {"anyOf": [{"const": ANY}, _ROWS]},
         "except": {"type": "array", "items": _VALUES},
         "only": _VALUES,
         "every": {"type": "boolean"},
         "asks": {"type": "array", "items": _ASK, "minItems": 1},
     },
-}
-SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["claims"],
-    "properties": {"claims": {"type": "array", "items": _CLAIM, "minItems": 1}},
-}
+    ["id", "sentence", "source", "where", "output", "tests", "readings", "rows", "asks", "why"],
+)
+SCHEMA = _closed({"claims": {"type": "array", "items": _CLAIM, "minItems": 1}}, ["claims"])
 
 
 @dataclass(frozen=True)
@@ -146,7 +130,8 @@ def parse(values: Any, where: str = "claims") -> tuple[Claim, ...]:
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
     left_out, only = entry.get("except", []), entry.get("only", {})
-    rows = () if entry["rows"] == ANY else tuple(row for part in entry["rows"] for row in _expanded(part))
+    axes: list[dict[str, list[str]]] = [] if entry["rows"] == ANY else entry["rows"]
+    rows = [dict(zip(part, values, strict=True)) for part in axes for values in product(*part.values())]
     asks: list[dict[str, Any]] = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()} for ask in entry["asks"]
     ]
@@ -160,9 +145,3 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         title=entry.get("title", entry["id"].replace("-", " ")),
         asks=tuple(Ask(**ask) for ask in asks),
     )
-
-
-def _expanded(part: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
-    """Every combination of the values of some axes."""
-    for values in product(*part.values()):
-        yield dict(zip(part, values, strict=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 
+import pandas as pd
 from markupsafe import Markup
 
 from apfl.paper.html import environment
 from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.frames import tuples
 from apfl.paper.verdict.claims import ALL, Ask, Claim, claims
 from apfl.paper.verdict.words import label
 from apfl.registry.trees import ROOT
@@ -30,21 +31,17 @@ def coverage_table() -> str:
         "| differences | seeds | cells | bootstrap | t, cells independent | t over seeds' means |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in _rows_of("coverage"):
-        shares = (f"{100 * float(row[name]):.1f}" for name in ("bootstrap", "stratified", "verdict"))
-        lines.append(f"| {row['differences']} | {row['seeds']} | {row['cells']} | {' | '.join(shares)} |")
+    for row in tuples(_measured("coverage")):
+        shares = " | ".join(f"{100 * share:.1f}" for share in (row.bootstrap, row.stratified, row.verdict))
+        lines.append(f"| {row.differences} | {row.seeds} | {row.cells} | {shares} |")
     return "\n".join(lines)
 
 
 def false_verdicts_table() -> str:
     """How often a verdict is wrong: by kind of comparison and number of seeds, the worst of all shared variances."""
-    worst: dict[tuple[str, str], list[float]] = {}
-    for row in _rows_of("false_verdicts"):
-        shares = [100 * float(row[name] or "nan") for name in SHARES]
-        known = worst.setdefault((row["kind"], row["seeds"]), shares)
-        worst[row["kind"], row["seeds"]] = [max(pair) for pair in zip(known, shares, strict=True)]
+    worst = 100 * _measured("false_verdicts").groupby(["kind", "seeds"], sort=False)[[*SHARES]].max()
     lines = [f"| comparison | seeds | {' | '.join(SHARES.values())} |", "| --- | ---: " + "| ---: " * len(SHARES) + "|"]
-    for (kind, seeds), shares in worst.items():
+    for (kind, seeds), *shares in worst.itertuples():
         lines.append(f"| {kind} | {seeds} | {' | '.join('–' if one != one else f'{one:.1f}' for one in shares)} |")
     return "\n".join(lines)
 
@@ -56,9 +53,8 @@ SHARES = {
 }
 
 
-def _rows_of(name: str) -> list[dict[str, str]]:
-    with (MEASUREMENTS / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _measured(name: str) -> pd.DataFrame:
+    return pd.read_csv(MEASUREMENTS / f"{name}.csv", float_precision="round_trip")
 
 
 def _claims() -> Iterator[str]:
@@ -75,17 +71,14 @@ def _claim(claim: Claim) -> Iterator[str]:
     where = claim.where.rstrip(".")
     yield f"* where: {where}" + (" (**from a summary**)" if claim.source == "summary" else "")
     tests = ", ".join(TEST_LABELS[test] for test in claim.tests)
-    yield f"* asked on: {claim.output}, {_rows(claim)}; {tests}; readings: {', '.join(claim.readings) or 'all'}"
+    rows = len(claim.rows) or "the study's"
+    yield f"* asked on: {claim.output}, {rows} rows; {tests}; readings: {', '.join(claim.readings) or 'all'}"
     for ask in claim.asks:
         yield f"* {GATES[ask.gate]}: {_ask(ask)}"
     yield f"* why so: {claim.why}\n"
 
 
 GATES = {"": "must hold", "reproduced": "needed to be reproduced", "judged": "needed to be judged"}
-
-
-def _rows(claim: Claim) -> str:
-    return f"{len(claim.rows)} rows" if claim.rows else "the study's rows"
 
 
 def _ask(ask: Ask) -> str:

@@ -6,16 +6,17 @@ lacks a run has no number at all: no seed is filled in, and those that are there
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from apfl.data.setting import parse_setting
 from apfl.paper.numbers.choice import BEST, best_readings
+from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import ALL, ANY, Ask, Claim, Row
 from apfl.paper.verdict.measures import MEASURES, Series, chosen, mean, weighted, worst
@@ -64,6 +65,17 @@ class Contrast:
         """Are some of the numbers only known to be no larger?"""
         return any(part.bounds is not None and part.bounds.any() for part in self.strata)
 
+    def gap(self, middle: float) -> float:
+        """How far a mean lies within its nearest bound."""
+        gaps = [] if self.low is None else [middle - self.low]
+        return min(gaps if self.high is None else [*gaps, self.high - middle])
+
+    def part(self, numbers: Sequence[int], **changes: Any) -> Contrast:
+        """The same comparison in some of its rows."""
+        rows = tuple(self.rows[number] for number in numbers)
+        strata = tuple(self.strata[number] for number in numbers)
+        return replace(self, rows=rows, strata=strata, **changes)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -90,10 +102,8 @@ class Source:
     @classmethod
     def of(cls, study: Study, metrics: Metrics) -> Self:
         there = [output for output in CLAIMED if output in {**study.tables, **study.figures}]
-        found: dict[str, dict[str, list[tuple[Mapping[str, str], Cell]]]] = {output: {} for output in there}
-        for output in there:
-            for cell in cells(study, output):
-                found[output].setdefault(cell.dataset, []).append((_facts(study, cell), cell))
+        pairs = {output: [(_facts(study, cell), cell) for cell in cells(study, output)] for output in there}
+        found = {output: grouped(ours, lambda pair: pair[1].dataset) for output, ours in pairs.items()}
         for cell in cells(study, "figure_multiverse") if "table2" in found else ():
             # The same runs in readings that the table does not have, of which one may be the best.
             here, facts = found["table2"].get(cell.dataset, []), _facts(study, cell)
@@ -132,9 +142,11 @@ class Source:
         claim, test = asked.claim, asked.test
         seeds = len(self.study.seeds)
         if column == "chance":
-            return Series(np.full(seeds, 100 / self._classes(row["dataset"])), "ok")
+            name = row["dataset"]
+            classes = self.study.classes(name) if name in self.study.data else CATALOGUE[name].classes
+            return Series(np.full(seeds, 100 / classes), "ok")
         name, _, model = column.partition("/")
-        role = row.get("role") or OUTPUTS[claim.output].roles[0]
+        role = row.get("role") or next(iter(OUTPUTS[claim.output].tests))
         measure = ask.measure
         if column == "constant":
             name, measure = ask.first.partition("/")[0], "constant"
@@ -180,9 +192,6 @@ class Source:
         if asked.reading != BEST:
             return asked.reading
         return self.best.get((row["dataset"], "pooled" if asked.test == "pooled" else "own"), BEST)
-
-    def _classes(self, dataset: str) -> int:
-        return self.study.classes(dataset) if dataset in self.study.data else CATALOGUE[dataset].classes
 
     def _named(self, claim: Claim, reading: str, name: str, row: Row) -> dict[str, str]:
         """What tells the cells of a column from others; AP-FL's also have a reading."""
@@ -234,7 +243,7 @@ def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
     allowed = {axis: {row.get(axis, ANY) for row in claim.rows} or {ANY} for axis in axes[1:]}
     made = []
     for facts in source.facts(claim.output):
-        roles = [{"role": role} for role in OUTPUTS[claim.output].roles] if "role" in axes else [{}]
+        roles = [{"role": role} for role in OUTPUTS[claim.output].tests] if "role" in axes else [{}]
         for role in roles:
             row = {axis: {**facts, **role}[axis] for axis in axes} | dict(claim.only)
             named = all(row[axis] in names or ANY in names for axis, names in allowed.items())
@@ -300,10 +309,7 @@ def _levels(
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
     """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means."""
-    places: dict[tuple[tuple[str, str], ...], list[Row]] = {}
-    for row in rows:
-        key = tuple((axis, value) for axis, value in row.items() if ask.mean_over != ALL and axis not in ask.mean_over)
-        places.setdefault(key, []).append(row)
+    places = grouped(rows, lambda row: () if ask.mean_over == ALL else tuple(_without(row, ask.mean_over).items()))
     againsts = [(name,) for name in ask.against] if ask.take == "each" and ask.against else [ask.against]
     for against, other in product(againsts, ask.others or ("",)):
         for key, alike in places.items():
@@ -311,7 +317,7 @@ def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequen
             blank = Contrast(
                 number,
                 label(ask, against, other),
-                place({axis: value for axis, value in here.items() if axis not in asked.claim.only}) or "all rows",
+                place(_without(here, asked.claim.only)) or "all rows",
                 here.get("dataset", "") or _only(row["dataset"] for row in alike),
                 tuple(alike),
                 (),
@@ -319,16 +325,14 @@ def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequen
                 ask.below,
                 ask.gate,
             )
-
-            def filled(names: Sequence[str], blank: Contrast = blank, other: str = other) -> list[Contrast]:
-                strata = tuple(_stratum(source, asked, ask, row, names, other) for row in blank.rows)
-                return [replace(blank, strata=strata)]
-
+            made = [
+                replace(blank, strata=tuple(_stratum(source, asked, ask, row, names, other) for row in alike))
+                for names in ([(name,) for name in against] if ask.take == "best" else [against])
+            ]
             if ask.take == "best":
                 levels = _levels(source, [(asked, name) for name in against], ask, alike)
-                yield from _highest([filled((name,)) for name in against], *levels)
-            else:
-                yield from filled(against)
+                made = _highest([[one] for one in made], *levels)
+            yield from made
 
 
 def _stratum(source: Source, asked: Question, ask: Ask, row: Row, against: Sequence[str], other: str) -> Series:
@@ -351,15 +355,13 @@ def _stratum(source: Source, asked: Question, ask: Ask, row: Row, against: Seque
 def by_row(given: Contrast, only: Row) -> list[Contrast]:
     """The same comparison in each of its rows."""
     return [
-        replace(
-            given,
-            place=place({axis: value for axis, value in row.items() if axis not in only}),
-            dataset=row["dataset"],
-            rows=(row,),
-            strata=(part,),
-        )
-        for row, part in zip(given.rows, given.strata, strict=True)
+        given.part([number], place=place(_without(row, only)), dataset=row["dataset"])
+        for number, row in enumerate(given.rows)
     ]
+
+
+def _without(row: Row, axes: Iterable[str]) -> Row:
+    return {axis: value for axis, value in row.items() if axis not in axes}
 
 
 def in_study(given: Contrast) -> Contrast:
@@ -367,10 +369,8 @@ def in_study(given: Contrast) -> Contrast:
     kept = [number for number, part in enumerate(given.strata) if part.planned]
     if not kept or len(kept) == len(given.rows):
         return given
-    rows = tuple(given.rows[number] for number in kept)
-    strata = tuple(given.strata[number] for number in kept)
     where = "" if given.place == "all rows" else f"{given.place}, "
-    return replace(given, rows=rows, strata=strata, partial=True, place=f"{where}{len(kept)} of {len(given.rows)} rows")
+    return given.part(kept, partial=True, place=f"{where}{len(kept)} of {len(given.rows)} rows")
 
 
 def _only(names: Iterator[str]) -> str:

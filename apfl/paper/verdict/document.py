@@ -12,14 +12,17 @@ from apfl.jobs.paths import command
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.numbers.intervals import LEVEL, Mean
+from apfl.paper.tables.formats import markdown_row
 from apfl.paper.verdict.csv import Document, Part, csv
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
-from apfl.paper.verdict.verdicts import Finding, Line, Verdict, is_partition, side
+from apfl.paper.verdict.verdicts import Finding, Verdict, is_partition, side
 from apfl.storage.files import write_json, write_text
 from apfl.study.study import Study
 
 FULL = "config/paper.yaml"
 """The study that runs all that the paper's claims are about."""
+PLAIN = ("reading", "test", "primary", "dataset", "status", "interim", "in_study", "corrected", "reason", "runs")
+"""What the document says of a verdict in its own words."""
 
 
 def document(study: Study, path: str | Path, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -56,17 +59,9 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
     counts = Counter(row.status for row in verdict.rows)
     power, family = verdict.power, verdict.outcome.family
     made = {
-        "reading": verdict.reading,
-        "test": verdict.test,
-        "primary": verdict.primary,
-        "dataset": verdict.dataset,
-        "status": verdict.status,
-        "interim": verdict.interim,
+        **{name: getattr(verdict, name) for name in PLAIN},
         "said": _said(verdict),
-        "in_study": verdict.in_study,
-        "corrected": verdict.corrected,
         "corrected_said": so_far(verdict.corrected, verdict.unsettled),
-        "reason": verdict.reason,
         "headline": verdict.headline and _line(verdict.headline, family),
         "lines": [_line(line, family) for line in verdict.lines],
         "family": family,
@@ -76,12 +71,8 @@ def _verdict(verdict: Verdict, study: Study, path: str | Path) -> dict[str, Any]
         "rows_interim": sum(row.interim for row in verdict.rows),
         "places": [vars(row) for row in verdict.rows],
         "power": power and {name: _rounded(value) for name, value in vars(power).items()},
-        "runs": verdict.runs,
         "runs_missing": sum(not is_partition(path) for path in verdict.missing),
-        "decided_by": list(verdict.decided_by),
-        "open": list(verdict.open),
-        "missing": list(verdict.missing),
-        "absent": list(verdict.absent),
+        **{name: list(getattr(verdict, name)) for name in ("decided_by", "open", "missing", "absent")},
         "commands": _commands(verdict, study, path),
     }
     if verdict.stand_in or not verdict.dataset:  # those of a data set are among those of the claim
@@ -105,7 +96,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _line(line: Line, family: int) -> dict[str, Any]:
+def _line(line: Weighed, family: int) -> dict[str, Any]:
     return {"label": line.label, "place": line.place, **_numbers(line.mean, family * line.choices)}
 
 
@@ -338,7 +329,7 @@ def _markdown_claim(claim: Part) -> Iterator[str]:
     yield f"### {claim['id']}\n\n{claim['sentence']}"
     yield f"Source: {source_of(claim)}"
     if lines := [entries(where, verdict) for where, verdict in shown(claim)]:
-        yield "\n".join(_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines))
+        yield "\n".join(markdown_row(line) for line in (HEADS, ["---"] * len(HEADS), *lines))
     notes = [text] if (text := across_readings(claim)) else []
     notes += [f"decided by {text}" for text in decisions(claim)]
     notes += [f"not run in readings: {', '.join(left_out(claim))}"] if left_out(claim) else []
@@ -376,10 +367,6 @@ def missing(claim: Part) -> list[str]:
 
 def _listed(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _row(values: Iterable[str]) -> str:
-    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
 
 
 def write(made: Document, folder: str | Path) -> list[Path]:

@@ -7,13 +7,15 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import dataset_label, ordered
+from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, holm, mean
 from apfl.paper.verdict.claims import Row
 from apfl.paper.verdict.contrasts import Contrast, by_row, in_study
@@ -35,6 +37,18 @@ class Weighed:
     mean: Mean | None
     inside: np.ndarray
     outside: np.ndarray
+
+    @property
+    def label(self) -> str:
+        return self.contrasts[0].label
+
+    @property
+    def place(self) -> str:
+        """Where: that of a contrast, or the number of rows and their data set if they have one."""
+        if len(self.contrasts) == 1:
+            return self.contrasts[0].place
+        names = {contrast.dataset for contrast in self.contrasts}
+        return f"mean over {len(self.contrasts)} rows" + (f" of {dataset_label(*names)}" if len(names) == 1 else "")
 
     @property
     def choices(self) -> int:
@@ -71,11 +85,6 @@ def sets(planned: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
     return [tuple(planned[number] for number in numbers) for numbers in made]
 
 
-def family_of(given: Sequence[Contrast]) -> int:
-    """How many sets may contradict what is said by these contrasts."""
-    return len(sets([one for one in given if one.planned and not one.gate]))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """``judged``: each contrast by itself; ``tested``: the sets that may contradict, ``family`` of them.
@@ -94,6 +103,17 @@ class Outcome:
     at_floor: np.ndarray
 
     @property
+    def comparisons(self) -> tuple[Weighed, ...]:
+        """Each comparison that is asked, over all of its rows; those that are larger sets stand for their parts."""
+        found: dict[tuple[int, str], Weighed] = {}
+        for one in (*self.judged, *self.tested):
+            first = one.contrasts[0]
+            key = (first.ask, first.label)
+            if not first.gate and (key not in found or len(one.contrasts) > len(found[key].contrasts)):
+                found[key] = one
+        return tuple(found.values())
+
+    @property
     def status(self) -> np.ndarray:
         """One of `STATUSES` but `NOT_RUN`, str [...]."""
         held = [self.contradicted <= ERROR, self.reproduced <= ERROR, self.at_floor]
@@ -108,22 +128,21 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome
     tested = [single[id(chosen[0])] if len(chosen) == 1 else weigh(chosen) for chosen in sets(asked)]
     family = max(family, len(tested))
     one = np.ones(())
-    floors: dict[int, np.ndarray] = {}
-    for gate in judged:
-        if gate.contrasts[0].gate == "judged":
-            floors[gate.contrasts[0].ask] = np.maximum(floors.get(gate.contrasts[0].ask, 0), gate.inside)
+    gates = [gate for gate in judged if gate.contrasts[0].gate == "judged"]
+    floors = grouped(gates, lambda gate: gate.contrasts[0].ask).values()
     # Above the floor in one of several places, there was something that a method could lose in another.
-    lifted = _extreme(np.minimum, floors.values(), 0 * one)
-    largest = _extreme(np.maximum, [part.inside for part in judged], 0 * one if judged else one)
-    smallest = _extreme(np.minimum, [part.outside for part in tested], one)
-    low = [gate.inside > ERROR for gate in judged if gate.contrasts[0].gate == "judged" and gate.mean is not None]
+    each = [reduce(np.maximum, [gate.inside for gate in alike]) for alike in floors]
+    lifted = reduce(np.minimum, each) if each else 0 * one
+    largest = reduce(np.maximum, [part.inside for part in judged], 0 * one if judged else one)
+    smallest = reduce(np.minimum, [part.outside for part in tested], one)
+    low = [gate.inside > ERROR for gate in gates if gate.mean is not None]
     return Outcome(
         tuple(judged),
         tuple(tested),
         family,
         np.minimum(max(lines, 1) * largest, 1),
         np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
-        _extreme(np.logical_or, low, np.zeros((), bool)),
+        reduce(np.logical_or, low, np.zeros((), bool)),
     )
 
 
@@ -143,7 +162,7 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
     family = max(whole.family, family)
     found = {name: judge(part, family, lines) for name, part in parts.items()}
     if every:
-        failed = _extreme(np.logical_or, [one.contradicted <= ERROR for one in found.values()], np.zeros((), bool))
+        failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in found.values()], np.zeros((), bool))
         whole = replace(whole, reproduced=np.where(failed, 1.0, whole.reproduced))
     return whole, found
 
@@ -163,10 +182,8 @@ def corrected(claims: Sequence[Outcome]) -> list[np.ndarray]:
 
 def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     """The same asked in each row by itself, corrected for all rows together."""
-    rows: dict[tuple[tuple[str, str], ...], list[Contrast]] = {}
-    for contrast in given:
-        for one in by_row(contrast, only):
-            rows.setdefault(tuple(one.rows[0].items()), []).append(one)
+    each = (one for contrast in given for one in by_row(contrast, only))
+    rows = grouped(each, lambda one: tuple(one.rows[0].items()))
     family, lines = together(list(rows.values()))
     return [judge(alike, family, lines) for alike in rows.values()]
 
@@ -176,7 +193,7 @@ def together(parts: Sequence[Sequence[Contrast]]) -> tuple[int, int]:
     (``family``), and how many ``lines`` may come out reproduced. Neither depends on what was measured."""
     asked = [[one for one in part if not one.gate] for part in parts]
     lines = sum(bool(part) and all(one.planned and not one.partial for one in part) for part in asked)
-    return sum(map(family_of, parts)), lines
+    return sum(len(sets([one for one in part if one.planned])) for part in asked), lines
 
 
 def on_dataset(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
@@ -185,16 +202,6 @@ def on_dataset(given: Sequence[Contrast], dataset: str) -> list[Contrast]:
     for contrast in given:
         kept = [place for place, row in enumerate(contrast.rows) if row["dataset"] == dataset]
         if kept:
-            rows = tuple(contrast.rows[place] for place in kept)
-            strata = tuple(contrast.strata[place] for place in kept)
             where = contrast.place if contrast.dataset else dataset_label(dataset)
-            found.append(replace(contrast, rows=rows, strata=strata, dataset=dataset, place=where))
+            found.append(contrast.part(kept, dataset=dataset, place=where))
     return found
-
-
-def _extreme(take: np.ufunc, values: Iterable[np.ndarray], otherwise: np.ndarray) -> np.ndarray:
-    """Of arrays that may have a trial axis or none."""
-    found = None
-    for value in values:
-        found = value if found is None else take(found, value)
-    return otherwise if found is None else found

@@ -15,7 +15,7 @@ from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.verdict.claims import Ask, Claim, Row
 from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts
-from apfl.paper.verdict.family import Outcome, Weighed
+from apfl.paper.verdict.family import Weighed
 from apfl.paper.verdict.measures import Series
 from apfl.paper.verdict.power import printed
 
@@ -122,19 +122,18 @@ def _printed(given: Sequence[Contrast]) -> Printed:
 
 def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     claim = verdict.claim
-    asked = widest(verdict.outcome)
+    asked = verdict.lines
     ask = next(ask for ask in claim.asks if not ask.gate)
     chosen = hardest(asked, told)
-    low = ask.above if chosen is None else chosen.contrasts[0].low
-    high = ask.below if chosen is None else chosen.contrasts[0].high
-    mean = None if chosen is None else chosen.mean
+    low, high = (chosen.contrasts[0].low, chosen.contrasts[0].high) if chosen else (ask.above, ask.below)
+    mean = chosen.mean if chosen else None
     ends = [np.nan] * 4
     if mean is not None and chosen is not None:
         ends = [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1) * chosen.choices)]
     low_end, high_end, strict_low, strict_high = map(float, ends)
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,
-        chosen.contrasts[0].label if chosen else "", _rows(chosen) if chosen else "", len(asked), unit(claim),
+        chosen.label if chosen else "", _rows(chosen) if chosen else "", len(asked), unit(claim),
         np.nan if mean is None else float(mean.estimate), low_end, high_end, strict_low, strict_high,
         -np.inf if low is None else low, np.inf if high is None else high, printed_mean(chosen, told),
     )  # fmt: skip
@@ -145,17 +144,6 @@ def _rows(chosen: Weighed) -> str:
     return places[0] if len(places) == 1 else f"mean over {len(chosen.contrasts)} rows"
 
 
-def widest(outcome: Outcome) -> list[Weighed]:
-    """Each comparison that is asked, over all of its rows."""
-    found: dict[tuple[int, str], Weighed] = {}
-    for one in (*outcome.judged, *outcome.tested):
-        first = one.contrasts[0]
-        key = (first.ask, first.label)
-        if not first.gate and (key not in found or len(one.contrasts) > len(found[key].contrasts)):
-            found[key] = one
-    return list(found.values())
-
-
 def hardest(asked: Sequence[Weighed], told: Printed) -> Weighed | None:
     """The comparison that is nearest to lying on the other side; without a measured one, by the printed numbers, among
     those with the bounds that most have."""
@@ -163,10 +151,8 @@ def hardest(asked: Sequence[Weighed], told: Printed) -> Weighed | None:
         return min(measured, key=lambda one: float(one.outside))
 
     def gap(one: Weighed) -> float:
-        contrast, middle = one.contrasts[0], printed_mean(one, told)
-        gaps = [middle - contrast.low] if contrast.low is not None else []
-        gaps += [contrast.high - middle] if contrast.high is not None else []
-        return np.inf if np.isnan(middle) else min(gaps)
+        middle = printed_mean(one, told)
+        return np.inf if np.isnan(middle) else one.contrasts[0].gap(middle)
 
     bounds = [(one.contrasts[0].low, one.contrasts[0].high) for one in asked]
     usual = max(bounds, key=bounds.count, default=None)

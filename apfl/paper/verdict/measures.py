@@ -98,7 +98,8 @@ def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
     if (status := worst(value.status for value in values)) != "ok":
         return _empty(metrics, cell, status)
     step = 100 / min(_images(metrics, cell, run, test, role) for run in cell.runs)
-    return _series(metrics, cell, [100 * value.weighted for value in values if value.weighted is not None], step)
+    found = np.array([100 * value.weighted for value in values if value.weighted is not None])
+    return Series(found, "ok", step, runs=cell.runs)
 
 
 def fall(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
@@ -134,7 +135,7 @@ def _along_rounds(
         step = np.zeros(len(course))
         step[-1] = 100 / _images(metrics, cell, run, test, role)
         steps.append(max(number(step), number(-step)))
-    return _series(metrics, cell, found, max(steps))
+    return Series(np.array(found), "ok", max(steps), runs=cell.runs)
 
 
 def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
@@ -168,7 +169,7 @@ def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> S
     if not np.isfinite(step):
         return _empty(metrics, both, "too few rounds")
     censored = np.array([value.status != "ok" for value in ours])
-    return replace(_series(metrics, both, values, step), bounds=censored)
+    return Series(np.array(values), "ok", step, censored, both.runs)
 
 
 def _steps(metrics: Metrics, cell: Cell, times: Sequence[float]) -> list[float]:
@@ -234,10 +235,6 @@ def _status(metrics: Metrics, cell: Cell) -> str:
     if any(not (frame["model"] == cell.model).any() for frame in frames):
         states.append("not measured")
     return worst(states)
-
-
-def _series(metrics: Metrics, cell: Cell, values: Sequence[float], step: float = 0.0) -> Series:
-    return Series(np.array(values, dtype=np.float64), "ok", step, runs=cell.runs)
 
 
 def _empty(metrics: Metrics, cell: Cell, status: str) -> Series:

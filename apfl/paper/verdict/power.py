@@ -61,12 +61,8 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
     if len(source.study.seeds) < 2:
         return replace(found, possible=False, note="one seed says nothing of the spread")
     if any(one.bounds_only for one in asked):
-        return replace(
-            found,
-            smallest=None,
-            possible=False,
-            note="a run does not reach the target, which bounds its speed from above alone: it cannot be reproduced",
-        )
+        note = "a run does not reach the target, which bounds its speed from above alone: it cannot be reproduced"
+        return replace(found, smallest=None, possible=False, note=note)
     if any(ask.measure == "speed" for ask in claim.asks):
         return replace(
             found, note="the paper prints no numbers for this; runs that may miss the target are not simulated"
@@ -92,7 +88,7 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
         if not contrast.gate and imagined.mean is not None and middle.mean is not None:
             count = imagined.mean.freedom + 1
             error = imagined.mean.error if one.mean is None else one.mean.error
-            gap = _gap(contrast, float(middle.mean.estimate[0]))
+            gap = contrast.gap(float(middle.mean.estimate[0]))
             deviation = float(np.sqrt(np.mean(error**2) * count))
             needed.append((seeds_needed(gap, deviation, contrast.choices), gap))
     seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
@@ -106,7 +102,7 @@ def _failed(exact: Sequence[Contrast]) -> list[str]:
     found = []
     for one in judge(exact).judged:
         contrast = one.contrasts[0]
-        if one.mean is not None and _gap(contrast, float(one.mean.estimate[0])) <= 0:
+        if one.mean is not None and contrast.gap(float(one.mean.estimate[0])) <= 0:
             found.append(f"{contrast.label}, {contrast.place}")
     return found
 
@@ -136,12 +132,6 @@ def seeds_needed(gap: float, deviation: float, choices: int = 1, least: float = 
         if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR / choices)) <= 1 - least:
             return count
     return None
-
-
-def _gap(contrast: Contrast, middle: float) -> float:
-    """How far a number lies within its nearest bound."""
-    gaps = [middle - contrast.low] if contrast.low is not None else []
-    return min(gaps + ([contrast.high - middle] if contrast.high is not None else []))
 
 
 def pairing(source: Source, asked: Question) -> float | None:

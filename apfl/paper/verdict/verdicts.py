@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apfl.paper.labels import dataset_label, ordered
-from apfl.paper.numbers.intervals import ERROR, Mean
+from apfl.paper.numbers.frames import grouped
+from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import Claim, claims
-from apfl.paper.verdict.contrasts import Contrast, Source, contrasts
+from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts
 from apfl.paper.verdict.family import (
     CONTRADICTED,
     NOT_RUN,
     NOTHING,
     OPEN,
     REPRODUCED,
-    STATUSES,
     Outcome,
     Weighed,
     corrected,
@@ -37,19 +37,7 @@ from apfl.paper.verdict.power import Power, power
 from apfl.paper.verdict.words import place
 from apfl.study.study import Study
 
-__all__ = ["CONTRADICTED", "NOTHING", "NOT_RUN", "OPEN", "REPRODUCED", "STATUSES", "Finding", "Verdict", "findings"]
 ABSENT = ("not in study", "not measured")
-
-
-@dataclass(frozen=True)
-class Line:
-    """What is compared (``label``), where, and the mean over those rows, None where one of them has no number;
-    ``choices``: from how many it was chosen."""
-
-    label: str
-    place: str
-    mean: Mean | None
-    choices: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,8 +71,7 @@ class Verdict:
     stand_in: bool
     status: str
     reason: str
-    lines: tuple[Line, ...]
-    headline: Line | None
+    headline: Weighed | None
     outcome: Outcome
     rows: tuple[RowVerdict, ...]
     decided_by: tuple[str, ...]
@@ -95,6 +82,10 @@ class Verdict:
     corrected: str = ""
     unsettled: bool = False
     power: Power | None = None
+
+    @property
+    def lines(self) -> tuple[Weighed, ...]:
+        return self.outcome.comparisons
 
     @property
     def primary(self) -> bool:
@@ -130,7 +121,7 @@ def findings(study: Study, metrics: Metrics, asked: Sequence[Claim] | None = Non
     """Every claim in every reading on every test; ``asked`` replaces the claims of claims.yaml."""
     source = Source.of(study, metrics)
     found = [
-        _finding(source, claim, reading, test)
+        _finding(source, Question(claim, reading, test))
         for claim in (claims() if asked is None else asked)
         for reading in source.readings()
         if claim.is_asked_of(reading)
@@ -141,12 +132,10 @@ def findings(study: Study, metrics: Metrics, asked: Sequence[Claim] | None = Non
 
 def _corrected(found: Sequence[Finding]) -> list[Finding]:
     """Holm over all claims of a source that the study plans in a reading, on their first tests, for each side."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, one in enumerate(found):
-        if one.verdict.primary and one.verdict.planned:
-            groups.setdefault((one.verdict.reading, one.verdict.claim.source), []).append(number)
+    planned = [number for number, one in enumerate(found) if one.verdict.primary and one.verdict.planned]
+    asked = [(one.verdict.reading, one.verdict.claim.source) for one in found]
     made = list(found)
-    for numbers in groups.values():
+    for numbers in grouped(planned, asked.__getitem__).values():
         statuses = corrected([found[number].verdict.outcome for number in numbers])
         unsettled = any(found[number].verdict.missing for number in numbers)
         for number, status in zip(numbers, statuses, strict=True):
@@ -156,12 +145,13 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
     return made
 
 
-def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
+def _finding(source: Source, asked: Question) -> Finding:
+    claim, reading, test = asked.claim, asked.reading, asked.test
     if not source.runs(claim, reading):
-        return Finding(_verdict(claim, reading, test, "", (), judge(())), (), ())
+        return Finding(_verdict(asked, "", (), judge(())), (), ())
     ours = contrasts(source, claim, reading, test)
     outcome, apart = judge_claim(ours, claim.every)
-    whole = _verdict(claim, reading, test, "", ours, outcome)
+    whole = _verdict(asked, "", ours, outcome)
     failed = [dataset_label(name) for name, one in apart.items() if one.status == CONTRADICTED]
     if whole.status == OPEN and failed and all(side(one) == "inside" for one in outcome.judged):
         whole = replace(whole, reason=f"reproduced as a mean over its rows, contradicted on {', '.join(failed)}")
@@ -170,19 +160,13 @@ def _finding(source: Source, claim: Claim, reading: str, test: str) -> Finding:
     beside = {name: on_dataset(others, name) for name in names}
     return Finding(
         replace(whole, power=power(source, claim, reading, test, outcome)),
-        tuple(_verdict(claim, reading, test, name, on_dataset(ours, name), one) for name, one in apart.items()),
-        tuple(_verdict(claim, reading, test, name, part, judge(part), True) for name, part in beside.items()),
+        tuple(_verdict(asked, name, on_dataset(ours, name), one) for name, one in apart.items()),
+        tuple(_verdict(asked, name, part, judge(part), True) for name, part in beside.items()),
     )
 
 
 def _verdict(
-    claim: Claim,
-    reading: str,
-    test: str,
-    dataset: str,
-    given: Sequence[Contrast],
-    outcome: Outcome,
-    stand_in: bool = False,
+    question: Question, dataset: str, given: Sequence[Contrast], outcome: Outcome, stand_in: bool = False
 ) -> Verdict:
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
@@ -190,23 +174,21 @@ def _verdict(
     gone = {run for contrast in given for part in contrast.strata for run in part.missing}
     missing = tuple(sorted(gone, key=lambda path: (is_partition(path), path)))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
-    shown = _lines(asked, outcome)
     nearest = max((one for one in outcome.tested if one.mean), key=lambda one: -float(one.outside), default=None)
     head = decisive or nearest
     return Verdict(
-        claim,
-        reading,
-        test,
+        question.claim,
+        question.reading,
+        question.test,
         dataset,
         stand_in,
         status,
         _reason(status, outcome, decisive, incomplete(runs, missing)),
-        shown,
-        _line(head) if head else shown[0] if shown else None,
+        head or next(iter(outcome.comparisons), None),
         outcome,
-        () if stand_in else _rows(claim, given),
+        () if stand_in else _rows(question.claim, given),
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
-        tuple(f"{_title(one)}" for one in asked if side(one) in ("open", "outside")),
+        tuple(_title(one) for one in asked if side(one) in ("open", "outside")),
         runs,
         missing,
         _absent([one for one in given if not one.gate]),
@@ -241,29 +223,8 @@ def side(one: Weighed) -> str:
     return "inside" if one.inside <= ERROR else "outside" if one.outside <= ERROR else "open"
 
 
-def _lines(asked: Sequence[Weighed], outcome: Outcome) -> tuple[Line, ...]:
-    """Each comparison over all of its rows; those that are larger sets stand for their parts."""
-    found: dict[tuple[int, str], Weighed] = {}
-    for one in (*asked, *outcome.tested):
-        key = (one.contrasts[0].ask, one.contrasts[0].label)
-        if key not in found or len(one.contrasts) > len(found[key].contrasts):
-            found[key] = one
-    return tuple(_line(one) for one in found.values())
-
-
-def _line(one: Weighed) -> Line:
-    return Line(one.contrasts[0].label, _where(one.contrasts), one.mean, one.choices)
-
-
 def _title(one: Weighed) -> str:
-    return f"{one.contrasts[0].label}, {_where(one.contrasts)}"
-
-
-def _where(chosen: Sequence[Contrast]) -> str:
-    if len(chosen) == 1:
-        return chosen[0].place
-    dataset = {contrast.dataset for contrast in chosen}
-    return f"mean over {len(chosen)} rows" + (f" of {dataset_label(dataset.pop())}" if len(dataset) == 1 else "")
+    return f"{one.label}, {one.place}"
 
 
 def _cells(chosen: Iterable[Contrast]) -> tuple[str, ...]:
