@@ -8,15 +8,15 @@ serves FedAvg, FedAvg-FT and every ablation of AP-FL, and the rounds that each o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 from typing import Any
 
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
-from apfl.study.load import load_study
 from apfl.study.outputs import BESIDE, OUTPUTS, WITH_TEACHERS
 from apfl.study.runs import (
     ORDINARY,
@@ -35,21 +35,6 @@ from apfl.study.runs import (
 from apfl.study.schedules import Timing, timed
 from apfl.study.study import Study
 from apfl.study.tuning import TUNED, choice_path, is_tuned, trials, tuned
-
-__all__ = [
-    "OUTPUTS",
-    "Artefact",
-    "Cell",
-    "Run",
-    "Study",
-    "artefacts",
-    "asked",
-    "beside",
-    "cells",
-    "job_counts",
-    "load_study",
-    "runs",
-]
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,8 @@ class Cell:
 
 NATURAL = "natural"
 """The partition into the clients that a data set comes with, whose number its section of `data` says."""
+LEVELS = {"convergence": ("heterogeneity", "heterogeneity", "heterogeneity"), "dropout": ("rate", "dropout", "rates")}
+"""Of tables on schedules, how their levels are called: on the axis, in the schedule and in the study."""
 Asked = Mapping[str, Any]
 """What the study says of an output: its section of ``tables`` or ``figures``."""
 Request = tuple[Cell, list[list[Run]]]
@@ -170,8 +157,10 @@ def asked(study: Study) -> dict[str, int]:
 
 def requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Request]:
     """Every cell of the outputs with, for each seed, the chain of runs that it needs."""
-    makers = {"table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
-              "convergence": _convergence, "dropout": _dropout, "figure4": _figure4, "figure5": _figure5,
+    makers: Mapping[str, Callable[[Study, Asked], Iterator[Request]]] = {
+              "table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
+              "convergence": partial(_on_schedules, table="convergence"),
+              "dropout": partial(_on_schedules, table="dropout"), "figure4": _figure4, "figure5": _figure5,
               "figure_time": _figure_time, "figure_staleness": _figure_time,
               "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
               "selection": _selection, "tuning": _tuning}  # fmt: skip
@@ -212,12 +201,11 @@ def _places(study: Study, section: Asked) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _table3(study: Study, section: Asked) -> Iterator[Request]:
-    for dataset in study.datasets(section):
-        for missing in section["missing"]:
-            setting = _dropout_setting(study, dataset, section["clients"], missing)
-            for method in section["methods"]:
-                for variant in _variants(study, dataset, method):
-                    yield _request(study, dataset, setting, method, {"missing": missing}, variant)
+    for dataset, missing in product(study.datasets(section), section["missing"]):
+        setting = _dropout_setting(study, dataset, section["clients"], missing)
+        for method in section["methods"]:
+            for variant in _variants(study, dataset, method):
+                yield _request(study, dataset, setting, method, {"missing": missing}, variant)
 
 
 def _table4(study: Study, section: Asked) -> Iterator[Request]:
@@ -253,13 +241,12 @@ def _figure5(study: Study, section: Asked) -> Iterator[Request]:
 
 def _figure_multiverse(study: Study, section: Asked) -> Iterator[Request]:
     """In each place the method to compare with, then every method in every reading; others have no reading."""
-    for dataset in study.datasets(section):
-        for alpha in section["alphas"]:
-            setting = _setting(study, dataset, f"dirichlet-alpha{alpha}", section["clients"])
-            axis = {"clients": section["clients"], "alpha": alpha}
-            for method in dict.fromkeys((section["against"], *section["methods"])):
-                for reading in _readings(study, method, section):
-                    yield _request(study, dataset, setting, method, axis, Variant(reading))
+    for dataset, alpha in product(study.datasets(section), section["alphas"]):
+        setting = _setting(study, dataset, f"dirichlet-alpha{alpha}", section["clients"])
+        axis = {"clients": section["clients"], "alpha": alpha}
+        for method in dict.fromkeys((section["against"], *section["methods"])):
+            for reading in _readings(study, method, section):
+                yield _request(study, dataset, setting, method, axis, Variant(reading))
 
 
 def _selection(study: Study, section: Asked) -> Iterator[Request]:
@@ -286,48 +273,37 @@ def _tuning(study: Study, section: Asked) -> Iterator[Request]:
                 yield replace(cell, title=entry.title), chains
 
 
-def _convergence(study: Study, section: Asked) -> Iterator[Request]:
-    yield from _on_schedules(study, section, "heterogeneity", "heterogeneity", section["heterogeneity"])
-
-
-def _dropout(study: Study, section: Asked) -> Iterator[Request]:
-    yield from _on_schedules(study, section, "rate", "dropout", section["rates"])
-
-
 def _figure_time(study: Study, section: Asked) -> Iterator[Request]:
     """What the table of convergence shows."""
-    yield from _convergence(study, study.tables["convergence"])
+    yield from _on_schedules(study, study.tables["convergence"], "convergence")
 
 
 def _figure_timeline(study: Study, section: Asked) -> Iterator[Request]:
     """One run for each schedule, of the first data set, where clients differ or drop out most."""
-    tables = (("convergence", _convergence, "heterogeneity"), ("dropout", _dropout, "rates"))
-    for table, make, levels in tables:
+    for table, (_, _, levels) in LEVELS.items():
         if table in study.tables:
             full = study.tables[table]
             most = {**full, "datasets": study.datasets(full)[:1], levels: [max(full[levels])]}
             shown: dict[str, Request] = {}
-            for cell, chains in make(study, most):
+            for cell, chains in _on_schedules(study, most, table):
                 axis = {**cell.axis, "shown": section["rounds"]}
                 shown.setdefault(cell.timing.name, (replace(cell, axis=axis), chains))
             yield from shown.values()
 
 
-def _on_schedules(study: Study, section: Asked, axis: str, field: str, levels: Sequence[float]) -> Iterator[Request]:
+def _on_schedules(study: Study, section: Asked, table: str) -> Iterator[Request]:
     """Methods on schedules, with each level in a field of the schedule."""
-    for dataset in study.datasets(section):
+    axis, field, levels = LEVELS[table]
+    for dataset, level, entry in product(study.datasets(section), section[levels], section["entries"]):
         setting = _setting(study, dataset, f"dirichlet-alpha{section['alpha']}", section["clients"])
-        for level in levels:
-            for entry in section["entries"]:
-                when = timed(study.schedules, entry["schedule"], **{field: level})
-                when = replace(when, server_speed=float(section.get("server_speed", 10.0)))
-                cell, chains = _request(study, dataset, setting, entry["method"],
-                                        {"alpha": section["alpha"], axis: float(level)},
-                                        Variant(timing=when), rounds=section.get("rounds", ()))  # fmt: skip
-                last = chains[0][-1].spec
-                rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
-                origins = tuple(links[0].path for links in chains)
-                yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
+        when = timed(study.schedules, entry["schedule"], **{field: level})
+        when = replace(when, server_speed=float(section.get("server_speed", 10.0)))
+        place, asked = {"alpha": section["alpha"], axis: float(level)}, section.get("rounds", ())
+        cell, chains = _request(study, dataset, setting, entry["method"], place, Variant(timing=when), rounds=asked)
+        last = chains[0][-1].spec
+        rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
+        origins = tuple(links[0].path for links in chains)
+        yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
 
 
 def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:
@@ -367,16 +343,9 @@ def _variants(
 
 
 def _request(
-    study: Study,
-    dataset: str,
-    setting: str,
-    method: str,
-    axis: Mapping[str, Any],
-    variant: Variant,
-    *,
-    rounds: Iterable[int] = (),
-    model: str = "",
-) -> Request:
+    study: Study, dataset: str, setting: str, method: str, axis: Mapping[str, Any], variant: Variant, *,
+    rounds: Iterable[int] = (), model: str = "",
+) -> Request:  # fmt: skip
     """A cell of an output, whose name is filled in by `requests`, with the runs of each seed."""
     entry = study.methods[method]
     reading = (variant.reading or study.apfl["readings"][0]) if entry.generative else ""

@@ -155,12 +155,8 @@ def _clients_there(study: Study, name: str, entry: Mapping[str, Any]) -> int | N
 
 def _check_semantics(study: Study, name: str, entry: Mapping[str, Any]) -> None:
     if entry["source"] == "shuffled":
-        _known(
-            entry.get("of", ""),
-            (other for other in study.semantics if other != name),
-            f"semantics.{name}.of",
-            "embedding",
-        )
+        others = [other for other in study.semantics if other != name]
+        _known(entry.get("of", ""), others, f"semantics.{name}.of", "embedding")
     if entry["source"] == "table" and not entry.keys() & {"path", "paths"}:
         raise UserError(f"semantics.{name}: has no path; say where its table lies: path: clip/{{dataset}}.npz")
     if entry["source"] == "table" and not study.semantics_root:

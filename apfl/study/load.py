@@ -81,7 +81,7 @@ def typed(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
 def _typed(part: Mapping[str, Any], value: Any, given: Any) -> Any:
     import yaml
 
-    part = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+    part = _resolved(part)
     if isinstance(value, Mapping) and isinstance(given, Mapping):
         own, other = part.get("properties", {}), part.get("additionalProperties") or {}
         read = {key: _typed(own.get(key, other), value[key], given[key]) for key in given if key in value}
@@ -108,22 +108,21 @@ def _validate(values: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: {explain(error)}" if where else explain(error))
 
 
-def _with_defaults(schema_part: Mapping[str, Any], value: Any) -> Any:
+def _resolved(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of the schema with what it refers to."""
+    return schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] | part if "$ref" in part else part
+
+
+def _with_defaults(part: Mapping[str, Any], value: Any) -> Any:
     """``value`` completed with the defaults of the schema, at every level."""
-    if "$ref" in schema_part:
-        target = schema()["$defs"][schema_part["$ref"].rsplit("/", 1)[-1]]
-        schema_part = target | {key: item for key, item in schema_part.items() if key != "$ref"}
     if not isinstance(value, dict):
         return value
-    properties = schema_part.get("properties", {})
-    complete = dict(value)
-    for name, part in properties.items():
-        target = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]] | part if "$ref" in part else part
-        if name not in complete and "default" in target:
-            complete[name] = copy.deepcopy(target["default"])
-    other = schema_part.get("additionalProperties")
-    parts = {name: properties.get(name, other) for name in complete}
-    return {name: _with_defaults(parts[name], item) if parts[name] else item for name, item in complete.items()}
+    part = _resolved(part)
+    known = {name: _resolved(one) for name, one in part.get("properties", {}).items()}
+    other = part.get("additionalProperties") or {}
+    defaults = {name: copy.deepcopy(one["default"]) for name, one in known.items() if "default" in one}
+    complete = value | (defaults | value)  # in the order of the study, then of the schema
+    return {name: _with_defaults(known.get(name, other), item) for name, item in complete.items()}
 
 
 def _methods(values: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]]) -> dict[str, MethodEntry]:

@@ -56,11 +56,6 @@ class Output:
         return self if paper else replace(self, title=title, caption=caption, datasets=())
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles of the clients that are shown."""
-        return tuple(self.tests)
-
-    @property
     def on_schedules(self) -> bool:
         """May a method have several columns, one for each schedule?"""
         return self.columns == "schedule"

@@ -85,10 +85,8 @@ def _program(id_: str, entry: Mapping[str, Any], where: str, folders: Folders, r
             )
         external["env"] = os.path.relpath(place)
     first = {name: value[0] if isinstance(value, list) else value for name, value in entry.items()}
-    own = {
-        name: value for name, value in first.items() if isinstance(value, int | float | str) and name not in NOT_GIVEN
-    }
-    fields = {name: Field(type(value).__name__, value) for name, value in own.items()}
+    own = ((name, value) for name, value in first.items() if name not in NOT_GIVEN)
+    fields = {name: Field(type(value).__name__, value) for name, value in own if isinstance(value, int | float | str)}
     title = entry.get("title", id_)
     made = Card(f"{PROGRAM}{id_}", title, "external", external["model"], "", (), fields, "A foreign program.")
     return Outside(made, {"external": external}, external, files)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,8 @@ def _parsed(path: Path) -> Any:
 
 def _parsed_json(text: str, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if twice := _twice(key for key, _ in pairs):
-            raise UserError(f"{where}: key {twice!r} appears twice; remove one of them")
+        if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+            raise UserError(f"{where}: key {twice[0]!r} appears twice; remove one of them")
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=unique)
@@ -117,15 +118,6 @@ def _weight(node: Any, where: str, known: dict[int, int]) -> int:
         total += sum(_weight(item, where, known) for item in node.value)
     known[id(node)] = total
     return total
-
-
-def _twice(keys: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            return key
-        seen.add(key)
-    return None
 
 
 def _check_plain(values: Mapping[Any, Any], where: str = "") -> None:

@@ -158,12 +158,8 @@ class RunContext:
 
     @property
     def spec(self) -> dict[str, Any]:
-        return {
-            "dataset": self.dataset,
-            "setting": self.setting,
-            "seed": self.seed,
-            "network": dict(self.study.network),
-        }
+        network = dict(self.study.network)
+        return {"dataset": self.dataset, "setting": self.setting, "seed": self.seed, "network": network}
 
     @property
     def training(self) -> dict[str, Any]:
@@ -179,9 +175,8 @@ class RunContext:
     def run(self, stage: str, method: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> Run:
         kind = "generators" if stage == "memorize" else "runs"
         path = f"{self.study.name}/{kind}/{self.dataset}/{self.setting}/{name}/seed{self.seed}"
-        return Run(
-            stage, path, self.dataset, self.setting, self.seed, method, {**self.spec, **spec}, {**self.inputs, **inputs}
-        )
+        spec, inputs = {**self.spec, **spec}, {**self.inputs, **inputs}
+        return Run(stage, path, self.dataset, self.setting, self.seed, method, spec, inputs)
 
 
 @dataclass(frozen=True)
@@ -369,14 +364,11 @@ def _given(context: RunContext, method: MethodEntry) -> dict[str, Any]:
     return shared | method.given(context.dataset)
 
 
-def _defaults(fields: Mapping[str, Field]) -> dict[str, Any]:
-    return {name: entry.default for name, entry in fields.items()}
-
-
 def _filled(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
     """Every hyper-parameter among ``fields``: its default, or the value given; 1 for a float is 1.0."""
     given = {name: value for name, value in values.items() if name in fields}
-    return _defaults(fields) | {n: float(v) if fields[n].type == "float" else v for n, v in given.items()}
+    defaults = {name: entry.default for name, entry in fields.items()}
+    return defaults | {n: float(v) if fields[n].type == "float" else v for n, v in given.items()}
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any], path: str) -> dict[str, Any]:

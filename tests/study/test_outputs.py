@@ -23,6 +23,6 @@ def test_no_two_outputs_have_one_name_or_one_heading() -> None:
 def test_every_output_refers_to_outputs_tests_and_data_sets_that_there_are() -> None:
     for output in (OUTPUTS | BESIDE).values():
         assert output.of in ("", *OUTPUTS) and set(output.datasets) <= set(CATALOGUE)
-        assert set(output.roles) <= {"non_dropout", "dropout"}
+        assert set(output.tests) <= {"non_dropout", "dropout"}
         assert {test for tests in output.tests.values() for test in tests} <= {"own", "pooled", "monopoly"}
         assert output.axes[:1] in ((), ("dataset",)) and output.columns in ("title", "semantics", "schedule")
