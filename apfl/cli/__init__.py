@@ -40,8 +40,14 @@ def register() -> typer.Typer:
     from apfl.cli import archive, begin, claims, data, paper, stages, study, tune
 
     if not app.registered_commands:
-        for module in (begin, data, stages, tune, paper, study, archive, claims):
-            module.register(app)
+        for command in (
+            begin.init, data.data, data.partition, data.clients, data.semantics,
+            stages.initial, stages.federate, stages.memorize, stages.personalize, stages.accept, tune.tune,
+            paper.tables, paper.figures, paper.report, paper.check_tables,
+            study.methods, study.plan, study.check, study.status,
+            archive.pack, archive.unpack, archive.merge, claims.claims,
+        ):  # fmt: skip
+            app.command()(command)
         app.callback()(_begin)
     return app
 

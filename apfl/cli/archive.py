@@ -10,12 +10,6 @@ import typer
 from apfl.cli.study import Results
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for command in (pack, unpack, merge):
-        app.command()(command)
-
-
 def pack(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY.json", help="The study as it was run: results/{study}/study.json.")

@@ -39,11 +39,6 @@ TAKEN = ("config/config.yaml", "profiles/default/config.yaml")
 """What the folder gets of the project's own files."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("init")(init)
-
-
 def init(folder: Annotated[Path, typer.Argument(help="A folder; it is made if it is not there.")]) -> None:
     """Make a folder of your own: a Snakefile, the smallest study to change, and settings of Snakemake.
 

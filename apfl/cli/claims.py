@@ -17,11 +17,6 @@ Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims
 ShowPower = Annotated[bool, typer.Option("--power", help="Print what the study could find out about each claim.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(claims)
-
-
 def claims(
     study: StudyFile = None,
     results: Results = Path("results"),

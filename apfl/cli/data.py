@@ -18,12 +18,6 @@ Seed = Annotated[int, typer.Option(help="Seed of the random streams.", min=0)]
 Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.png) is written beside it.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (data, partition, clients, semantics):
-        app.command()(command)
-
-
 def data(
     name: Annotated[str, typer.Argument(help="Name of the data set: cifar10, emnist, ocr_letters ...")],
     source: Annotated[str, typer.Option(help="digits, photos, torchvision, parquet, folder or nist_letters.")],

@@ -13,9 +13,7 @@ from apfl.errors import UserError
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
-    from apfl.paper.tables.layout import Table
     from apfl.study.cells import Cell
-    from apfl.study.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
@@ -23,24 +21,26 @@ Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that ar
 Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for command in (tables, figures, report):
-        app.command()(command)
-    app.command("check-tables")(check_tables)
-
-
 def tables(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
     """Make the study's tables, with the published numbers where it is one of the paper, as CSV, Markdown, LaTeX and
     HTML."""
+    from apfl.paper.numbers.metrics import Metrics
+    from apfl.paper.tables.build import table
     from apfl.paper.tables.formats import write
+    from apfl.study.cells import cells
     from apfl.study.load import load_study
 
     loaded = load_study(study)
     folder = out or results / loaded.name / "tables"
-    _write_all(_chosen(loaded.tables, only), lambda name: write(_table(loaded, study, results, name, partial), folder))
+
+    def make(name: str) -> list[Path]:
+        # Table 1 reads a partition, which has no metrics.
+        metrics = Metrics({}, {}) if name == "table1" else _metrics(study, results, cells(loaded, name), partial)
+        return write(table(loaded, name, results, metrics, partial), folder)
+
+    _print_each(loaded.tables, only, make)
 
 
 def figures(
@@ -58,7 +58,7 @@ def figures(
         ours = cells(loaded, name)
         return write(name, ours, _metrics(study, results, ours, partial), folder, loaded.paper)
 
-    _write_all(_chosen(loaded.figures, only), make)
+    _print_each(loaded.figures, only, make)
 
 
 def report(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
@@ -91,28 +91,14 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
     print(f"{folder}: every cell that the study runs holds a number")
 
 
-def _chosen(known: Iterable[str], only: Sequence[str] | None) -> list[str]:
+def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable[[str], list[Path]]) -> None:
+    """Make those of the known tables or figures that are wanted, and print their files."""
     known = sorted(known)
     for name in only or ():
         if name not in known:
             raise UserError(f"--only {name}: not part of this study; it has {', '.join(known) or 'none'}")
-    return [name for name in known if not only or name in only]
-
-
-def _write_all(names: Iterable[str], make: Callable[[str], list[Path]]) -> None:
-    for name in names:
-        for path in make(name):
-            print(path)
-
-
-def _table(study: Study, path: Path, results: Path, name: str, partial: bool) -> Table:
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.paper.tables.build import table
-    from apfl.study.cells import cells
-
-    # Table 1 reads a partition, which has no metrics.
-    metrics = Metrics({}, {}) if name == "table1" else _metrics(path, results, cells(study, name), partial)
-    return table(study, name, results, metrics, partial)
+    for path in (path for name in known if not only or name in only for path in make(name)):
+        print(path)
 
 
 def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,37 +16,35 @@ if TYPE_CHECKING:
     from apfl.stages.several import Call
     from apfl.stages.specification import Specification
 
-Spec = Annotated[
-    str,
-    typer.Option(help="The run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."),
-]
+WRITTEN = "specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."
+Spec = Annotated[str, typer.Option(help=f"The run's {WRITTEN}")]
 NONE = "-"
-SEVERAL = f"; once for each run, {NONE} for one that reads none"
 Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help="A run's specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study. Given several "
-        "times it asks for as many runs, and every option for a file or folder must be given as often, in that order.",
+        help=f"A run's {WRITTEN} Given several times it asks for as many runs, and every option for a file or folder "
+        "must be given as often, in that order.",
     ),
 ]
+
+
+def _each(name: str, what: str) -> Any:
+    """An option that is given once for each run."""
+    return typer.Option(name, help=f"{what}; once for each run, {NONE} for one that reads none.")
+
+
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
-Datas = Annotated[list[Path], typer.Option("--data", help=f"Data set made by `apfl data`{SEVERAL}.")]
-Partitions = Annotated[list[Path], typer.Option("--partition", help=f"Partition made by `apfl partition`{SEVERAL}.")]
-Semantics = Annotated[
-    list[Path] | None, typer.Option("--semantics", help=f"Class embeddings made by `apfl semantics`{SEVERAL}.")
-]
-Proxies = Annotated[
-    list[Path] | None,
-    typer.Option("--proxy", help=f"Unlabelled images for distillation, made by `apfl data`{SEVERAL}."),
-]
-Bases = Annotated[list[Path], typer.Option("--run", help=f"Folder of the federated run to start from{SEVERAL}.")]
-Generators = Annotated[list[Path] | None, typer.Option("--generator", help=f"Folder made by `apfl memorize`{SEVERAL}.")]
+Datas = Annotated[list[Path], _each("--data", "Data set made by `apfl data`")]
+Partitions = Annotated[list[Path], _each("--partition", "Partition made by `apfl partition`")]
+Semantics = Annotated[list[Path] | None, _each("--semantics", "Class embeddings made by `apfl semantics`")]
+Proxies = Annotated[list[Path] | None, _each("--proxy", "Unlabelled images for distillation, made by `apfl data`")]
+Bases = Annotated[list[Path], _each("--run", "Folder of the federated run to start from")]
+Generators = Annotated[list[Path] | None, _each("--generator", "Folder made by `apfl memorize`")]
 Tunings = Annotated[
-    list[Path] | None,
-    typer.Option("--tuning", help=f"Choice made by `apfl tune`, of which a tuned run takes its settings{SEVERAL}."),
+    list[Path] | None, _each("--tuning", "Choice made by `apfl tune`, of which a tuned run takes its settings")
 ]
-Outs = Annotated[list[Path], typer.Option("--out", help=f"Folder for the results{SEVERAL}.")]
+Outs = Annotated[list[Path], _each("--out", "Folder for the results")]
 Store = Annotated[
     Path | None,
     typer.Option("--store", envvar="APFL_STORE_ROOT", help="Folder of finished runs, from which equal ones are taken."),
@@ -54,15 +53,6 @@ LastState = Annotated[
     bool, typer.Option(envvar="APFL_LAST_STATE", help="Keep what more rounds of a finished run would start from.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(initial)
-    app.command()(federate)
-    app.command()(memorize)
-    app.command()(personalize)
-    app.command()(accept)
 
 
 def initial(
@@ -91,8 +81,8 @@ def federate(
     from apfl.stages.several import federate_all
 
     tune_process()
-    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, proxy=proxy)
-    federate_all(_kept(calls, store, last_state), device)
+    paths = {"data": data, "partition": partition, "semantics": semantics, "proxy": proxy}
+    federate_all(_calls(spec, out, tuning, paths, store, last_state), device)
 
 
 def memorize(
@@ -105,8 +95,8 @@ def memorize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, tuning, data=data, partition=partition, semantics=semantics, run=run)
-    one_after_another(memorize_run, _kept(calls, store), device)
+    paths = {"data": data, "partition": partition, "semantics": semantics, "run": run}
+    one_after_another(memorize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def personalize(
@@ -119,8 +109,8 @@ def personalize(
     from apfl.stages.several import one_after_another
 
     tune_process()
-    calls = _calls(spec, out, tuning, data=data, partition=partition, run=run, generator=generator)
-    one_after_another(personalize_run, _kept(calls, store), device)
+    paths = {"data": data, "partition": partition, "run": run, "generator": generator}
+    one_after_another(personalize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def accept(
@@ -139,8 +129,12 @@ def accept(
     accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
 
 
-def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **paths: list[Path] | None) -> list[Call]:
+def _calls(
+    specs: list[str], outs: list[Path], tuning: list[Path] | None, paths: Mapping[str, list[Path] | None],
+    store: Path | None, last_state: bool = True,
+) -> list[Call]:  # fmt: skip
     """The runs that a command line asks for: of each option the value that stands at the run's place."""
+    from apfl.stages.job import Keeping
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
     from apfl.storage.files import require_output
@@ -161,15 +155,8 @@ def _calls(specs: list[str], outs: list[Path], tuning: list[Path] | None, **path
     ]
     choices = [None if str(choice) == NONE else choice for choice in tuning or [Path(NONE)] * len(specs)]
     asked = [_specification(spec, choice) for spec, choice in zip(specs, choices, strict=True)]
-    return [Call(*one) for one in zip(asked, inputs, outs, strict=True)]
-
-
-def _kept(calls: list[Call], store: Path | None, last_state: bool = True) -> list[Call]:
-    """The same runs, kept as the command line says."""
-    from apfl.stages.job import Keeping
-
     keeping = Keeping(store if store and store.name else None, last_state)
-    return [replace(call, keeping=keeping) for call in calls]
+    return [Call(*one, keeping) for one in zip(asked, inputs, outs, strict=True)]
 
 
 def _specification(text: str, choice: Path | None = None) -> Specification:

@@ -34,12 +34,6 @@ Results = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for command in (methods, plan, check, status):
-        app.command()(command)
-
-
 def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print as Markdown, for the documentation.")] = False,
 ) -> None:

@@ -14,11 +14,6 @@ Dataset = Annotated[str, typer.Option(help="The data set; left out, all that the
 Method = Annotated[str, typer.Option(help="The id of the method; left out, all that the study tunes.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(tune)
-
-
 def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
     """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
     from apfl.errors import UserError
