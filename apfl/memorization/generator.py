@@ -198,8 +198,7 @@ def ensemble_log_probabilities(model: Model, teachers: Sequence[Params], weights
 class Memory:
     """A trained generator with the class embeddings it was given: the artefact that the server sends to clients.
 
-    ``embeddings`` [classes, d] are all classes, seen or not; ``teachers`` and ``weights`` are needed for soft labels
-    only.
+    ``embeddings`` [classes, d] are all classes, seen or not.
     """
 
     config: GeneratorConfig

@@ -93,8 +93,8 @@ def cycle(problem: Problem) -> float:
 
 def generator_cycles(problem: Problem, memory: Memory, weights: Tensor) -> float:
     """Cycles of `apfl.memorization.generator.memorize` with Eq. 7's weights [teachers, classes]: each image passes
-    through the
-    generator, and through those teachers that have weight in its class; an epoch more sets the batch statistics."""
+    through the generator, and through those teachers that have weight in its class; an epoch more sets the batch
+    statistics."""
     config, seen = memory.config, weights.sum(0) > 0
     images = int(seen.sum()) * config.group * max(1, round(config.samples_per_class / config.group))
     teachers = (weights[:, seen] > 0).sum(0).float().mean().item() if images else 0.0

@@ -32,7 +32,8 @@ def sample_grid(path: Path, problem: Problem, memory: Memory, data: Path) -> Non
     shown = (unseen + [label for label in range(problem.classes) if label not in unseen])[:SHOWN_CLASSES]
     labels = torch.tensor(shown, device=problem.engine.device).repeat_interleave(COLUMNS)
     images = memory.sample(labels, torch_stream(problem.seed, "pictures", device=problem.engine.device), problem.engine)
-    synthetic = _displayable(images.permute(0, 2, 3, 1).cpu() * problem.images.std.cpu() + problem.images.mean.cpu())
+    images = images.permute(0, 2, 3, 1).cpu() * problem.images.std.cpu() + problem.images.mean.cpu()
+    synthetic = images.clamp(0, 255).round().to(torch.uint8).numpy()
     columns = REAL + 1 + COLUMNS
     side = synthetic.shape[1] + GAP
     # One picture in one set of axes: axes of their own for each image take ten times as long.
@@ -67,7 +68,3 @@ def no_samples(path: Path, why: str) -> None:
     figure.text(0.5, 0.5, why, ha="center", va="center", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
-
-
-def _displayable(images: torch.Tensor) -> np.ndarray:
-    return images.clamp(0, 255).round().to(torch.uint8).numpy()
