@@ -58,12 +58,11 @@ def held(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class JobLog:
-    """What a log says: is its job alive, its last line, its last error, and how long ago it changed (seconds)."""
+    """What a log says: is its job alive, its last line, and its last error."""
 
     alive: bool
     last: str
     error: str
-    age: float
 
 
 def read(path: Path, now: float | None = None) -> JobLog | None:
@@ -88,7 +87,7 @@ def read(path: Path, now: float | None = None) -> JobLog | None:
         # Of another machine or another program, or only just begun: no lock is no proof, but a fresh line is a sign.
         alive = not error and age < (QUIET if lines else STARTING)
     shown = [line for line in lines if not FIRST_LINE.match(line)]
-    return JobLog(alive, shown[-1] if shown else "", error, age)
+    return JobLog(alive, shown[-1] if shown else "", error)
 
 
 def _text(line: bytes) -> str:

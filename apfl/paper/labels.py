@@ -61,3 +61,14 @@ def partition_label(setting: str) -> str:
         "powerlaw": f"power law {parsed.alpha}",
         "natural": "natural",
     }[parsed.kind]
+
+
+def setting_label(setting: str) -> str:
+    """What a partition is called in full.
+
+    >>> setting_label("pathological-classes2-clients10-missing20")
+    '10 clients, 2 classes each, 20\\xa0% missing'
+    """
+    parsed = parse_setting(setting)
+    missing = f", {parsed.missing}\N{NO-BREAK SPACE}% missing" if parsed.missing else ""
+    return f"{parsed.clients} clients, {partition_label(setting)}{missing}"

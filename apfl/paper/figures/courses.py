@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper.figures.style import NARROW, RC
-from apfl.paper.labels import dataset_label, partition_label
+from apfl.paper.figures.style import INK, NARROW, RC, SOFT
 from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
 
@@ -37,7 +36,6 @@ EXPLAINED = {
     "lost": "lost: the client dropped out",
 }
 UPLOAD = ("client", "cycle", "start", "time", "started", "version", "staleness", "fate")
-INK, SOFT = "#1b1f24", "#59636e"
 WIDTH, ROW, HEAD, GAP = 7.6, 0.2, 0.3, 0.34
 """In inches: the axes' width, a client's row, the space above a panel for its title, and that below it."""
 
@@ -206,17 +204,6 @@ def _draw_histogram(axes: Axes, here: pd.DataFrame, title: str) -> None:
     stale = here.loc[here["fate"] == "discarded", "percent"].sum()
     said = f"mean {mean:.1f}" + (f"\ndiscarded {stale:.1f} %" if stale else "")
     axes.text(0.97, 0.93, said, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=SOFT)
-
-
-def place(cells: Sequence[Cell]) -> str:
-    """Whose runs the pictures show.
-
-    >>> place([])
-    ''
-    """
-    if not cells:
-        return ""
-    return f"{dataset_label(cells[0].dataset)}, {clients(cells[0])} clients, {partition_label(cells[0].setting)}"
 
 
 DRAWN: Mapping[str, Callable[[Sequence[Cell]], tuple[Figure, pd.DataFrame]]] = {

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.figures.style import EMPHASISED, NARROW, RC, LineStyle, dataset_styles, method_styles, write_names
+from apfl.paper.figures.style import EMPHASISED, NARROW, RC, SOFT, LineStyle, dataset_styles, method_styles, write_names
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.frames import grouped
@@ -38,7 +38,6 @@ PLAIN: Mapping[str, Any] = {"linewidth": 1.3, "markersize": 4.5, "zorder": 3}
 STRONG: Mapping[str, Any] = {"linewidth": 2.4, "markersize": 9, "zorder": 4}
 FEW = 7
 """With more lines than this their bands are fainter."""
-SOFT = "#59636e"
 
 
 @dataclass(frozen=True)

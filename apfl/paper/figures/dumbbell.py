@@ -11,12 +11,11 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from apfl.paper.figures.files import METADATA, encode
-from apfl.paper.figures.style import EMPHASISED, NARROW, PAPER, RC
+from apfl.paper.figures.files import save, save_points
+from apfl.paper.figures.style import EMPHASISED, INK, NARROW, PAPER, RC, SOFT
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts, tuples
-from apfl.storage.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ COLUMNS = (
     "reproduced_std", "seeds", "seeds_planned",
 )  # fmt: skip
 MARK: Mapping[str, Any] = {"marker": "o", "markersize": 5.6, "markeredgewidth": 1.2}
-INK, SOFT, FAINT = "#1b1f24", "#59636e", "#d8dee4"
+FAINT = "#d8dee4"
 HEAD, DATASET, ROW, FOOT = 0.66, 0.28, 0.44, 0.5
 """In inches: the title and the legend, the name of a data set, a row with its two pairs, and the axis below."""
 
@@ -138,10 +137,4 @@ def _draw_legend(figure: Figure, layout: Layout, height: float) -> None:
 def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
     """Write what is drawn as ``dumbbell.csv``, and the picture ``dumbbell.{svg,pdf,png}``."""
     found = pairs(cells, metrics)
-    paths = [Path(folder) / "dumbbell.csv"]
-    write_text(paths[0], found.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    for kind in METADATA:
-        paths.append(Path(folder) / f"dumbbell.{kind}")
-        with atomic_path(paths[-1]) as temporary:
-            temporary.write_bytes(encode(draw(found), kind))
-    return paths
+    return [save_points(found, folder / "dumbbell.csv"), *save(draw(found), folder / "dumbbell")]

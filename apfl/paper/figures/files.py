@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from apfl.paper.figures import courses, multiverse
 from apfl.paper.figures.curves import TESTS, data, draw, tidy_points
 from apfl.paper.figures.style import RC
+from apfl.paper.html import inline_svg
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.multiverse import points as multiverse_points
@@ -40,10 +41,24 @@ def encode(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure in the format that the path's suffix names."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encode(figure, path.suffix[1:]))
+def inline(figure: Figure, prefix: str, label: str) -> str:
+    """The figure as an element of a page, with `inline_svg`'s ``prefix`` and ``label``."""
+    return inline_svg(encode(figure, "svg").decode(), prefix, label)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as ``{stem}.{svg,pdf,png}``."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in METADATA]
+    for path in paths:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encode(figure, path.suffix[1:]))
+    return paths
+
+
+def save_points(points: pd.DataFrame, path: Path, digits: str = "%.4f") -> Path:
+    """Write what is drawn as CSV."""
+    write_text(path, points.to_csv(index=False, float_format=digits, lineterminator="\n"))
+    return path
 
 
 @dataclass(frozen=True)
@@ -83,11 +98,5 @@ def pictures(
 def write(name: str, cells: Sequence[Cell], metrics: Metrics, folder: Path, paper: bool = True) -> list[Path]:
     """Write ``{folder}/{name}{,_own}.{svg,pdf,png}`` and what is drawn as ``{name}.csv``."""
     drawn, points = pictures(name, cells, metrics, paper)
-    paths = []
-    for picture in drawn:
-        for kind in METADATA:
-            paths.append(Path(folder) / f"{name}{picture.suffix}.{kind}")
-            save(picture.figure, paths[-1])
-    paths.append(Path(folder) / f"{name}.csv")
-    write_text(paths[-1], points.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    return paths
+    paths = [path for picture in drawn for path in save(picture.figure, folder / f"{name}{picture.suffix}")]
+    return [*paths, save_points(points, folder / f"{name}.csv")]

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper.figures.style import NARROW, RC
+from apfl.paper.figures.style import INK, NARROW, RC, SOFT
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.multiverse import DEFAULTS, WHEN
@@ -61,7 +61,7 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "one seed": {"color": "#6b7480", "marker": "x", "markerfacecolor": "white"},
 }
 """Colour and shape by where the interval lies; shapes differ for those who do not tell the colours apart."""
-INK, SOFT, FAINT, BAND = "#1b1f24", "#59636e", "#c3cad2", "#f3f5f7"
+FAINT, BAND = "#c3cad2", "#f3f5f7"
 NAMES, RIGHT, TOP, GAP, FOOT = 2.55, 0.25, 0.42, 0.24, 0.32
 PANEL, HEAD, ROW = 1.75, 0.36, 0.185
 """In inches: the margins (left: the names of the options), the gap above the matrix, a panel and its title, and a row

@@ -11,20 +11,18 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from apfl.paper.figures.files import METADATA, save
-from apfl.paper.figures.style import EMPHASISED, NARROW, RC, method_styles
+from apfl.paper.figures.files import save, save_points
+from apfl.paper.figures.style import EMPHASISED, INK, NARROW, RC, SOFT, method_styles
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
-from apfl.storage.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from apfl.study.cells import Cell
 
-INK, SOFT = "#1b1f24", "#59636e"
 ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
 """In inches: the scale, the space above it, a name, a bar, and the space below."""
 
@@ -97,12 +95,7 @@ def _draw_scale(
 def write(cells: Sequence[Cell], metrics: Metrics, folder: Path) -> list[Path]:
     """Write ``ranks.csv``, ``ranks_pairs.csv`` and the picture ``ranks.{svg,pdf,png}``."""
     made = rankings(cells, metrics)
-    paths = []
-    for name, frames in (("ranks", [one.rows for one in made]), ("ranks_pairs", [one.pairs for one in made])):
-        paths.append(Path(folder) / f"{name}.csv")
-        joined = pd.concat(frames, ignore_index=True)
-        write_text(paths[-1], joined.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
-    for kind in METADATA:
-        paths.append(Path(folder) / f"ranks.{kind}")
-        save(draw(made), paths[-1])
-    return paths
+    tables = {"ranks": [one.rows for one in made], "ranks_pairs": [one.pairs for one in made]}
+    joined = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
+    paths = [save_points(table, folder / f"{name}.csv", "%.4g") for name, table in joined.items()]
+    return paths + save(draw(made), folder / "ranks")

@@ -81,6 +81,12 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def with_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean of ``values`` [seeds] and its `interval`; NaN where there are too few."""
+    low, high = interval(values) or (np.nan, np.nan)
+    return float(values.mean()) if len(values) else np.nan, low, high
+
+
 def holm(values: np.ndarray) -> np.ndarray:
     """p-values [claims, ...] corrected for the number of claims (Holm 1979).
 

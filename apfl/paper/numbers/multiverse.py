@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from apfl.paper.numbers.frames import grouped
-from apfl.paper.numbers.intervals import differences, interval
+from apfl.paper.numbers.intervals import differences, with_interval
 from apfl.paper.numbers.metrics import Metrics, cell_values
 from apfl.study.readings import LITERAL, options_of
 
@@ -46,7 +45,7 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
             broken = next((state for state in ("diverged", "no samples") if state in states), "")
             # The seeds that survived would flatter a method of which one diverged.
             found = found[:0] if broken else found
-            low, high = interval(found) or (np.nan, np.nan)
+            middle, low, high = with_interval(found)
             rows.append(
                 {
                     "test": test,
@@ -56,7 +55,7 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
                     "method": cell.method,
                     "title": cell.title,
                     "reading": cell.reading,
-                    "mean": found.mean() if len(found) else np.nan,
+                    "mean": middle,
                     "low": low,
                     "high": high,
                     "seeds": len(found),

@@ -12,7 +12,7 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.data.setting import parse_setting
 from apfl.paper.labels import ordered
 from apfl.paper.numbers.frames import grouped
-from apfl.paper.numbers.intervals import differences, interval
+from apfl.paper.numbers.intervals import differences, interval, with_interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate
 from apfl.study.readings import options_of
 
@@ -96,10 +96,8 @@ def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
 
 
 def _compared(ours: Sequence[SeedValue], theirs: Sequence[SeedValue]) -> tuple[float, float, float]:
-    if any(one.status == "diverged" for one in ours):
-        return (np.nan,) * 3
-    found = differences(ours, theirs)
-    return float(found.mean()) if len(found) else np.nan, *(interval(found) or (np.nan, np.nan))
+    diverged = any(one.status == "diverged" for one in ours)
+    return with_interval(differences(ours, theirs)[: 0 if diverged else None])
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -140,11 +138,11 @@ def control_rows(
         if all(kinds.values()):
             one, other = (_mean_of(kinds[kind]) for kind in ("semantic", "control"))
             found = differences(one, other)
-            low, high = interval(found) or (np.nan, np.nan)
+            middle, low, high = with_interval(found)
             rows.append(
                 shared
                 | {"semantics": "", "kind": "difference", "above_chance_low": low, "above_chance_high": high}
-                | {"monopoly_mean": found.mean() if len(found) else np.nan, "seeds": len(found)}
+                | {"monopoly_mean": middle, "seeds": len(found)}
                 | {"monopoly_std": found.std(ddof=1) if len(found) > 1 else np.nan, "seeds_planned": len(one)}
                 | {"status": "ok" if len(found) else "not run"}
             )

@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures import dumbbell
-from apfl.paper.figures.files import encode
-from apfl.paper.html import PageSection, environment, inline_svg
+from apfl.paper.figures.files import inline
+from apfl.paper.html import PageSection, environment
 from apfl.paper.labels import dataset_label
+from apfl.paper.numbers.ranks import many
 from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, STATUSES
 from apfl.study.outputs import BESIDE
@@ -48,10 +49,9 @@ def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[s
 
 
 def _dumbbell(found: pd.DataFrame) -> dict[str, str]:
+    caption = BESIDE["dumbbell"].caption
     return {
-        name: inline_svg(
-            encode(dumbbell.draw(found, layout), "svg").decode(), f"dumbbell-{name}-", BESIDE["dumbbell"].caption
-        )
+        name: inline(dumbbell.draw(found, layout), f"dumbbell-{name}-", caption)
         for name, layout in dumbbell.LAYOUTS.items()
     }
 
@@ -59,7 +59,7 @@ def _dumbbell(found: pd.DataFrame) -> dict[str, str]:
 def _table2(study: Study, found: pd.DataFrame) -> str:
     """AP-FL against FedAvg, measured and printed, in the rows that have all four numbers."""
     training, seeds = study.training, len(study.seeds)
-    scale = f"{training['rounds']} rounds of {training['local_epochs']} local epochs, {_many(seeds, 'seed')}"
+    scale = f"{training['rounds']} rounds of {training['local_epochs']} local epochs, {many(seeds, 'seed')}"
     sizes = {entry.get("max_samples") for entry in study.data.values()}
     if len(sizes) == 1 and (images := sizes.pop()):
         scale = f"{images:,} images of each data set, {scale}"
@@ -73,7 +73,7 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
     below = int((ours < 0).sum())
     return (
         f"At the scale of this study ({scale}) AP-FL is {_apart(ours.mean())} FedAvg on the test images of all "
-        f"clients, on average over the {_many(len(rows), 'row')} of Table 2 that {'was' if len(rows) == 1 else 'were'} "
+        f"clients, on average over the {many(len(rows), 'row')} of Table 2 that {'was' if len(rows) == 1 else 'were'} "
         f"run, and below it in {below} of them; over the same rows, at its own scale, the paper prints it "
         f"{_apart(printed.mean())} FedAvg."
     )
@@ -106,10 +106,6 @@ def _counts(verdicts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         words = {"nothing to judge": f"{have} nothing to judge", NOT_RUN: f"{was} not run"}
         if number or status in (STATUSES[0], CONTRADICTED):
             yield f"{number or 'none'} {words.get(status, f'{be} {status}')}"
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _apart(number: float) -> str:

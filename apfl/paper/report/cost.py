@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from apfl.paper.numbers.frames import grouped
+
 if TYPE_CHECKING:
     from apfl.study.runs import Run
     from apfl.study.study import Study
@@ -41,9 +43,7 @@ class Cost:
 
 def costs(study: Study, planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> list[Cost]:
     """One for each stage and method of the study's ``planned`` runs; ``records`` are the run.json of the finished."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in planned:
-        groups.setdefault((run.stage, _method(study, run)), []).append(run)
+    groups = grouped(planned, lambda run: (run.stage, _method(study, run)))
     order = list(STAGES)
     return [
         _cost(stage, method, [records.get(run.path) for run in groups[stage, method]])

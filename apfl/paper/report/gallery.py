@@ -15,7 +15,8 @@ import numpy as np
 
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
-from apfl.paper.labels import dataset_label, partition_label, semantics_label
+from apfl.paper.labels import dataset_label, semantics_label, setting_label
+from apfl.paper.numbers.frames import grouped
 from apfl.storage.files import read_npz
 
 if TYPE_CHECKING:
@@ -87,16 +88,10 @@ def partitions(study: Study, made: Sequence[Artefact], results: Path) -> list[Dr
     wanted = [entry for entry in made if entry.kind == "partition" and entry.spec["seed"] == study.seeds[0]]
     drawn: list[Drawing | Missing] = []
     for entry in sorted(wanted, key=lambda entry: entry.path):
-        title = _title(entry.spec["dataset"], entry.spec["setting"])
+        title = f"{dataset_label(entry.spec['dataset'])}, {setting_label(entry.spec['setting'])}"
         held = partition_counts(results, entry.path)
         drawn.append(Missing(title, f"{entry.path} has not been made") if held is None else draw(title, *held))
     return drawn
-
-
-def _title(dataset: str, setting: str) -> str:
-    parsed = parse_setting(setting)
-    missing = f", {parsed.missing}\N{NO-BREAK SPACE}% missing" if parsed.missing else ""
-    return f"{dataset_label(dataset)}, {parsed.clients} clients, {partition_label(setting)}{missing}"
 
 
 def draw(title: str, counts: np.ndarray, dropout: np.ndarray, unseen: np.ndarray) -> Drawing:
@@ -152,11 +147,10 @@ def samples(
     def place(run: Run) -> tuple[int, int, str]:
         return run.seed, -(parse_setting(run.setting).missing or 0), run.path
 
-    generators: dict[tuple[str, str], list[Run]] = {}
-    for run in sorted((run for run in planned if run.stage == "memorize"), key=place):
-        generators.setdefault((run.dataset, run.spec["semantics"]), []).append(run)
+    generators = sorted((run for run in planned if run.stage == "memorize"), key=place)
+    by_kind = grouped(generators, lambda run: (run.dataset, str(run.spec["semantics"])))
     found: dict[str, Run | None] = {}
-    for (dataset, semantics), alike in sorted(generators.items()):
+    for (dataset, semantics), alike in sorted(by_kind.items()):
         done = (run for run in alike if run.path in records and sample_picture(results, run.path))
         found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
     pictures: dict[str, GeneratorImages] = {}

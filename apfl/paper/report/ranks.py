@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from apfl.paper.figures.files import encode
+from apfl.paper.figures.files import inline
 from apfl.paper.figures.ranks import draw
-from apfl.paper.html import PageSection, environment, inline_svg
+from apfl.paper.html import PageSection, environment
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import RULE, Ranking, rankings, remarks
@@ -23,7 +23,7 @@ def section(cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> Page
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
     made, shown = rankings(cells, metrics), BESIDE["ranks"].shown(paper)
     layouts = {
-        name: Markup(inline_svg(encode(draw(made, name == "narrow"), "svg").decode(), f"ranks-{name}-", shown.caption))
+        name: Markup(inline(draw(made, name == "narrow"), f"ranks-{name}-", shown.caption))
         for name in ("wide", "narrow")
     }
     body = environment().get_template("ranks.html.j2").render(

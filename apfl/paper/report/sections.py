@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from apfl.paper.figures import curves as figures
 from apfl.paper.figures import dumbbell
-from apfl.paper.figures.files import Picture, encode, pictures
-from apfl.paper.html import PageSection, environment, inline_svg
+from apfl.paper.figures.files import Picture, inline, pictures
+from apfl.paper.html import PageSection, environment
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.report import conclusion, cost, gallery
 from apfl.paper.report import tuning as tuning_section
@@ -112,7 +112,7 @@ def _layouts(shown: Output, picture: Picture) -> Iterator[tuple[str, str]]:
     """The drawing for a ``wide`` page and for a ``narrow`` one, or the one for ``any`` page."""
     label, prefix = f"{shown.caption} {picture.title}".strip(), f"{shown.name}{picture.suffix}-"
     if picture.narrow is None:
-        yield "any", inline_svg(encode(picture.figure, "svg").decode(), prefix, label)
+        yield "any", inline(picture.figure, prefix, label)
         return
     for name, figure in (("wide", picture.figure), ("narrow", picture.narrow())):
-        yield name, inline_svg(encode(figure, "svg").decode(), f"{prefix}{name}-", label)
+        yield name, inline(figure, f"{prefix}{name}-", label)

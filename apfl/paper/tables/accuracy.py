@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.labels import ROLE_LABELS, TEST_LABELS, dataset_label, partition_label
+from apfl.paper.labels import ROLE_LABELS, dataset_label, partition_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts
 from apfl.paper.tables.layout import (
@@ -25,9 +25,9 @@ from apfl.paper.tables.layout import (
     Section,
     Table,
     TableLine,
+    accuracy_lines,
     bold_best,
     entry_of,
-    measured,
 )
 from apfl.study.outputs import OUTPUTS
 from apfl.study.tuning import TUNED
@@ -122,10 +122,7 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
         lines.append(TableLine("published", bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
         return (*lines, TableLine("reproduced", tuple(Entry("not run") for _ in columns)))
-    for test, part in parts(rows, "test"):
-        entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        lines.append(TableLine(TEST_LABELS[test], bold_best(entries, columns), test))
-    return tuple(lines)
+    return (*lines, *accuracy_lines(rows, columns))
 
 
 def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
@@ -172,10 +169,9 @@ def _variants(rows: pd.DataFrame) -> str:
     tuned = rows["title"].str.endswith(TUNED)
     shown = rows[(rows["semantics"] != "") & (rows["column_group"] != "reading") & ~tuned]
     for column, part in parts(shown, "column"):
-        datasets: dict[str, list[str]] = {}
-        for _, row in part.drop_duplicates("dataset").iterrows():
-            datasets.setdefault(row["semantics"], []).append(dataset_label(row["dataset"]))
-        named = [f"{name} ({', '.join(names)})" if len(datasets) > 1 else name for name, names in datasets.items()]
+        several = dict(parts(part.drop_duplicates("dataset"), "semantics"))
+        places = {name: ", ".join(map(dataset_label, here["dataset"])) for name, here in several.items()}
+        named = [f"{name} ({where})" if len(places) > 1 else name for name, where in places.items()]
         said.append(f"{column}: {part['reading'].iloc[0] or 'literal'} reading, semantics {', '.join(named)}")
     return "; ".join(said)
 

@@ -35,6 +35,7 @@ from apfl.paper.tables.layout import (
     Section,
     Table,
     TableLine,
+    accuracy_lines,
     bold_best,
     measured,
 )
@@ -179,16 +180,10 @@ def _speedup(row: pd.Series) -> Entry:
     return Entry("–", key=key_of_row(row)) if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
 
 
-def _accuracy_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
-    for test, part in parts(rows, "test"):
-        entries = {row["column"]: measured(row) for _, row in part.iterrows()}
-        yield TableLine(TEST_LABELS[test], bold_best(entries, shown), test)
-
-
 LEVEL_LABELS = {"heterogeneity": "heterogeneity", "rate": "dropout rate"}
 LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[TableLine]]] = {
     "convergence": _time_lines,
-    "dropout": _accuracy_lines,
+    "dropout": accuracy_lines,
 }
 
 

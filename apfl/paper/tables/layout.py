@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from apfl.paper.labels import TEST_LABELS
+from apfl.paper.numbers.frames import parts
 from apfl.paper.tables.keys import EntryKey, key_of_row
 from apfl.study.outputs import Output
 
@@ -87,6 +89,13 @@ def entry_of(mean: float | None, std: float | None, otherwise: str) -> Entry:
     if pd.isna(mean):
         return Entry(otherwise)
     return Entry(f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}", number=True)
+
+
+def accuracy_lines(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[TableLine]:
+    """A line for each test of tidy rows."""
+    for test, part in parts(rows, "test"):
+        entries = {row["column"]: measured(row) for _, row in part.iterrows()}
+        yield TableLine(TEST_LABELS[test], bold_best(entries, columns), test)
 
 
 def bold_best(

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from apfl.data.setting import parse_setting
-from apfl.paper.labels import dataset_label, partition_label, semantics_label
+from apfl.paper.labels import dataset_label, semantics_label, setting_label
 from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
@@ -28,17 +27,6 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 NB = "\N{NO-BREAK SPACE}"
-
-
-def setting_label(setting: str) -> str:
-    """What a partition is called in full.
-
-    >>> setting_label("pathological-classes2-clients10-missing20")
-    '10 clients, 2 classes each, 20\\xa0% missing'
-    """
-    parsed = parse_setting(setting)
-    missing = f", {parsed.missing}{NB}% missing" if parsed.missing else ""
-    return f"{parsed.clients} clients, {partition_label(setting)}{missing}"
 
 
 def teachers_table(rows: pd.DataFrame) -> Table:

@@ -51,6 +51,10 @@ class Weighed:
         return f"mean over {len(self.contrasts)} rows" + (f" of {dataset_label(*names)}" if len(names) == 1 else "")
 
     @property
+    def title(self) -> str:
+        return f"{self.label}, {self.place}"
+
+    @property
     def choices(self) -> int:
         return self.contrasts[0].choices
 

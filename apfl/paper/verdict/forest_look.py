@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from matplotlib.patches import Rectangle
 
 from apfl.data.catalogue import CATALOGUE, IN_PAPER
-from apfl.paper.figures.style import LineStyle
+from apfl.paper.figures.style import INK, SOFT, LineStyle
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, NOTHING, OPEN, REPRODUCED
 from apfl.paper.verdict.forest import READINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, SOFT, FAINT, SHADE = "#1b1f24", "#59636e", "#d8dee4", "#dcebf7"
+FAINT, SHADE = "#d8dee4", "#dcebf7"
 BOUND = "#7fb0d6"
 CROSS: Mapping[str, Any] = {"markersize": 4.4, "markeredgewidth": 1.1, "color": "#9a5fa8"}
 SIGNS = {REPRODUCED: "✓", CONTRADICTED: "✗", OPEN: "?", NOTHING: "–", NOT_RUN: ""}

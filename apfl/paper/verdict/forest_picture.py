@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.figures.files import encode, save
+from apfl.paper.figures.files import inline as inline_figure
+from apfl.paper.figures.files import save, save_points
 from apfl.paper.figures.style import RC, LineStyle, dataset_styles
-from apfl.paper.html import inline_svg
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.verdict import forest_look as look
 from apfl.paper.verdict.family import NOT_RUN
 from apfl.paper.verdict.forest import READINGS, Point, frame, limit, points, shaded
-from apfl.storage.files import write_text
 from apfl.study.outputs import BESIDE
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from apfl.study.study import Study
 
 LAYOUTS = {"wide": look.WIDE, "narrow": look.NARROW}
-FILES = ("forest.csv", "forest.svg", "forest.pdf", "forest.png")
 
 
 class ClaimBlock(NamedTuple):
@@ -241,16 +239,13 @@ def inline(study: Study, metrics: Metrics, findings: Sequence[Finding]) -> dict[
     """The picture as an element of a page, in its ``wide`` and in its ``narrow`` layout."""
     made, caption = points(study, metrics, findings), BESIDE["forest"].caption
     return {
-        name: inline_svg(encode(draw(made, study.name, len(study.seeds), layout), "svg").decode(), f"{name}-", caption)
+        name: inline_figure(draw(made, study.name, len(study.seeds), layout), f"{name}-", caption)
         for name, layout in LAYOUTS.items()
     }
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
-    """Write `FILES`."""
+    """Write ``forest.csv`` and the picture ``forest.{svg,pdf,png}``."""
     made = points(study, metrics, findings)
-    paths = [Path(folder) / name for name in FILES]
-    write_text(paths[0], frame(made).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    for path in paths[1:]:
-        save(draw(made, study.name, len(study.seeds)), path)
-    return paths
+    drawn = draw(made, study.name, len(study.seeds))
+    return [save_points(frame(made), folder / "forest.csv"), *save(drawn, folder / "forest")]

@@ -99,12 +99,8 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
 
 def _failed(exact: Sequence[Contrast]) -> list[str]:
     """The comparisons, gates among them, that the printed means do not pass."""
-    found = []
-    for one in judge(exact).judged:
-        contrast = one.contrasts[0]
-        if one.mean is not None and contrast.gap(float(one.mean.estimate[0])) <= 0:
-            found.append(f"{contrast.label}, {contrast.place}")
-    return found
+    told = [(one, one.mean) for one in judge(exact).judged]
+    return [one.title for one, mean in told if mean and one.contrasts[0].gap(float(mean.estimate[0])) <= 0]
 
 
 def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:

@@ -188,7 +188,7 @@ def _verdict(
         outcome,
         () if stand_in else _rows(question.claim, given),
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
-        tuple(_title(one) for one in asked if side(one) in ("open", "outside")),
+        tuple(one.title for one in asked if side(one) in ("open", "outside")),
         runs,
         missing,
         _absent([one for one in given if not one.gate]),
@@ -221,10 +221,6 @@ def side(one: Weighed) -> str:
     if one.mean is None:
         return "absent"
     return "inside" if one.inside <= ERROR else "outside" if one.outside <= ERROR else "open"
-
-
-def _title(one: Weighed) -> str:
-    return f"{one.label}, {one.place}"
 
 
 def _cells(chosen: Iterable[Contrast]) -> tuple[str, ...]:
@@ -289,7 +285,7 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: st
     shown = [state for state in dict.fromkeys(states) if not (lacking and state == "not run")]
     parts = [lacking] if lacking else []
     parts += [f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in shown)] if shown else []
-    return "; ".join([*parts, *([_gates(gates, _title)] if gates and status == OPEN else [])])
+    return "; ".join([*parts, *([_gates(gates, lambda one: one.title)] if gates and status == OPEN else [])])
 
 
 def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
@@ -300,6 +296,6 @@ def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
 
 def _numbers(one: Weighed, family: int) -> str:
     if one.mean is None:
-        return f"{_title(one)} ({one.contrasts[0].status})"
+        return f"{one.title} ({one.contrasts[0].status})"
     low, high = one.mean.interval(family * one.choices)
-    return f"{_title(one)}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    return f"{one.title}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apfl.paper.labels import dataset_label, semantics_label
+from apfl.paper.labels import ROLES, dataset_label, semantics_label
 from apfl.paper.verdict.claims import ANY, Ask, Row
 
 WORDS = {
@@ -17,7 +17,6 @@ WORDS = {
     "heterogeneity": "heterogeneity {}",
     "partition": "{}",
 }
-ROLE_WORDS = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
 MEASURE_WORDS = {"fall": "fall of ", "rise": "rise of ", "speed": "speed (100 ln) of "}
 
 
@@ -29,7 +28,7 @@ def place(row: Row) -> str:
     """
     shown = {axis: value for axis, value in row.items() if value not in (ANY, "-")}
     words = [
-        dataset_label(value) if axis == "dataset" else ROLE_WORDS.get(value) or WORDS[axis].format(value)
+        dataset_label(value) if axis == "dataset" else ROLES.get(value) or WORDS[axis].format(value)
         for axis, value in shown.items()
     ]
     return ", ".join(words)
