@@ -45,7 +45,7 @@ def claims(
     from apfl.study.load import load_study
 
     loaded = load_study(study)
-    metrics, folder = beside.gather(loaded, results), out or beside.verdict_folder(results, loaded)
+    metrics, folder = beside.gather(loaded, results), out or results / loaded.name / "verdict"
     if not loaded.paper:
         for path in beside.write(loaded, metrics, (), folder):
             print(path)

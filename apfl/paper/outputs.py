@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures import ranks as ranks_picture
 from apfl.paper.numbers.metrics import Metrics, collect
-from apfl.paper.tables import readings as choice
-from apfl.paper.tables import spread, teachers
+from apfl.paper.tables import formats, readings, spread, teachers
+from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import forest_picture
 from apfl.study.cells import beside, cells, runs
 from apfl.study.outputs import JUDGED
@@ -29,18 +29,17 @@ def gather(study: Study, results: str | Path) -> Metrics:
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:
     """Write what the study has of the files that `apfl.jobs.paths.BESIDE` names; ``findings`` are the verdicts."""
+
+    def table(made: Table) -> list[Path]:
+        return formats.write(made, folder, ("csv", "md"))
+
     writers: Mapping[str, Callable[[], list[Path]]] = {
         "forest": lambda: forest_picture.write(study, metrics, findings, folder),
         "dumbbell": lambda: dumbbell.write(cells(study, "table2"), metrics, folder),
         "ranks": lambda: ranks_picture.write(cells(study, "table2"), metrics, folder),
-        "spread": lambda: teachers.write(spread.made(study, metrics, metrics.records), folder),
-        "readings": lambda: choice.write(study, metrics, folder),
-        "teachers": lambda: teachers.write(teachers.of_friends(study, metrics), folder),
-        "controls": lambda: teachers.write(teachers.of_controls(study, metrics), folder),
+        "spread": lambda: table(spread.made(study, metrics, metrics.records)),
+        "readings": lambda: table(readings.made(study, metrics)),
+        "teachers": lambda: table(teachers.of_friends(study, metrics)),
+        "controls": lambda: table(teachers.of_controls(study, metrics)),
     }
     return [path for name in beside(study) for path in writers[name]()]
-
-
-def verdict_folder(results: Path, study: Study) -> Path:
-    """Where all that judges the study goes."""
-    return results / study.name / "verdict"

@@ -7,6 +7,7 @@ no published number and is never shown as the data set that it stands for.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,7 +80,8 @@ def accuracies(table: str) -> tuple[Published, ...]:
     )
 
 
-def lookup(table: str) -> dict[tuple[str, tuple[str, ...], str], Published]:
+@cache
+def lookup(table: str) -> Mapping[tuple[str, tuple[str, ...], str], Published]:
     """The printed accuracies by (data set, row, column).
 
     >>> lookup("table2")["cifar10", ("5", "0.1"), "AP-FL"].mean

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from apfl.paper.labels import setting_label
 from apfl.paper.numbers import teachers as teachers_module
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.report.sections import sections_beside
@@ -179,13 +180,13 @@ def test_tables_go_through_all_formats():
         assert words in render.markdown(table)
         assert words in render.fragment(table)
     assert "in 1, not told from it in 0 and above it in 0" in render.markdown(first)
-    assert teachers.setting_label(SETTING) in render.markdown(first)
+    assert setting_label(SETTING) in render.markdown(first)
 
 
 def test_a_study_without_ap_fl_says_so(tmp_path):
     study = load_study(tiny(methods={"local": {}, "fedavg": {}}, apfl={}))
     for make in (teachers.of_friends, teachers.of_controls):
-        for path in teachers.write(make(study, Metrics({}, {})), tmp_path):
+        for path in render.write(make(study, Metrics({}, {})), tmp_path, ("csv", "md")):
             assert path.is_file()
             if path.suffix == ".md":
                 assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")

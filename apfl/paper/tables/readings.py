@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import rows
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.metrics import Metrics
-from apfl.paper.tables import formats
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE
@@ -45,8 +43,3 @@ def _entry(row: Any) -> Entry:
 def made(study: Study, metrics: Metrics) -> Table:
     """The choice that the study makes, from its runs' metrics."""
     return table(rows(cells(study, "selection"), metrics))
-
-
-def write(study: Study, metrics: Metrics, folder: Path) -> list[Path]:
-    """Write ``readings`` as CSV and Markdown."""
-    return formats.write(made(study, metrics), folder, ("csv", "md"))

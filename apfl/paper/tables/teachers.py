@@ -8,7 +8,6 @@ records both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,6 @@ from apfl.paper.labels import dataset_label, semantics_label, setting_label
 from apfl.paper.numbers.frames import parts
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
-from apfl.paper.tables import formats
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, entry_of
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE, WITH_TEACHERS
@@ -137,8 +135,3 @@ def of_controls(study: Study, metrics: Metrics) -> Table:
     fourth = cells(study, "table4")
     classes = {cell.dataset: study.classes(cell.dataset) for cell in fourth}
     return controls_table(control_rows(fourth, metrics, classes, controls))
-
-
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write the table as CSV and Markdown."""
-    return formats.write(table, folder, ("csv", "md"))

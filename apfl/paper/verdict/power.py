@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import numpy as np
 from scipy import special
@@ -201,12 +200,7 @@ def printed(output: str, column: str, row: Mapping[str, str]) -> published.Publi
     """What the paper prints for a column in a row, if it does."""
     axes = {"table2": ("clients", "alpha"), "table3": ("missing",), "table4": ("role",)}.get(output, ())
     key = (row["dataset"], tuple(row[axis] for axis in axes if axis in row), column)
-    return _printed(output).get(key) if axes else None
-
-
-@cache
-def _printed(output: str) -> Mapping[tuple[str, tuple[str, ...], str], published.Published]:
-    return published.lookup(output)
+    return published.lookup(output).get(key) if axes else None
 
 
 def _means(claim: Claim) -> bool:

@@ -237,7 +237,7 @@ def _absent(given: Sequence[Contrast]) -> tuple[str, ...]:
         for row, part in zip(one.rows, one.strata, strict=True):
             where = place(row)
             seen.setdefault(where, set()).add(one.label)
-            if part.status in ("not in study", "not measured"):
+            if part.status in ABSENT:
                 lacking.setdefault((where, part.status), []).append(one.label)
     return tuple(
         f"{where}{'' if set(labels) == seen[where] else ': ' + '; '.join(dict.fromkeys(labels))}: {status}"
