@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures.files import inline as inline_figure
 from apfl.paper.figures.files import save, save_points
-from apfl.paper.figures.style import RC, LineStyle, dataset_styles
+from apfl.paper.figures.style import INK, RC, SOFT, LineStyle, dataset_styles
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.verdict import forest_look as look
 from apfl.paper.verdict.family import NOT_RUN
@@ -55,9 +55,7 @@ def draw(made: Sequence[Point], study: str, seeds: int, layout: look.Layout = lo
         look.draw_head(axes, layout, styles, readings, f"study {study}, {seeds} seed{'' if seeds == 1 else 's'}")
         y = -top
         for source, groups in parts:
-            axes.text(
-                look.TEXT, y - 0.14, look.PARTS[source], fontsize=9.5, fontweight="bold", color=look.INK, va="center"
-            )
+            axes.text(look.TEXT, y - 0.14, look.PARTS[source], fontsize=9.5, fontweight="bold", color=INK, va="center")
             y -= look.PART
             for group in groups:
                 strip, start = Strip(layout, limit(made, group[0][0].unit)), y
@@ -125,10 +123,10 @@ def _draw_claim(axes: Axes, strip: Strip, block: ClaimBlock, styles: dict[str, L
     text = _text_height(layout, made[0])
     y = top - 0.05 - (0 if layout.above else (height - text) / 2)
     for words in title:
-        axes.text(look.TEXT, y - 0.075, words, fontsize=8.5, color=look.INK, va="center")
+        axes.text(look.TEXT, y - 0.075, words, fontsize=8.5, color=INK, va="center")
         y -= 0.15
     for words in below:
-        axes.text(look.TEXT, y - 0.065, words, fontsize=6.8, color=look.SOFT, va="center")
+        axes.text(look.TEXT, y - 0.065, words, fontsize=6.8, color=SOFT, va="center")
         y -= 0.12
     if layout.above:
         top, height = top - text, height - text
@@ -136,7 +134,7 @@ def _draw_claim(axes: Axes, strip: Strip, block: ClaimBlock, styles: dict[str, L
         line: dict[str, Any] = (
             {"color": look.FAINT, "linewidth": 0.6, "zorder": 0.5}
             if tick
-            else {"color": look.SOFT, "linewidth": 0.9, "zorder": 2}
+            else {"color": SOFT, "linewidth": 0.9, "zorder": 2}
         )
         axes.plot([strip.x(tick)] * 2, [top, top - height], **line)
     pitch = (height - 2 * look.PAD) / len(made)
@@ -205,7 +203,7 @@ def _draw_cells(axes: Axes, layout: look.Layout, made: Sequence[Point], y: float
     _draw_cell(axes, by_name[""], layout.word, y, layout.width - layout.word - look.TEXT, words)
     if named:
         reading = made[0].reading.partition(" ")[0]
-        axes.text(layout.cells - 0.01, y, reading, fontsize=6.5, color=look.SOFT, ha="right", va="center")
+        axes.text(layout.cells - 0.01, y, reading, fontsize=6.5, color=SOFT, ha="right", va="center")
 
 
 def _draw_cell(axes: Axes, one: Point, x: float, y: float, width: float, words: dict[str, str]) -> None:
@@ -224,15 +222,15 @@ def _draw_cell(axes: Axes, one: Point, x: float, y: float, width: float, words: 
 
 def _draw_axis(axes: Axes, strip: Strip, top: float, bottom: float, unit: str) -> None:
     layout, reach = strip.layout, strip.reach
-    axes.plot([layout.left, layout.right], [bottom, bottom], color=look.SOFT, linewidth=0.8, zorder=2)
+    axes.plot([layout.left, layout.right], [bottom, bottom], color=SOFT, linewidth=0.8, zorder=2)
     for tick in np.linspace(-reach, reach, 5):
         x = strip.x(tick)
-        axes.plot([x, x], [bottom, bottom - 0.04], color=look.SOFT, linewidth=0.8)
+        axes.plot([x, x], [bottom, bottom - 0.04], color=SOFT, linewidth=0.8)
         said = f"{tick:+g}".replace("-", "−") if tick else "0"
-        axes.text(x, bottom - 0.06, said, fontsize=7, color=look.SOFT, ha="center", va="top")
+        axes.text(x, bottom - 0.06, said, fontsize=7, color=SOFT, ha="center", va="top")
     middle = (layout.left + layout.right) / 2
     x, side = (look.TEXT, "left") if layout.above else (middle, "center")
-    axes.text(x, bottom - 0.19, unit, fontsize=7.5, color=look.INK, ha=side, va="top")
+    axes.text(x, bottom - 0.19, unit, fontsize=7.5, color=INK, ha=side, va="top")
 
 
 def inline(study: Study, metrics: Metrics, findings: Sequence[Finding]) -> dict[str, str]:
