@@ -203,6 +203,26 @@ def test_table_4_shows_the_friend_on_both_kinds_of_clients_by_semantics(tmp_path
     assert (*non_dropout, "monopoly classes") not in found
 
 
+def test_a_cell_that_other_data_sets_have_says_what_its_data_set_lacks(tmp_path):
+    def asked(title, output="table2", **changes):
+        made = cell(title, output=output, seeds=(0,), model="friend" if output == "table4" else "global", **changes)
+        write_cell(tmp_path, made, 0.5)
+        return made
+
+    alike = {"output": "table4", "reading": "literal"}
+    friends = [
+        asked(
+            "AP-FL", dataset=dataset, setting=DROPOUT, semantics=name, axis={"missing": 20, "semantics": name}, **alike
+        )
+        for dataset, name in (("cifar10", "clip"), ("cifar10", "w2v"), ("fashion_mnist", "clip"))
+    ]
+    here = lines(build(tmp_path, friends, "table4"))[("Fashion-MNIST", "A_d, dropout clients", "own test")]
+    assert [here[name].text for name in ("W2V", "BERT")] == ["no embedding", "not run"]
+    tuned = [asked(title) for title in ("FedAvg", "FedAvg (tuned)")] + [asked("FedAvg", dataset="cifar100")]
+    found = lines(build(tmp_path, tuned))[("CIFAR-100", PLACE[1], "pooled test")]
+    assert [found[name].text for name in ("FedAvg (tuned)", "FedProx")] == ["not tuned", "not run"]
+
+
 def test_a_setting_unlike_the_papers_gets_no_published_number(tmp_path):
     ours = cell("Local", output="table3", setting=DROPOUT.replace("10-", "6-"), seeds=(0,))
     dropout = [row(0.4, client=5, role="dropout", test=test, model="local") for test in ("own", "monopoly", "pooled")]

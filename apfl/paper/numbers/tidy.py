@@ -1,12 +1,12 @@
 """Tables 2 to 4 as tidy rows: one for each cell and test, the published number beside the reproduced one.
 
-A cell that the paper prints and the study does not run is there with status ``not run`` and no number. Without the
-paper (``paper`` is False) there are the study's cells alone, in its own order.
+A cell that the paper prints and the study does not run is there without a number, with a status that says why. Without
+the paper (``paper`` is False) there are the study's cells alone, in its own order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,8 @@ COLUMNS = (
 )  # fmt: skip
 """Accuracies are in per cent. ``seeds`` have a number, ``seeds_planned`` are in the study (0: it does not run this
 cell); clients are summed over seeds; ``column_group`` is paper, further (methods or semantics that the paper
-lacks) or reading (another reading of a column of the other two); ``status`` is ok, not run, diverged or no samples."""
+lacks) or reading (another reading of a column of the other two); ``status`` is ok, diverged or no samples, or says why
+there is no run: not run, or, of a column that other data sets of the study have, not tuned or no embedding."""
 
 
 ColumnKey = tuple[str, str]
@@ -54,8 +55,13 @@ def rows(table: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
     by_place = {(_setting(cell), column_key(table, cell)): cell for cell in cells}
     if len(by_place) < len(cells):
         raise UserError(f"{table}: two cells of the study share one place; give their methods different titles")
+    asked = {key for _, key in by_place}
+
+    def found(setting: RowKey, column: Column) -> Cell | str:
+        return by_place.get((setting, column.key)) or _absent(table, setting, column, asked)
+
     lines = [
-        _row(table, setting, role, column, by_place.get((setting, column.key)), test, metrics)
+        _row(table, setting, role, column, found(setting, column), test, metrics)
         for setting in _settings(table, cells, paper)
         for role, tests in OUTPUTS[table].tests.items()
         for column in heads
@@ -148,10 +154,22 @@ def _side_by_side(made: Sequence[Column]) -> list[Column]:
     return paired
 
 
+def _absent(table: str, setting: RowKey, column: Column, asked: Container[ColumnKey]) -> str:
+    """Why a row has no cell in a column; where other rows of the study do, its data set lacks something."""
+    if setting.setting and column.key in asked:
+        if OUTPUTS[table].columns == "semantics":
+            return "no embedding"
+        if column.label.endswith(TUNED):
+            return "not tuned"
+    return "not run"
+
+
 def _row(
-    table: str, setting: RowKey, role: str, column: Column, cell: Cell | None, test: str, metrics: Metrics
+    table: str, setting: RowKey, role: str, column: Column, found: Cell | str, test: str, metrics: Metrics
 ) -> dict[str, Any]:
-    ours = estimate(cell_values(metrics, cell, test, role)) if cell else Estimate("not run", planned=0)
+    """A row of the cell that was ``found``, or without one why there is none."""
+    cell = None if isinstance(found, str) else found
+    ours = Estimate(found, planned=0) if isinstance(found, str) else estimate(cell_values(metrics, found, test, role))
     printed, by_title = _published(table, setting, role, column), OUTPUTS[table].columns == "title"
     return {
         "table": table,
