@@ -7,7 +7,7 @@ from typing import Any
 
 from apfl.engine.optimizers import Optimizer
 from apfl.engine.work import Gradient, Objective, Phase
-from apfl.errors import UserError, check_fields
+from apfl.errors import UserError, check_fields, require
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class TrainingConfig:
     :param batch_size: 50 in the paper; a short last batch is kept.
     :param learning_rate: 2e-4 in the paper.
     :param optimizer: ``adam`` in the paper; its state is fresh in every round.
+    :param momentum: of ``sgd`` (heavy ball), from 0 and below 1.
     :param precision: ``fp32``, ``bf16``, or ``auto``: bf16 only where the processor has it.
     :param evaluate_rounds: rounds after which models are evaluated; empty: the last one.
     :param save_rounds: rounds whose models are kept for later stages; empty: the last one.
@@ -43,6 +44,7 @@ class TrainingConfig:
     checkpoint_every: int = 5
     clients_per_round: float | None = None
     client_sampling: str = "uniform"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         whole = ("rounds", "local_epochs", "batch_size", "checkpoint_every")
@@ -53,6 +55,10 @@ class TrainingConfig:
                 f"training.clients_per_round {some}: must be a whole number from 1 or a fraction below 1; leave it out "
                 "for all clients"
             )
+        require(
+            not self.momentum or self.optimizer == "sgd",
+            f"training.momentum {self.momentum}: adam has moments of its own; leave it out, or choose sgd",
+        )
         for name in ("evaluate_rounds", "save_rounds"):
             rounds = tuple(sorted(set(getattr(self, name)))) or (self.rounds,)
             if rounds[0] < 0 or rounds[-1] > self.rounds:
@@ -61,7 +67,7 @@ class TrainingConfig:
 
     @property
     def local_optimizer(self) -> Optimizer:
-        return Optimizer(self.optimizer, self.learning_rate)
+        return Optimizer(self.optimizer, self.learning_rate, self.momentum)
 
     def phase(self, objective: Objective | None = None, **changes: Any) -> Phase:
         """A phase of ordinary local training, with the changes that a method makes."""

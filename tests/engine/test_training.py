@@ -12,6 +12,7 @@ from apfl.data.dataset import Dataset
 from apfl.engine.device import Engine
 from apfl.engine.images import SyntheticImages, laid_out
 from apfl.engine.networks import CNN, Model, build_network, initial_parameters
+from apfl.engine.optimizers import Optimizer
 from apfl.engine.settings import TrainingConfig
 from apfl.engine.training import train
 from apfl.engine.work import Diverged, Gradient, Phase, Task, Work, batches, cross_entropy
@@ -31,6 +32,14 @@ def last(problem, method="fedavg", **options) -> Round:
 def test_the_papers_network_has_the_papers_number_of_parameters() -> None:
     assert sum(value.numel() for value in CNN(3, 10).parameters()) == 878_538
     assert CNN(1, 26)(torch.zeros(2, 1, 32, 32)).shape == (2, 26)
+    lenet = build_network({"name": "lenet"}, 3, 10)
+    sizes = (3 * 25 * 6 + 6, 6 * 25 * 16 + 16, 400 * 120 + 120, 120 * 84 + 84, 84 * 10 + 10)
+    assert sum(value.numel() for value in lenet.parameters()) == sum(sizes) == 62_006
+
+
+def test_momentum_of_the_study_is_that_of_local_training() -> None:
+    assert TrainingConfig(1, optimizer="sgd", momentum=0.9).phase().optimizer == Optimizer("sgd", 2e-4, 0.9)
+    assert TrainingConfig(1, optimizer="sgd").phase().optimizer.momentum == 0
 
 
 def test_pooling_before_relu_is_the_papers_order_of_layers() -> None:

@@ -266,9 +266,11 @@ def test_thinned_training_parts_are_in_the_name_of_every_partition_and_run_and_n
     assert {cell.setting.endswith("-train200") for name in OUTPUTS for cell in cells(thin, name)} == {True}
 
 
-def test_the_number_of_clients_of_a_round_is_said_of_a_run_only_where_the_study_gives_one() -> None:
+def test_clients_of_a_round_and_momentum_are_said_of_a_run_only_where_the_study_gives_them() -> None:
     usual = [run.spec["training"] for run in runs(load_study(tiny()))]
-    assert not any({"clients_per_round", "client_sampling"} & spec.keys() for spec in usual)
+    assert not any({"clients_per_round", "client_sampling", "momentum"} & spec.keys() for spec in usual)
+    with_momentum = load_study(tiny(training__optimizer="sgd", training__momentum=0.9))
+    assert {run.spec["training"]["momentum"] for run in runs(with_momentum) if "training" in run.spec} == {0.9}
     asked = tiny(training__clients_per_round=2, training__datasets={"digits": {"client_sampling": "size"}})
     drawn = [run.spec["training"] for run in runs(load_study(asked))]
     assert all((spec["clients_per_round"], spec["client_sampling"]) == (2, "size") for spec in drawn)
