@@ -75,7 +75,7 @@ def test_the_image_starts_the_workflow_from_the_folder_of_a_volume(fresh: Projec
 
 
 def test_the_image_holds_the_workflow_fits_its_python_and_is_not_root() -> None:
-    (version,) = re.findall(r"^FROM docker.io/library/python:(\d+\.\d+)-", IMAGE, re.MULTILINE)
+    (version,) = re.findall(r"^ARG BASE=docker.io/library/python:(\d+\.\d+)-.*\nFROM \$BASE$", IMAGE, re.MULTILINE)
     assert version in SpecifierSet(PROJECT["requires-python"])
     assert re.findall(r"^USER (\S+)$", IMAGE, re.MULTILINE) == ["1000"]
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
