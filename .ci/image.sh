@@ -28,8 +28,10 @@ if ! buildah pull --quiet "$base"; then
     container=
 fi
 
-buildah bud --isolation chroot --build-arg "BASE=$base" --tag apfl-bench "$@" .
+version=0+g$(git rev-parse --short HEAD)
+buildah bud --isolation chroot --build-arg "BASE=$base" --build-arg "VERSION=$version" --tag apfl-bench "$@" .
 container=$(buildah from apfl-bench)
+buildah run --isolation chroot "$container" -- python -m pip show apfl-bench | grep --fixed-strings "Version: $version"
 read -ra start <<<"$(buildah inspect --type image --format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}' apfl-bench)"
 install -d -o 1000 "$work/results"
 
