@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from apfl.paper.figures import files, multiverse
 from apfl.paper.numbers import multiverse as multiverse_module
@@ -12,6 +13,7 @@ from apfl.paper.numbers.metrics import Metrics
 from tests.helpers.paper_runs import both, cell
 
 SEEDS = (0, 1, 2)
+IMAGES = 1000
 PLACES = ("dirichlet-alpha0.01-clients5", "dirichlet-alpha0.1-clients5")
 READINGS = {"literal": -10.0, "uniform-labels": -4.0, "uniform-labels+global-teacher": 5.0}
 """Readings and what they are above FedAvg, in points."""
@@ -34,8 +36,8 @@ def study(wobble=1.0):
             cells.append(ours)
             for seed, run in enumerate(ours.runs):
                 # Seeds differ much, but all methods alike; the places differ too.
-                noise = wobble * (seed - 1) * (number > 0)
-                frames[run] = pd.DataFrame(both((50 + 10 * seed + 5 * place + points + noise) / 100, model=ours.model))
+                accuracy = 50 + 10 * seed + 5 * place + points + wobble * (seed - 1) * (number > 0)
+                frames[run] = pd.DataFrame(both(accuracy / 100, model=ours.model, samples=IMAGES))
                 records[run] = {"status": "finished", "specification": {"parameters": {"friend_distribution": "own"}}}
     return cells, Metrics(frames, records)
 
@@ -57,6 +59,12 @@ def test_differences_are_paired_by_seed():
     width = rows["high"] - rows["low"]
     assert (width < 6).all()
     assert (width > 0).all()
+
+
+def test_seeds_that_agree_to_the_last_image_have_an_interval_of_an_image():
+    cells, metrics = study(wobble=0.0)
+    width = multiverse_module.points(cells, metrics, "pooled").eval("high - low")
+    assert width.to_numpy() == pytest.approx(2 * stats.t.ppf(0.975, 2) * (100 / IMAGES) / 3**0.5)
 
 
 def test_readings_are_sorted_and_have_one_place_in_all_panels():

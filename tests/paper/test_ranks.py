@@ -159,6 +159,22 @@ def test_wins_ties_and_losses_are_by_the_interval_of_the_paired_difference():
     assert rows.loc["FedAvg", counts].isna().all()
 
 
+def test_one_image_more_in_each_seed_is_no_win():
+    ahead = {
+        name: {block: tuple(SeedValue(seed, "ok", value, images=300) for seed in SEEDS) for block in BLOCKS}
+        for name, value in (("FedAvg", 0.5), ("FedProx", 0.5 + 1 / 300), ("Local", 0.4))
+    }
+    rows = ranks.rank(ahead, "pooled").rows.set_index("method")
+    assert rows.loc["FedProx", ["wins", "ties"]].tolist() == [0, 4]
+    assert rows.loc["Local", ["losses", "ties"]].tolist() == [4, 0]
+
+
+def test_ranks_know_how_many_images_stand_behind_a_number():
+    cells, metrics = study(TABLE)
+    found = ranks.values(cells, metrics, "own")
+    assert {value.images for given in found.values() for there in given.values() for value in there} == {5}
+
+
 def test_one_seed_decides_nothing():
     found = {name: {BLOCKS[0]: (SeedValue(0, "ok", value),)} for name, value in (("FedAvg", 0.5), ("Local", 0.2))}
     assert ranks.rank(found, "pooled").rows.set_index("method").loc["Local", "open"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from apfl.paper.labels import setting_label
 from apfl.paper.numbers import teachers as teachers_module
@@ -17,6 +18,7 @@ from tests.helpers.paper_runs import DROPOUT, SETTING, cell, row
 from tests.helpers.studies import tiny
 
 SEEDS = (0, 1, 2)
+IMAGES = 1000
 
 
 def ours(reading="literal", *, seeds=SEEDS, **others):
@@ -31,7 +33,8 @@ def runs(one, friend, teachers, base, personalized=0.5, rounds=(1, 4)):
         for number in rounds:
             for model, accuracy in (("friend", friend), ("personalized", personalized)):
                 here = accuracy + 0.01 * seed if number == rounds[-1] else 0.01
-                lines += [row(here, model=model, round=number), row(0.99, model=model, round=number, role="dropout")]
+                shared = {"model": model, "round": number, "samples": IMAGES}
+                lines += [row(here, **shared), row(0.99, role="dropout", **shared)]
         frames[run] = pd.DataFrame(lines)
         wobble = 0.001 * seed
         given = {"teachers": teachers + 0.01 * seed + wobble, "global": base + 0.01 * seed + wobble}
@@ -116,7 +119,8 @@ def fourth(semantics, accuracies, reading="literal"):
     )
     frames, records = {}, {}
     for run, accuracy in zip(one.runs, accuracies, strict=True):
-        lines = [row(accuracy, test="monopoly", role="dropout", model="friend"), row(0.9, model="friend")]
+        tested = row(accuracy, test="monopoly", role="dropout", model="friend", samples=IMAGES)
+        lines = [tested, row(0.9, model="friend")]
         frames[run] = pd.DataFrame(lines)
         records[run] = {"status": "finished"}
     return one, (frames, records)
@@ -162,11 +166,22 @@ def test_without_a_control_there_is_no_difference():
     assert "difference" not in set(teachers_module.control_rows(cells[:2], found, {"cifar10": 10})["kind"])
 
 
-def test_seeds_that_agree_exactly_have_no_interval():
+def test_seeds_that_agree_exactly_differ_by_an_image_for_all_that_is_known():
     one, part = fourth("clip", (0.5, 0.5, 0.5))
     found = teachers_module.control_rows([one], metrics(part), {"cifar10": 10}).iloc[0]
     assert found["monopoly_std"] == 0
-    assert np.isnan(found["above_chance_low"])
+    half = stats.t.ppf(0.975, 2) * (100 / IMAGES) / 3**0.5
+    assert found["above_chance_high"] - found["above_chance_low"] == pytest.approx(2 * half)
+
+
+def test_a_friend_one_image_above_its_teacher_in_each_seed_is_not_above_it():
+    one = ours()
+    frames, records = runs(one, 0.5 + 1 / IMAGES, 0.5, 0.4)
+    for seed, run in enumerate(one.runs):
+        records[run]["teachers"]["4"]["teachers"] = 0.5 + 0.01 * seed
+    found = teachers_module.teacher_rows([one], Metrics(frames, records)).iloc[0]
+    assert found["friend_minus_teacher"] == pytest.approx(100 / IMAGES)
+    assert found["friend_is"] == "at"
 
 
 def test_tables_go_through_all_formats():

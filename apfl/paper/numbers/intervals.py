@@ -25,8 +25,7 @@ ERROR = (1 - LEVEL) / 2
 
 @dataclass(frozen=True)
 class Cellwise:
-    """One stratum: float64 [seeds, ...], at least two, in points; ``resolution`` is the least step that the measure can
-    make."""
+    """One stratum: float64 [seeds, ...] in points; ``resolution`` is the least step that the measure can make."""
 
     values: np.ndarray
     resolution: float = 0.0
@@ -57,34 +56,41 @@ class Mean:
 
 
 def mean(strata: Sequence[Cellwise]) -> Mean:
-    """Over cells, then over seeds. Equal values do not show that there is no spread: it is at least what one step in
-    each cell makes."""
+    """Over cells, then over seeds, at least two. Equal values do not show that there is no spread: it is at least what
+    one step in each cell makes."""
     means = np.mean([cell.values for cell in strata], axis=0)
     floor = sum(cell.resolution**2 for cell in strata) / len(strata) ** 2
     return Mean(means.mean(axis=0), np.sqrt(np.maximum(means.var(axis=0, ddof=1), floor) / len(means)), len(means) - 1)
 
 
-def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> np.ndarray:
+def differences(ours: Sequence[SeedValue], others: Sequence[SeedValue]) -> Cellwise:
     """Ours minus theirs in points, one for each seed that both have finished: the same partition and the same initial
-    parameters stand behind each; float64 [seeds]."""
-    theirs = {value.seed: value.weighted for value in others if value.weighted is not None}
-    found = [(value.weighted, theirs.get(value.seed)) for value in ours]
-    return np.array([100 * (our - their) for our, their in found if our is not None and their is not None], np.float64)
+    parameters stand behind each. Their least step is that of the value of the fewest images."""
+    theirs = {value.seed: value for value in others if value.weighted is not None}
+    pairs = [(value, theirs[value.seed]) for value in ours if value.weighted is not None and value.seed in theirs]
+    found = np.array([[one.weighted, other.weighted] for one, other in pairs], np.float64).reshape(-1, 2)
+    return Cellwise(100 * (found[:, 0] - found[:, 1]), least_step([value for pair in pairs for value in pair]))
 
 
-def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Student's interval of the mean of ``values`` [seeds], as verdicts have it for one cell; None for fewer than two,
-    which say nothing of the spread."""
-    if len(values) < 2:
+def least_step(values: Sequence[SeedValue]) -> float:
+    """One image of the fewest behind any of the values, in points; 0 where their number is not known."""
+    fewest = min((value.images for value in values), default=0)
+    return 100 / fewest if fewest else 0.0
+
+
+def interval(cell: Cellwise) -> tuple[float, float] | None:
+    """Student's interval of the mean over seeds, as verdicts have it for one cell; None for fewer than two seeds, which
+    say nothing of the spread."""
+    if len(cell.values) < 2:
         return None
-    low, high = mean([Cellwise(values)]).interval()
+    low, high = mean([cell]).interval()
     return float(low), float(high)
 
 
-def with_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of ``values`` [seeds] and its `interval`; NaN where there are too few."""
-    low, high = interval(values) or (np.nan, np.nan)
-    return float(values.mean()) if len(values) else np.nan, low, high
+def with_interval(cell: Cellwise) -> tuple[float, float, float]:
+    """The mean over seeds and its `interval`; NaN where there are too few."""
+    low, high = interval(cell) or (np.nan, np.nan)
+    return float(cell.values.mean()) if len(cell.values) else np.nan, low, high
 
 
 def holm(values: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ class SeedValue:
 
     ``weighted`` is Eq. 2's mean, by training samples; ``plain`` weighs the clients equally. ``status`` is ``ok``,
     ``not run``, ``diverged``, or ``no samples`` where no client has both training samples and samples of this test.
+    ``images`` is the number of test images behind it, 0 if it is not known: one of them is its least step.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class SeedValue:
     plain: float | None = None
     clients: int = 0
     left_out: int = 0
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,16 @@ def _seed_value(metrics: Metrics, cell: Cell, run: str, seed: int, test: str, ro
     value = last.iloc[0]
     if not np.isfinite(value["weighted"]):
         return SeedValue(seed, "diverged")
-    return SeedValue(
-        seed, "ok", float(value["weighted"]), float(value["plain"]), int(value["clients"]), int(value["left_out"])
-    )
+    images = tested_images(frame, cell.model, test, role)
+    weighted, plain = float(value["weighted"]), float(value["plain"])
+    return SeedValue(seed, "ok", weighted, plain, int(value["clients"]), int(value["left_out"]), images)
+
+
+def tested_images(frame: pd.DataFrame, model: str, test: str, role: str) -> int:
+    """How many test images stand behind a number in the last round; the pooled test is the same for every client."""
+    rows = frame[(frame["model"] == model) & (frame["test"] == test) & (frame["client_role"] == role)]
+    samples = rows.loc[(rows["round"] == rows["round"].max()) & (rows["train_samples"] > 0), "samples"]
+    return max(int(samples.max() if test == "pooled" else samples.sum()), 1) if len(samples) else 1
 
 
 def run_frame(metrics: Metrics, cell: Cell, run: str) -> pd.DataFrame:

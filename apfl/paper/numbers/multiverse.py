@@ -41,10 +41,10 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
         theirs = cell_values(metrics, against, test, "non_dropout")
         for cell in others:
             ours = cell_values(metrics, cell, test, "non_dropout")
-            found, states = differences(ours, theirs), {value.status for value in (*ours, *theirs)}
+            states = {value.status for value in (*ours, *theirs)}
             broken = next((state for state in ("diverged", "no samples") if state in states), "")
             # The seeds that survived would flatter a method of which one diverged.
-            found = found[:0] if broken else found
+            found = differences(() if broken else ours, theirs)
             middle, low, high = with_interval(found)
             rows.append(
                 {
@@ -58,9 +58,9 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
                     "mean": middle,
                     "low": low,
                     "high": high,
-                    "seeds": len(found),
+                    "seeds": len(found.values),
                     "seeds_planned": len(cell.seeds),
-                    "status": broken or ("ok" if len(found) else "not run"),
+                    "status": broken or ("ok" if len(found.values) else "not run"),
                     **_options(cell, metrics),
                 }
             )

@@ -12,8 +12,8 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.data.setting import parse_setting
 from apfl.paper.labels import ordered
 from apfl.paper.numbers.frames import grouped
-from apfl.paper.numbers.intervals import differences, interval, with_interval
-from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate
+from apfl.paper.numbers.intervals import Cellwise, differences, least_step, with_interval
+from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate, tested_images
 from apfl.study.readings import options_of
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def heights(cell: Cell, metrics: Metrics) -> dict[str, list[SeedValue]]:
     found: dict[str, list[SeedValue]] = {part: [] for part in PARTS}
     for seed, run in zip(cell.seeds, cell.runs, strict=True):
         status, here = _heights(run, metrics)
+        images = tested_images(metrics.frames[run], cell.model, "pooled", "non_dropout") if here else 0
         for part in PARTS:
-            found[part].append(SeedValue(seed, status, here.get(part), here.get(part)))
+            found[part].append(SeedValue(seed, status, here.get(part), here.get(part), images=images))
     return found
 
 
@@ -97,7 +98,7 @@ def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
 
 def _compared(ours: Sequence[SeedValue], theirs: Sequence[SeedValue]) -> tuple[float, float, float]:
     diverged = any(one.status == "diverged" for one in ours)
-    return with_interval(differences(ours, theirs)[: 0 if diverged else None])
+    return with_interval(differences(() if diverged else ours, theirs))
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -133,8 +134,8 @@ def control_rows(
             kind = "control" if cell.semantics in controls else "semantic"
             values = cell_values(metrics, cell, "monopoly", "dropout")
             kinds[kind].append(values)
-            above = [100 * value.weighted - shared["chance"] for value in values if value.weighted is not None]
-            rows.append(shared | {"semantics": cell.semantics, "kind": kind} | _control(values, np.array(above)))
+            row = shared | {"semantics": cell.semantics, "kind": kind}
+            rows.append(row | _control(values, shared["chance"]))
         if all(kinds.values()):
             one, other = (_mean_of(kinds[kind]) for kind in ("semantic", "control"))
             found = differences(one, other)
@@ -142,18 +143,18 @@ def control_rows(
             rows.append(
                 shared
                 | {"semantics": "", "kind": "difference", "above_chance_low": low, "above_chance_high": high}
-                | {"monopoly_mean": middle, "seeds": len(found)}
-                | {"monopoly_std": found.std(ddof=1) if len(found) > 1 else np.nan, "seeds_planned": len(one)}
-                | {"status": "ok" if len(found) else "not run"}
+                | {"monopoly_mean": middle, "seeds": len(found.values)}
+                | {"monopoly_std": found.values.std(ddof=1) if len(found.values) > 1 else np.nan}
+                | {"seeds_planned": len(one), "status": "ok" if len(found.values) else "not run"}
             )
     return _in_order(pd.DataFrame(rows, columns=list(CONTROL_COLUMNS)))
 
 
-def _control(values: Sequence[SeedValue], above: np.ndarray) -> dict[str, Any]:
+def _control(values: Sequence[SeedValue], chance: float) -> dict[str, Any]:
     found = estimate(tuple(values))
-    # Seeds that agree to the last image do not show that there is no spread.
-    spread = found.status == "ok" and len(above) > 1 and above.std() > 0
-    low, high = (interval(above) if spread else None) or (np.nan, np.nan)
+    done = [value for value in values if value.weighted is not None and found.status == "ok"]
+    above = np.array([100 * value.weighted - chance for value in done if value.weighted is not None])
+    _, low, high = with_interval(Cellwise(above, least_step(done)))
     return {
         "monopoly_mean": found.mean,
         "monopoly_std": found.std,
@@ -171,7 +172,8 @@ def _mean_of(cells: Sequence[Sequence[SeedValue]]) -> list[SeedValue]:
     for values in zip(*cells, strict=True):
         done = all(value.status == "ok" for value in values)
         mean = float(np.mean([value.weighted for value in values])) if done else None
-        means.append(SeedValue(values[0].seed, "ok" if done else "not run", mean, mean))
+        images = min(value.images for value in values)
+        means.append(SeedValue(values[0].seed, "ok" if done else "not run", mean, mean, images=images))
     return means
 
 

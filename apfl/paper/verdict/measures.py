@@ -10,7 +10,7 @@ import numpy as np
 
 from apfl.data.catalogue import size_of
 from apfl.data.partition import drawn_counts
-from apfl.paper.numbers.metrics import Metrics, averages, cell_values
+from apfl.paper.numbers.metrics import Metrics, averages, cell_values, tested_images
 from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
 from apfl.storage.files import read_npz
 from apfl.study.runs import RunContext
@@ -97,7 +97,7 @@ def accuracy(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -
     values = cell_values(metrics, cell, test, role)
     if (status := worst(value.status for value in values)) != "ok":
         return _empty(metrics, cell, status)
-    step = 100 / min(_images(metrics, cell, run, test, role) for run in cell.runs)
+    step = 100 / min(value.images for value in values)
     found = np.array([100 * value.weighted for value in values if value.weighted is not None])
     return Series(found, "ok", step, runs=cell.runs)
 
@@ -133,7 +133,7 @@ def _along_rounds(
             return _empty(metrics, cell, "diverged")
         found.append(number(course))
         step = np.zeros(len(course))
-        step[-1] = 100 / _images(metrics, cell, run, test, role)
+        step[-1] = 100 / tested_images(metrics.frames[run], cell.model, test, role)
         steps.append(max(number(step), number(-step)))
     return Series(np.array(found), "ok", max(steps), runs=cell.runs)
 
@@ -241,11 +241,3 @@ def _empty(metrics: Metrics, cell: Cell, status: str) -> Series:
     done = tuple(run for run in cell.runs if run in metrics.records)
     missing = tuple(run for run in cell.runs if run not in metrics.records)
     return Series(np.full(len(cell.seeds), np.nan), status, runs=done, missing=missing)
-
-
-def _images(metrics: Metrics, cell: Cell, run: str, test: str, role: str) -> int:
-    """How many test images stand behind a number; the pooled test is the same for every client."""
-    frame = metrics.frames[run]
-    rows = frame[(frame["model"] == cell.model) & (frame["test"] == test) & (frame["client_role"] == role)]
-    rows = rows[(rows["round"] == rows["round"].max()) & (rows["train_samples"] > 0)]
-    return max(int(rows["samples"].max() if test == "pooled" else rows["samples"].sum()), 1)
