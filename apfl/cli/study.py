@@ -89,15 +89,17 @@ def check(study: StudyFile) -> None:
 
     Its methods, generators and networks are made once, so this takes a few seconds.
     """
+    from apfl.paper.verdict.best import check_choice
     from apfl.stages.try_out import try_out
     from apfl.study.load import load_study
 
     loaded = load_study(study)
+    notes = check_choice(loaded)
     try_out(loaded)
     print(_summary(study, loaded))
     for name in loaded.datasets({}):
         print(f"{name}: {_parts(loaded, name)}")
-    print(f"shown: {_shown(loaded)}")
+    print("\n".join([f"shown: {_shown(loaded)}", *notes]))
 
 
 def status(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from apfl.cli import main
 from apfl.errors import UserError
 from apfl.paper.numbers import choice as choice_module
 from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.verdict.best import check_choice
 from apfl.paper.verdict.claims import claims
 from apfl.paper.verdict.contrasts import Question, Source
 from apfl.paper.verdict.document import across_readings
+from apfl.registry.trees import ROOT
 from apfl.study.cells import cells, runs
 from apfl.study.load import load_study
 from tests.helpers.paper_runs import row
@@ -130,6 +136,42 @@ def test_the_best_reading_may_be_one_that_only_the_figure_of_all_readings_runs()
             assert found.values == pytest.approx(90)
     titles = [facts["title"] for facts in source.facts("table2") if facts["reading"] == "literal"]
     assert len(titles) == len(set(titles)) * len({cell.setting for cell in cells(study, "table2")}), "each cell once"
+
+
+def test_a_choice_among_readings_that_a_table_does_not_run_is_refused_when_the_study_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = tiny(paper=True)
+    chosen_among = {"seeds": [70], "readings": ["literal", "soft-labels"]}
+    values["apfl"] = values["apfl"] | {"readings": ["literal"], "selection": chosen_among}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(path)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and len(said.splitlines()) == 1
+    assert "apfl.selection.readings: Table 2 does not run soft-labels everywhere" in said and "apfl.readings" in said
+    # All readings are in the tables, and the first alone in the figure.
+    values["apfl"]["readings"] = ["literal", "soft-labels"]
+    values["figures"] = {"figure4": {"panels": {"digits": "dirichlet-alpha0.1"}, "clients": 3, "rounds": [1]}}
+    path.write_text(yaml.safe_dump(values))
+    with suppress(SystemExit):
+        main(["check", str(path)])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "Figure 4 does not run soft-labels; where one of them is chosen" in notes[0]
+    # A study that judges nothing needs them nowhere.
+    values["apfl"]["readings"] = ["literal"]
+    assert check_choice(load_study(values | {"paper": False})) == []
+
+
+def test_the_figure_of_all_readings_may_run_what_table_2_does_not() -> None:
+    """As at the paper's scale, where all readings of the choice are in the figure alone."""
+    values = yaml.safe_load((ROOT / "config" / "paper_scale.yaml").read_text(encoding="utf-8"))
+    there = check_choice(load_study(values, [ROOT / "config"]))
+    assert len(there) == 1 and there[0].startswith("note: Figure 4 does not run uniform-soft-labels")
+    values["figures"]["figure_multiverse"]["alphas"] = ["0.01"]
+    with pytest.raises(UserError, match=r"Table 2 does not run soft-labels\+weights-over-all"):
+        check_choice(load_study(values, [ROOT / "config"]))
 
 
 def test_while_the_choice_is_not_made_the_best_reading_is_planned_and_waits_for_it() -> None:

@@ -612,6 +612,27 @@ def test_what_holm_corrects_for_does_not_depend_on_the_reading_that_is_chosen(tm
     assert one.planned and two.planned and (one.outcome.family, two.outcome.family) == (1, 1)
     assert two.status == ("not run" if chosen == "soft-labels" else "open")
     assert (one.status, one.corrected) == (("reproduced", "open") if chosen else ("open", "open"))
+    assert ("the chosen reading is not run in Figure 5: soft-labels on CIFAR-10" in two.reason) == (
+        chosen == "soft-labels"
+    )
+    assert "chosen" not in one.reason
+
+
+def test_a_choice_in_which_every_reading_diverged_is_said_and_waits_for_nothing(tmp_path: Path) -> None:
+    loaded = study(
+        apfl={"semantics": "clip", "readings": ["literal", "soft-labels"], "selection": {"seeds": [70]}},
+        tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05"]}},
+    )
+    fill(tmp_path, loaded, lambda cell: AHEAD if cell.method == "apfl" else (0.5,) * 3)
+    for cell in cells(loaded, "selection"):
+        write_run(tmp_path, cell.runs[0], [row(float("nan"), model=cell.model)], status="diverged", module=cell.method)
+    asked = claim(readings="all", rows=[{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05"]}])
+    runs = [run for output in ("table2", "selection") for cell in cells(loaded, output)
+            for run in (*cell.runs, *cell.origins)]  # fmt: skip
+    found = findings(loaded, collect(tmp_path, runs, partial=True), asked)
+    (best,) = (one.verdict for one in found if one.verdict.reading == BEST)
+    assert (best.status, best.interim) == ("open", False)
+    assert best.reason == "of 1: 1 diverged; in the choice each reading diverged on CIFAR-10"
 
 
 def test_what_is_interim_says_so_in_the_corrected_column_too_and_in_the_count(tmp_path: Path) -> None:

@@ -160,8 +160,9 @@ class Source:
         if answers:
             return mean(answers)
         some = self._in_some_reading(asked, name, row)
-        if some and self._reading(asked, row) == BEST:
-            return Series(np.full(seeds, np.nan), "not run", missing=self._choosing(row))
+        if some and self.chosen(asked, row["dataset"]) == BEST:
+            waits = self._choosing(row["dataset"])
+            return Series(np.full(seeds, np.nan), "not run" if waits else "diverged", missing=waits)
         return Series(np.full(seeds, np.nan), "not in study", planned=some)
 
     def _in_some_reading(self, asked: Question, name: str, row: Row) -> bool:
@@ -172,26 +173,24 @@ class Source:
         some = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
         return any(self._cells(other, name, row) for other in some)
 
-    def _choosing(self, row: Row) -> tuple[str, ...]:
+    def _choosing(self, dataset: str) -> tuple[str, ...]:
         """The runs that the choice of the best reading waits for."""
-        chosen_by = (
-            run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == row["dataset"]
-        )
+        chosen_by = (run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == dataset)
         return tuple(run for run in chosen_by if run not in self.metrics.records)
 
     def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
         wanted = {key: value for key, value in row.items() if key != "role" and value != ANY}
-        wanted |= self._named(asked.claim, self._reading(asked, row), name, row)
+        wanted |= self._named(asked.claim, self.chosen(asked, row["dataset"]), name, row)
         if asked.schedule and name == "AP-FL":
             wanted |= {"title": asked.schedule}
         there = self.found.get(asked.claim.output, {}).get(row["dataset"], ())
         return [cell for facts, cell in there if wanted.items() <= facts.items()]
 
-    def _reading(self, asked: Question, row: Row) -> str:
-        """The reading that is asked in a row: the best one is another on each data set."""
+    def chosen(self, asked: Question, dataset: str) -> str:
+        """The reading that is asked on a data set: the best one is another on each, and `BEST` where none is chosen."""
         if asked.reading != BEST:
             return asked.reading
-        return self.best.get((row["dataset"], "pooled" if asked.test == "pooled" else "own"), BEST)
+        return self.best.get((dataset, "pooled" if asked.test == "pooled" else "own"), BEST)
 
     def _named(self, claim: Claim, reading: str, name: str, row: Row) -> dict[str, str]:
         """What tells the cells of a column from others; AP-FL's also have a reading."""

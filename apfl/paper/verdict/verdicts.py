@@ -17,6 +17,7 @@ from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.verdict.best import why_unread
 from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts
 from apfl.paper.verdict.family import (
@@ -149,9 +150,15 @@ def _finding(source: Source, asked: Question) -> Finding:
     claim, reading, test = asked.claim, asked.reading, asked.test
     if not source.runs(claim, reading):
         return Finding(_verdict(asked, "", (), judge(())), (), ())
+
+    def verdict(dataset: str, given: Sequence[Contrast], outcome: Outcome, stand_in: bool = False) -> Verdict:
+        made = _verdict(asked, dataset, given, outcome, stand_in)
+        unread = why_unread(source, asked, given)
+        return replace(made, reason=f"{made.reason}; {unread}") if unread else made
+
     ours = contrasts(source, claim, reading, test)
     outcome, apart = judge_claim(ours, claim.every)
-    whole = _verdict(asked, "", ours, outcome)
+    whole = verdict("", ours, outcome)
     failed = [dataset_label(name) for name, one in apart.items() if one.status == CONTRADICTED]
     if whole.status == OPEN and failed and all(side(one) == "inside" for one in outcome.judged):
         whole = replace(whole, reason=f"reproduced as a mean over its rows, contradicted on {', '.join(failed)}")
@@ -160,8 +167,8 @@ def _finding(source: Source, asked: Question) -> Finding:
     beside = {name: on_dataset(others, name) for name in names}
     return Finding(
         replace(whole, power=power(source, claim, reading, test, outcome)),
-        tuple(_verdict(asked, name, on_dataset(ours, name), one) for name, one in apart.items()),
-        tuple(_verdict(asked, name, part, judge(part), True) for name, part in beside.items()),
+        tuple(verdict(name, on_dataset(ours, name), one) for name, one in apart.items()),
+        tuple(verdict(name, part, judge(part), True) for name, part in beside.items()),
     )
 
 
