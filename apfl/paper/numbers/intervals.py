@@ -93,14 +93,18 @@ def with_interval(cell: Cellwise) -> tuple[float, float, float]:
     return float(cell.values.mean()) if len(cell.values) else np.nan, low, high
 
 
-def holm(values: np.ndarray) -> np.ndarray:
+def holm(values: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
     """p-values [claims, ...] corrected for the number of claims (Holm 1979).
+
+    Where these are lines of claims, already corrected for all lines of their claim, ``shares`` [lines] are those of the
+    error that each was given by that, at most 1 in sum for a claim (his weighted procedure).
 
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
     order = np.argsort(values, axis=0, kind="stable")
-    left = np.arange(len(values), 0, -1).reshape(-1, *[1] * (values.ndim - 1))
+    weights = np.ones(len(values)) if shares is None else shares
+    left = np.cumsum(weights[order[::-1]], axis=0)[::-1]
     risen = np.maximum.accumulate(np.minimum(left * np.take_along_axis(values, order, axis=0), 1), axis=0)
     made = np.empty_like(risen)
     np.put_along_axis(made, order, risen, axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -15,7 +15,7 @@ from apfl.paper.html import PageSection, environment
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers.ranks import many
 from apfl.paper.verdict.csv import Document, Part
-from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, STATUSES
+from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, REPRODUCED, STATUSES
 from apfl.study.outputs import BESIDE
 
 if TYPE_CHECKING:
@@ -80,17 +80,25 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
 
 
 def _claims(made: Document) -> str:
-    """How many of the paper's claims came out how, in the literal reading; what is interim counts as nothing else."""
+    """How many of the paper's claims came out how, in the literal reading, by themselves and corrected for all of them;
+    what is interim counts as nothing else."""
     ours = [one for claim in made["claims"] if claim["source"] == "paper" for one in _first(claim)]
     *most, last = _counts(one for one in ours if not one["interim"])
     text = f"Of the paper's {len(ours)} claims, in the literal reading of its text, {', '.join(most)} and {last}"
     if interim := sum(one["interim"] for one in ours):
         text += f"; {interim} wait for runs that are missing"
-    parts = (part for one in ours for part in one["datasets"] if not part["interim"])
-    alone = Counter(part["dataset"] for part in parts if part["status"] == CONTRADICTED)
+    parts = [part for one in ours for part in one["datasets"] if not part["interim"]]
+    found = [(status, [part for part in parts if part["status"] == status]) for status in (REPRODUCED, CONTRADICTED)]
+    lines = [_lines(status, alike) for status, alike in found if alike]
+    return f"{text}. Looked at by data set, {'; '.join(lines)}." if lines else f"{text}."
+
+
+def _lines(status: str, alike: Sequence[Part]) -> str:
+    alone = Counter(part["dataset"] for part in alike)
     on = " and ".join(f"{number} on {dataset_label(name)}" for name, number in alone.items())
-    verb = "is" if alone.total() == 1 else "are"
-    return f"{text}. Looked at by data set, {on} {verb} contradicted." if on else f"{text}."
+    kept = sum(part["corrected"] == status for part in alike)
+    verb = "is" if len(alike) == 1 else "are"
+    return f"{on} {verb} {status}, {kept or 'none'} after correction for all claims and data sets"
 
 
 def _first(claim: Part) -> list[Part]:
@@ -99,13 +107,16 @@ def _first(claim: Part) -> list[Part]:
 
 
 def _counts(verdicts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    counts = Counter(one["status"] for one in verdicts)
+    found = list(verdicts)
+    counts, kept = (Counter(one[key] for one in found) for key in ("status", "corrected"))
     for status in STATUSES:
         number = counts[status]
         be, have, was = ("is", "has", "was") if number == 1 else ("are", "have", "were")
         words = {"nothing to judge": f"{have} nothing to judge", NOT_RUN: f"{was} not run"}
         if number or status in (STATUSES[0], CONTRADICTED):
-            yield f"{number or 'none'} {words.get(status, f'{be} {status}')}"
+            said = f"{number or 'none'} {words.get(status, f'{be} {status}')}"
+            both = number and status in (REPRODUCED, CONTRADICTED)
+            yield f"{said} ({kept[status] or 'none'} after correction for all claims)" if both else said
 
 
 def _apart(number: float) -> str:

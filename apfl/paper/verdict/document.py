@@ -139,14 +139,19 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
 def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
     """By reading and by source, how many claims have which verdict on their first test: ``final``, ``corrected`` for
     all of these claims together (``corrected_interim``: has one of them runs that are missing?), and, in neither,
-    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans."""
+    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans. ``lines`` and
+    ``lines_corrected`` count their lines by data set in the same way, interim ones in neither."""
     found: dict[str, dict[str, Any]] = {}
     for claim in made["claims"]:
         for one in (one for one in claim["verdicts"] if one["primary"]):
-            blank: dict[str, Any] = {name: dict.fromkeys(STATUSES, 0) for name in ("final", "corrected", "interim")}
+            kinds = ("final", "corrected", "interim", "lines", "lines_corrected")
+            blank: dict[str, Any] = {name: dict.fromkeys(STATUSES, 0) for name in kinds}
             blank |= {"corrected_interim": False, "not_in_study": 0}
             counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
             counts["corrected_interim"] |= bool(one["missing"])
+            for line in (line for line in one["datasets"] if not line["interim"]):
+                counts["lines"][line["status"]] += 1
+                counts["lines_corrected"][line["corrected"]] += 1
             if not one["in_study"]:
                 counts["not_in_study"] += 1
                 continue
@@ -183,6 +188,10 @@ def _counted(counts: Mapping[str, Any]) -> str:
     said = ", ".join(f"{number} {status}" for status, number in final.items())
     left = ", ".join(f"{corrected[status]} {status}" for status in (REPRODUCED, CONTRADICTED))
     said += f"; corrected for all claims together{', interim' if counts['corrected_interim'] else ''}: {left}"
+    lines, kept = counts["lines"], counts["lines_corrected"]
+    if any(lines[status] for status in (REPRODUCED, CONTRADICTED)):
+        apart = (f"{lines[status]} {status} ({kept[status]} corrected)" for status in (REPRODUCED, CONTRADICTED))
+        said += f"; by data set: {', '.join(apart)}"
     interim = ", ".join(f"{number} {status} so far" for status, number in counts["interim"].items() if number)
     said += f"; interim, not counted: {interim}" if interim else ""
     return said + (f"; not in this study: {counts['not_in_study']}" if counts["not_in_study"] else "")

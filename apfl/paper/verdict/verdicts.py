@@ -10,12 +10,15 @@ by itself. A verdict before all runs are finished is *interim*. docs/claims.md h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
 
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.frames import grouped
-from apfl.paper.numbers.intervals import ERROR
+from apfl.paper.numbers.intervals import ERROR, holm
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.best import why_unread
 from apfl.paper.verdict.claims import Claim, claims
@@ -60,9 +63,10 @@ class Verdict:
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
     ``open`` the contrasts that leave it open, ``rows`` the rows one by one, ``runs`` the number of finished runs it
     was judged by, ``missing`` planned runs and partitions that are not there, ``absent`` what the study does not run at
-    all. ``corrected`` is the status after correction for all claims of the same source, on the first test alone
-    (``unsettled``: one of these is interim or still to be run, so that this is interim too), and ``power`` what the
-    study could find out. A verdict on ``stand_in`` data never enters one on the paper's.
+    all. ``corrected`` is the status after correction for all claims of the same source, or of a line by data set for
+    all such lines, on the first test alone (``unsettled``: one of these is interim or still to be run, so that this is
+    interim too), and ``power`` what the study could find out. A verdict on ``stand_in`` data never enters one on the
+    paper's.
     """
 
     claim: Claim
@@ -104,6 +108,12 @@ class Verdict:
         return self.outcome.family > 0
 
     @property
+    def can_be_reproduced(self) -> bool:
+        """Does the study have all of its comparisons?"""
+        asked = [part for one in self.outcome.judged for part in one.contrasts if not part.gate]
+        return bool(asked) and all(part.planned and not part.partial for part in asked)
+
+    @property
     def in_study(self) -> bool:
         """Has it been run, or will it be?"""
         return self.status != NOT_RUN or bool(self.missing)
@@ -132,7 +142,8 @@ def findings(study: Study, metrics: Metrics, asked: Sequence[Claim] | None = Non
 
 
 def _corrected(found: Sequence[Finding]) -> list[Finding]:
-    """Holm over all claims of a source that the study plans in a reading, on their first tests, for each side."""
+    """Holm over all claims of a source that the study plans in a reading, on their first tests, for each side; and,
+    apart, over all of their lines by data set."""
     planned = [number for number, one in enumerate(found) if one.verdict.primary and one.verdict.planned]
     asked = [(one.verdict.reading, one.verdict.claim.source) for one in found]
     made = list(found)
@@ -143,7 +154,32 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
             verdict = found[number].verdict
             kept = NOT_RUN if verdict.status == NOT_RUN else str(status)
             made[number] = replace(found[number], verdict=replace(verdict, corrected=kept, unsettled=unsettled))
+    primary = [number for number, one in enumerate(found) if one.verdict.primary]
+    for numbers in grouped(primary, asked.__getitem__).values():
+        lines = _lines_corrected([line for number in numbers for line in found[number].datasets])
+        for number in numbers:
+            ours = tuple(islice(lines, len(found[number].datasets)))
+            made[number] = replace(made[number], datasets=ours)
     return made
+
+
+def _lines_corrected(lines: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Each line with its status after correction for all claims and data sets. A line of which a run is missing counts
+    as one that shows nothing: what is shown beside it will be so, whatever comes out there."""
+    alike = grouped(lines, lambda line: line.claim.id)
+    able = {name: sum(line.can_be_reproduced for line in ours) for name, ours in alike.items()}
+    shares = {
+        REPRODUCED: [line.can_be_reproduced / max(able[line.claim.id], 1) for line in lines],
+        CONTRADICTED: [len(line.outcome.tested) / max(line.outcome.family, 1) for line in lines],
+    }
+    raw = {REPRODUCED: [line.outcome.reproduced for line in lines],
+           CONTRADICTED: [line.outcome.contradicted for line in lines]}  # fmt: skip
+    done = np.array([not line.missing for line in lines])
+    p = {side: holm(np.where(done, np.array(raw[side], float), 1.0), np.array(shares[side])) for side in raw}
+    for number, line in enumerate(lines):
+        lost = line.status in p and p[line.status][number] > ERROR
+        kept = OPEN if lost else line.status
+        yield replace(line, corrected=kept, unsettled=bool(line.missing) or (lost and not done.all()))
 
 
 def _finding(source: Source, asked: Question) -> Finding:
