@@ -256,7 +256,8 @@ def finding() -> str:
         f"describes it, is less accurate than FedAvg on the test images of all clients in {rows_below} "
         f"rows of Table 2 that were run. Of the paper's {len(levels['all data sets'])} claims "
         f"{reproduced[0]} came out reproduced so far, {reproduced[1]} after correction for all claims, and "
-        f"{contradicted[0]} are contradicted on CIFAR-10, {contradicted[1]} after correction for all claims and data sets."
+        f"{contradicted[0]} are contradicted on CIFAR-10, {contradicted[1]} after correction for all claims and data "
+        "sets."
     )
     return textwrap.fill(sentence, 120)
 
