@@ -245,21 +245,22 @@ def finding() -> str:
     rows = rows[["AP-FL", "FedAvg"]].dropna()
     below, levels = int((rows["AP-FL"] < rows["FedAvg"]).sum()), _levels()
     whole, cifar = _final(levels["all data sets"]), _final(levels["CIFAR-10 alone"])
-    reproduced, contradicted = (
-        [number or "none" for number in numbers]
-        for numbers in (_both(whole, "reproduced"), _both(cifar, "contradicted"))
-    )
+    reproduced, contradicted = _both(whole, "reproduced"), _both(cifar, "contradicted")
     rows_below = f"each of the {len(rows)}" if below == len(rows) else f"{below} of the {len(rows)}"
     images, training, seeds = _scale()
     sentence = (
         f"**At a small scale** ({images} where the paper takes all, {training}, {seeds}) AP-FL, as the paper's text "
         f"describes it, is less accurate than FedAvg on the test images of all clients in {rows_below} "
         f"rows of Table 2 that were run. Of the paper's {len(levels['all data sets'])} claims "
-        f"{reproduced[0]} came out reproduced so far, {reproduced[1]} after correction for all claims, and "
-        f"{contradicted[0]} are contradicted on CIFAR-10, {contradicted[1]} after correction for all claims and data "
-        "sets."
+        f"{_in_words(reproduced, 'came out reproduced so far', 'all claims')}, and "
+        f"{_in_words(contradicted, 'are contradicted on CIFAR-10', 'all claims and data sets')}."
     )
     return textwrap.fill(sentence, 120)
+
+
+def _in_words(numbers: tuple[int, int], what: str, together: str) -> str:
+    alone, corrected = numbers
+    return f"{alone} {what} ({corrected or 'none'} after correction for {together})" if alone else f"none {what}"
 
 
 COUNTED = ("reproduced", "contradicted", "open", "nothing to judge", "not run")

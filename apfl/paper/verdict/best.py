@@ -49,9 +49,9 @@ def check_choice(study: Study) -> list[str]:
                 f"apfl.selection.readings: {heading} does not run {listed} everywhere, and one of them may be chosen; "
                 "leave them out there, or add them to apfl.readings"
             )
+        which = "that" if len(names) == 1 else "one of these"
         notes.append(
-            f"note: {heading} does not run {listed}; where one of them is chosen, claims on it are not run in the best "
-            "reading"
+            f"note: {heading} does not run {listed}; where {which} is the best reading, its claims are not run"
         )
     return notes
 
