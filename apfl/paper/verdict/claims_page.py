@@ -57,8 +57,9 @@ def collapses(kind: str, share: str) -> str:
     >>> collapses("each baseline, mean over rows, AP-FL collapses", "false_reproduced")
     '72, 59 and 35 % with 3, 5 and 10 seeds'
     """
-    found = _worst().loc[kind, share]
-    shares, seeds = ([f"{one:.0f}" for one in ones] for ones in (found, found.index))
+    found = _worst()[share].reset_index()
+    found = found[found["kind"] == kind]
+    shares, seeds = [f"{one:.0f}" for one in found[share]], list(map(str, found["seeds"]))
     return f"{', '.join(shares[:-1])} and {shares[-1]} % with {', '.join(seeds[:-1])} and {seeds[-1]} seeds"
 
 
