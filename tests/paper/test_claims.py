@@ -535,12 +535,75 @@ def test_a_constant_answer_waits_for_its_partitions_and_they_are_named(tmp_path:
     assert found.reason.startswith(
         "incomplete: 6 partitions missing; of 2: 2 on the claimed side; not shown to be above 0"
     )
-    assert "AP-FL − constant, CIFAR-10, 5 clients, alpha 0.1 (not run)" in found.reason
+    assert found.reason.endswith("AP-FL − constant, CIFAR-10 (not run)")
     assert "a constant answer from partitions drawn alike" in found.power.note
     write_partitions(tmp_path, loaded)
     (done,) = judge(tmp_path, loaded, claim(asks=GATED))
     assert done.verdict.status == "reproduced" and not done.verdict.missing
     assert "a constant answer" not in done.verdict.power.note
+
+
+@pytest.mark.parametrize(
+    ("gate", "second", "status"),
+    [("reproduced", 0.01, "open"), ("reproduced", 0.6, "reproduced"), ("judged", 0.01, "open")],
+)
+def test_a_data_set_at_chance_has_nothing_to_judge_and_is_named_in_the_claim(tmp_path, gate, second, status) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10", "cifar100"], "clients": [5], "alphas": ["0.05"]}})
+    write_partitions(tmp_path, loaded)
+    ours = {"cifar10": 0.9, "cifar100": second}
+    others = {"cifar10": 0.5, "cifar100": 0.01 if status == "open" else 0.5}
+
+    def values(cell):
+        level = (ours if cell.method == "apfl" else others)[cell.dataset]
+        return (level, level + 0.002, level - 0.001)
+
+    fill(tmp_path, loaded, values)
+    asks = [
+        {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0},
+        {"first": "AP-FL", "against": ["chance", "constant"], "above": 0, "gate": gate},
+    ]
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05"]}]
+    (found,) = judge(tmp_path, loaded, claim(asks=asks, rows=rows))
+    assert found.verdict.status == status
+    assert [one.status for one in found.datasets] == ["reproduced", "nothing to judge" if second < 0.1 else status]
+    if second < 0.1:
+        assert found.verdict.reason.startswith("nothing to judge on CIFAR-100; of 1: 1 on the claimed side")
+        assert found.verdict.reason.endswith("above 0: AP-FL − chance, CIFAR-100; AP-FL − constant, CIFAR-100")
+        assert "not shown to be above 0: AP-FL − chance, CIFAR-100: +0.0" in found.datasets[1].reason
+
+
+@pytest.mark.parametrize(
+    ("gate", "whole", "alone"),
+    [("judged", "open", "nothing to judge"), ("reproduced", "contradicted", "contradicted")],
+)
+def test_a_contradiction_rests_on_no_data_set_that_fails_the_gate_it_needs(tmp_path, gate, whole, alone) -> None:
+    """AP-FL is level with FedAvg on one data set, and far behind at chance on the other."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10", "cifar100"], "clients": [5], "alphas": ["0.05"]}})
+    write_partitions(tmp_path, loaded)
+    behind = {"cifar10": (0.5, 0.49, 0.51), "cifar100": (0.01, 0.009, 0.011)}
+    fill(tmp_path, loaded, lambda cell: behind[cell.dataset] if cell.method == "apfl" else (0.5, 0.5, 0.5))
+    asks = [
+        {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0},
+        {"first": "AP-FL", "against": ["chance", "constant"], "above": 0, "gate": gate},
+    ]
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05"]}]
+    (found,) = judge(tmp_path, loaded, claim(asks=asks, rows=rows))
+    assert found.verdict.status == whole and [one.status for one in found.datasets] == ["open", alone]
+
+
+def test_of_two_sides_one_above_the_floor_is_enough_to_tell_them_apart_and_of_two_at_the_floor_none_is(tmp_path) -> None:
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05"]}})
+    write_partitions(tmp_path, loaded)
+    asks = [
+        {"first": "AP-FL", "against": ["FedAvg"], "above": -2, "below": 2},
+        {"first": ["AP-FL", "FedAvg"], "against": ["chance", "constant"], "above": 0, "gate": "either"},
+    ]
+    asked = claim(asks=asks, rows=[{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05"]}])
+    for ours, theirs, status in ((0.1, 0.6, "contradicted"), (0.6, 0.1, "contradicted"), (0.05, 0.1, "nothing to judge")):
+        levels = {"apfl": ours, "fedavg": theirs}
+        fill(tmp_path, loaded, lambda cell: [levels.get(cell.method, 0.3) + step for step in (0, 0.001, -0.001)])
+        (found,) = judge(tmp_path, loaded, asked)
+        assert found.verdict.status == status, (ours, theirs)
 
 
 def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path) -> None:

@@ -17,6 +17,15 @@ ANY, ALL = "any", "all"
 Row = Mapping[str, str]
 """A row of an output: its data set and the values of its other axes."""
 
+REPRODUCED, JUDGED, EITHER = "reproduced", "judged", "either"
+GATES = {
+    REPRODUCED: "needed to be reproduced",
+    JUDGED: "needed to be reproduced or contradicted",
+    EITHER: "needed to be reproduced, and of one side to be contradicted",
+}
+"""What a claim may need of a column on each data set, beside what it says. A gate concerns the comparisons in which its
+column takes part."""
+
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True}
 _VALUES = {"type": "object", "additionalProperties": _TEXT, "minProperties": 1}
@@ -28,16 +37,18 @@ def _closed(properties: Mapping[str, Any], required: Sequence[str], **more: Any)
 
 _ASK = _closed(
     {
-        **dict.fromkeys(("first", "axis", "slope"), _TEXT),
+        "first": {"anyOf": [_TEXT, _TEXTS]},
+        **dict.fromkeys(("axis", "slope"), _TEXT),
         **dict.fromkeys(("against", "at", "others", "values"), _TEXTS),
         "above": {"type": "number"},
         "below": {"type": "number"},
         "take": {"enum": ["each", "best", "mean"]},
         "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
         "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
-        "gate": {"enum": ["judged", "reproduced"]},
+        "gate": {"enum": list(GATES)},
     },
     ["first"],
+    **{"not": {"required": ["gate", "mean_over"]}},
     anyOf=[{"required": ["above"]}, {"required": ["below"]}],
     dependentRequired={"axis": ["at"], "at": ["axis"], "others": ["at"], "slope": ["values"]},
     **{"if": {"properties": {"take": {"const": "best"}}, "required": ["take"]}, "then": {"required": ["others"]}},
@@ -133,7 +144,9 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
     axes: list[dict[str, list[str]]] = [] if entry["rows"] == ANY else entry["rows"]
     rows = [dict(zip(part, values, strict=True)) for part in axes for values in product(*part.values())]
     asks: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()} for ask in entry["asks"]
+        {key: tuple(value) if isinstance(value, list) else value for key, value in ask.items()} | {"first": first}
+        for ask in entry["asks"]
+        for first in ([ask["first"]] if isinstance(ask["first"], str) else ask["first"])
     ]
     return Claim(
         **{key: entry[key].strip() for key in ("id", "sentence", "source", "where", "why", "output")},

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from apfl.paper.html import environment
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
-from apfl.paper.verdict.claims import ALL, Ask, Claim, claims
+from apfl.paper.verdict.claims import ALL, GATES, Ask, Claim, claims
 from apfl.paper.verdict.words import label
 from apfl.registry.trees import ROOT
 
@@ -96,11 +96,8 @@ def _claim(claim: Claim) -> Iterator[str]:
     rows = len(claim.rows) or "the study's"
     yield f"* asked on: {claim.output}, {rows} rows; {tests}; readings: {', '.join(claim.readings) or 'all'}"
     for ask in claim.asks:
-        yield f"* {GATES[ask.gate]}: {_ask(ask)}"
+        yield f"* {GATES.get(ask.gate, 'must hold')}: {_ask(ask)}"
     yield f"* why so: {claim.why}\n"
-
-
-GATES = {"": "must hold", "reproduced": "needed to be reproduced", "judged": "needed to be judged"}
 
 
 def _ask(ask: Ask) -> str:
@@ -113,5 +110,5 @@ def _ask(ask: Ask) -> str:
     found = "; ".join(dict.fromkeys(label(ask, names, other) for names in against for other in ask.others or ("",)))
     sides = [f"{word} {value:g}" for word, value in (("above", ask.above), ("below", ask.below)) if value is not None]
     over = f"as a mean over {' and '.join(ask.mean_over)}" if ask.mean_over else "in each row"
-    over = "as a mean over all rows" if ask.mean_over == ALL else over
+    over = "as a mean over all rows" if ask.mean_over == ALL else "on each data set" if ask.gate else over
     return f"{found} {' and '.join(sides)}, {over}"

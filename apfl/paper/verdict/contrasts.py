@@ -34,8 +34,9 @@ class Contrast:
     """What is compared (``label``), where (``place``), one stratum for each row, and the bounds in points that the
     claim puts on their mean. ``dataset`` is empty where several take part; ``ask`` is the number of the ask.
 
-    ``gate``: not what the claim says but what it needs (docs/claims.md): to be reproduced, or to be judged at all.
-    ``choices``: of how many this is the one with the highest mean. ``partial``: does the study lack rows of it?
+    ``gate``: not what the claim says but what it needs of a column on a data set (`GATES`). ``choices``: of how many
+    this is the one with the highest mean. ``partial``: does the study lack rows of it? ``columns`` are the one that the
+    comparison is first about, and those that it is compared with.
     """
 
     ask: int
@@ -49,6 +50,11 @@ class Contrast:
     gate: str = ""
     choices: int = 1
     partial: bool = False
+    columns: tuple[str, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row["dataset"] for row in self.rows))
 
     @property
     def planned(self) -> bool:
@@ -307,8 +313,14 @@ def _levels(
 
 
 def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequence[Row]) -> Iterator[Contrast]:
-    """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means."""
-    places = grouped(rows, lambda row: () if ask.mean_over == ALL else tuple(_without(row, ask.mean_over).items()))
+    """One for each column of ``against`` (taken apart), other value of the axis, and row left after the means; a gate
+    is a mean over the rows of a data set."""
+
+    def left(row: Row) -> Row:
+        kept = {} if ask.mean_over == ALL else _without(row, ask.mean_over)
+        return {"dataset": row["dataset"]} if ask.gate else kept
+
+    places = grouped(rows, lambda row: tuple(left(row).items()))
     againsts = [(name,) for name in ask.against] if ask.take == "each" and ask.against else [ask.against]
     for against, other in product(againsts, ask.others or ("",)):
         for key, alike in places.items():
@@ -323,6 +335,7 @@ def _of_ask(source: Source, asked: Question, number: int, ask: Ask, rows: Sequen
                 ask.above,
                 ask.below,
                 ask.gate,
+                columns=(ask.first, *against),
             )
             made = [
                 replace(blank, strata=tuple(_stratum(source, asked, ask, row, names, other) for row in alike))

@@ -17,7 +17,7 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import dataset_label, ordered
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, holm, mean
-from apfl.paper.verdict.claims import Row
+from apfl.paper.verdict.claims import EITHER, JUDGED, Row
 from apfl.paper.verdict.contrasts import Contrast, by_row, in_study
 
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "open"
@@ -95,16 +95,20 @@ class Outcome:
 
     ``reproduced``: the p-value of the conjunction, the largest of its parts (an intersection-union test; Berger 1982),
     times the number of lines that are shown beside each other (Bonferroni).
-    ``contradicted``: the smallest of the sets, times their number (Bonferroni). ``at_floor``: is there a gate without
-    which nothing is to judge, measured and not shown to be passed?
+    ``against``: for each of the sets, its p-value times their number (Bonferroni), or those of the gates without which
+    it says nothing, if they are larger. ``at_floor``: is there no data set whose gates are shown to be passed?
     """
 
     judged: tuple[Weighed, ...]
     tested: tuple[Weighed, ...]
     family: int
     reproduced: np.ndarray
-    contradicted: np.ndarray
+    against: tuple[np.ndarray, ...]
     at_floor: np.ndarray
+
+    @property
+    def contradicted(self) -> np.ndarray:
+        return reduce(np.minimum, self.against, np.ones(()))
 
     @property
     def comparisons(self) -> tuple[Weighed, ...]:
@@ -131,23 +135,47 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome
     asked = [one for one in given if one.planned and not one.gate]
     tested = [single[id(chosen[0])] if len(chosen) == 1 else weigh(chosen) for chosen in sets(asked)]
     family = max(family, len(tested))
-    one = np.ones(())
-    gates = [gate for gate in judged if gate.contrasts[0].gate == "judged"]
-    floors = grouped(gates, lambda gate: gate.contrasts[0].ask).values()
-    # Above the floor in one of several places, there was something that a method could lose in another.
-    each = [reduce(np.maximum, [gate.inside for gate in alike]) for alike in floors]
-    lifted = reduce(np.minimum, each) if each else 0 * one
-    largest = reduce(np.maximum, [part.inside for part in judged], 0 * one if judged else one)
-    smallest = reduce(np.minimum, [part.outside for part in tested], one)
-    low = [gate.inside > ERROR for gate in gates if gate.mean is not None]
+    gates = [one for one in judged if one.contrasts[0].gate]
+    largest = reduce(np.maximum, [part.inside for part in judged], np.zeros(()) if judged else np.ones(()))
     return Outcome(
         tuple(judged),
         tuple(tested),
         family,
         np.minimum(max(lines, 1) * largest, 1),
-        np.maximum(np.minimum(max(family, 1) * smallest, 1), lifted),
-        reduce(np.logical_or, low, np.zeros((), bool)),
+        tuple(np.maximum(np.minimum(family * one.outside, 1), _unsaid(one.contrasts, gates)) for one in tested),
+        _at_floor([one for one in given if not one.gate], gates),
     )
+
+
+def _gates(one: Contrast, dataset: str, gates: Sequence[Weighed]) -> list[Weighed]:
+    """Those of the columns that a comparison has on a data set."""
+    here = [(gate, gate.contrasts[0]) for gate in gates]
+    return [gate for gate, its in here if its.dataset == dataset and its.columns[0] in one.columns]
+
+
+def _unsaid(chosen: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray:
+    """The p-value of a set having nothing to say: the largest of the gates that a contradiction needs, on each of its
+    data sets. Where either side of a comparison has accuracy, there is something that the other has not."""
+    found = np.zeros(())
+    for here in (_gates(one, dataset, gates) for one in chosen for dataset in one.datasets):
+        needed = [gate.inside for gate in here if gate.contrasts[0].gate == JUDGED]
+        sides = grouped((gate for gate in here if gate.contrasts[0].gate == EITHER), lambda gate: gate.contrasts[0].ask)
+        each = [reduce(np.maximum, [gate.inside for gate in alike]) for alike in sides.values()]
+        found = reduce(np.maximum, [*needed, *([reduce(np.minimum, each)] if each else [])], found)
+    return found
+
+
+def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray:
+    """Are there data sets where each comparison fails a gate that was measured, and none where one passes all?"""
+    no, yes = np.zeros((), bool), np.ones((), bool)
+    some, passed = no, no
+    for dataset in {name for one in asked for name in one.datasets}:
+        each = [_gates(one, dataset, gates) for one in asked if dataset in one.datasets]
+        failed = [[gate.inside > ERROR for gate in here if gate.mean is not None] for here in each]
+        some = some | reduce(np.logical_and, [reduce(np.logical_or, here, no) for here in failed], yes)
+        held = [reduce(np.logical_and, [gate.inside <= ERROR for gate in here], yes) for here in each]
+        passed = reduce(np.logical_or, held, passed)
+    return some & ~passed
 
 
 def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome, dict[str, Outcome]]:

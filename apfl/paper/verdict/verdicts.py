@@ -10,7 +10,7 @@ by itself. A verdict before all runs are finished is *interim*. docs/claims.md h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -198,6 +198,9 @@ def _finding(source: Source, asked: Question) -> Finding:
     failed = [dataset_label(name) for name, one in apart.items() if one.status == CONTRADICTED]
     if whole.status == OPEN and failed and all(side(one) == "inside" for one in outcome.judged):
         whole = replace(whole, reason=f"reproduced as a mean over its rows, contradicted on {', '.join(failed)}")
+    unsaid = [dataset_label(name) for name, one in apart.items() if one.status == NOTHING]
+    if whole.status == OPEN and unsaid:
+        whole = replace(whole, reason=f"nothing to judge on {', '.join(unsaid)}; {whole.reason}")
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
     beside = {name: on_dataset(others, name) for name in names}
@@ -240,7 +243,7 @@ def _verdict(
 
 def _decisive(outcome: Outcome) -> Weighed:
     """The set of the fewest cells that contradicts; of several, the one that is surest."""
-    against = [one for one in outcome.tested if outcome.family * one.outside <= ERROR]
+    against = [one for one, p in zip(outcome.tested, outcome.against, strict=True) if p <= ERROR]
     return min(against, key=lambda one: (len(_cells(one.contrasts)), float(one.outside)))
 
 
@@ -319,8 +322,7 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: st
         return _numbers(decisive, outcome.family)
     gates = [one for one in outcome.judged if one.contrasts[0].gate and side(one) != "inside"]
     if status == NOTHING:
-        gates = [one for one in gates if one.contrasts[0].gate == "judged"]
-        return "; ".join(filter(None, [lacking, _gates(gates, lambda one: _numbers(one, 1))]))
+        return "; ".join(filter(None, [lacking, _gates(gates, True)]))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     states = [SIDES[side(one)] if one.mean is not None else one.contrasts[0].status for one in asked]
     if status == NOT_RUN or not asked:
@@ -328,17 +330,25 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: st
     shown = [state for state in dict.fromkeys(states) if not (lacking and state == "not run")]
     parts = [lacking] if lacking else []
     parts += [f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in shown)] if shown else []
-    return "; ".join([*parts, *([_gates(gates, lambda one: one.title)] if gates and status == OPEN else [])])
+    return "; ".join([*parts, *([_gates(gates, False)] if gates and status == OPEN else [])])
 
 
-def _gates(gates: Sequence[Weighed], said: Callable[[Weighed], str]) -> str:
-    """Those that are not shown to be passed, and why where they have no number."""
-    texts = (_numbers(one, 1) if one.mean is None else said(one) for one in gates)
-    return f"not shown to be above 0: {'; '.join(texts)}"
+def _gates(gates: Sequence[Weighed], in_numbers: bool) -> str:
+    """Those that are not shown to be passed, a number for each data set or the names of these together; and why where
+    they have no number."""
+    bounds = grouped(gates, lambda gate: gate.contrasts[0].low or 0.0)
+    return "; ".join(f"not shown to be above {bound:g}: {_named(alike, in_numbers)}" for bound, alike in bounds.items())
+
+
+def _named(gates: Sequence[Weighed], in_numbers: bool) -> str:
+    texts = [_numbers(one, 1) for one in gates if in_numbers and one.mean is not None]
+    others = [one for one in gates if not in_numbers or one.mean is None]
+    for (label, status), alike in grouped(others, lambda gate: (gate.label, gate.contrasts[0].status)).items():
+        texts.append(f"{label}, {', '.join(one.place for one in alike)}" + (f" ({status})" if status != "ok" else ""))
+    return "; ".join(texts)
 
 
 def _numbers(one: Weighed, family: int) -> str:
-    if one.mean is None:
-        return f"{one.title} ({one.contrasts[0].status})"
+    assert one.mean is not None
     low, high = one.mean.interval(family * one.choices)
     return f"{one.title}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
