@@ -591,7 +591,11 @@ def test_a_contradiction_rests_on_no_data_set_that_fails_the_gate_it_needs(tmp_p
     assert found.verdict.status == whole and [one.status for one in found.datasets] == ["open", alone]
 
 
-def test_of_two_sides_one_above_the_floor_is_enough_to_tell_them_apart_and_of_two_at_the_floor_none_is(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs", "status"),
+    [(0.1, 0.6, "contradicted"), (0.6, 0.1, "contradicted"), (0.05, 0.1, "nothing to judge")],
+)
+def test_of_two_sides_one_above_the_floor_tells_them_apart(tmp_path, ours, theirs, status) -> None:
     loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05"]}})
     write_partitions(tmp_path, loaded)
     asks = [
@@ -599,11 +603,10 @@ def test_of_two_sides_one_above_the_floor_is_enough_to_tell_them_apart_and_of_tw
         {"first": ["AP-FL", "FedAvg"], "against": ["chance", "constant"], "above": 0, "gate": "either"},
     ]
     asked = claim(asks=asks, rows=[{"dataset": ["cifar10"], "clients": ["5"], "alpha": ["0.05"]}])
-    for ours, theirs, status in ((0.1, 0.6, "contradicted"), (0.6, 0.1, "contradicted"), (0.05, 0.1, "nothing to judge")):
-        levels = {"apfl": ours, "fedavg": theirs}
-        fill(tmp_path, loaded, lambda cell: [levels.get(cell.method, 0.3) + step for step in (0, 0.001, -0.001)])
-        (found,) = judge(tmp_path, loaded, asked)
-        assert found.verdict.status == status, (ours, theirs)
+    levels = {"apfl": ours, "fedavg": theirs}
+    fill(tmp_path, loaded, lambda cell: [levels.get(cell.method, 0.3) + step for step in (0, 0.001, -0.001)])
+    (found,) = judge(tmp_path, loaded, asked)
+    assert found.verdict.status == status
 
 
 def test_the_best_baseline_is_chosen_over_the_rows_that_all_have(tmp_path: Path) -> None:
