@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from scipy import stats
 
 from apfl.errors import UserError
@@ -198,6 +199,15 @@ def test_a_part_of_the_rows_decides_no_claim_and_on_a_data_set_it_can_only_contr
     assert found.verdict.status == "open" and not found.verdict.power.could_confirm
     assert [one.outcome.status for one in found.datasets] == list(lines)
     assert [one.outcome.family for one in found.datasets] == [int(every)] * 2
+    assert [one.part for one in (found.verdict, *found.datasets)] == [
+        "2 of the paper's 8 rows", "2 of the paper's 4 rows", ""
+    ]  # fmt: skip
+    made = document(loaded, "x.yaml", [found])
+    assert summary_lines(made)[0].endswith("on a part of the paper's rows: 1")
+    write(made, tmp_path)
+    noted = [one["reason"] for one in csv.DictReader((tmp_path / "claims.csv").open()) if one["level"] != "comparison"]
+    for note, said in zip(noted, ("on 2 of the paper's 8 rows: ", "on 2 of the paper's 4 rows: ", ""), strict=True):
+        assert note.startswith(said) and note in markdown(made) and str(escape(note)) in section(made).body
     statuses = [one.status for one in found.verdict.rows]
     assert statuses.count("not run") == 6 and set(statuses) == {
         "not run",
@@ -229,8 +239,29 @@ def test_what_is_said_of_every_row_is_not_reproduced_while_a_data_set_contradict
     (found,) = judge(tmp_path, loaded, claim(every=every, asks=[ask], rows=rows))
     assert found.verdict.status == found.verdict.corrected == status
     assert [one.status for one in found.datasets] == ["reproduced", "contradicted"]
-    said = "reproduced as a mean over its rows, contradicted on CIFAR-100"
+    said = "reproduced as a mean over its rows, contradicted on CIFAR-100 and in 1 of 2 rows"
     assert (found.verdict.reason == said) == every
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_what_is_said_of_every_row_is_not_reproduced_while_a_row_contradicts_it(tmp_path: Path, every: bool) -> None:
+    """Ahead in seven rows of eight, and behind in one, of which the mean over its data set knows nothing."""
+    table = {"datasets": ["cifar10", "cifar100"], "clients": [5, 10], "alphas": ["0.05", "0.1"]}
+    loaded = study(seeds=[0, 1, 2, 3, 4], tables={"table2": table})
+
+    def values(cell):
+        behind = (cell.dataset, cell.axis["clients"], cell.axis["alpha"]) == ("cifar10", 10, "0.1")
+        return [(0.44 if behind else 0.9) + step / 1000 for step in range(5)]
+
+    fill(tmp_path, loaded, lambda cell: values(cell) if cell.method == "apfl" else (0.5,) * 5)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5", "10"], "alpha": ["0.05", "0.1"]}]
+    (found,) = judge(tmp_path, loaded, claim(every=every, asks=[ask], rows=rows))
+    assert [one.status for one in found.verdict.rows].count("contradicted") == 1
+    here = "open" if every else "reproduced"
+    assert found.verdict.status == here and [one.status for one in found.datasets] == [here, "reproduced"]
+    said = [f"reproduced as a mean over its rows, contradicted in 1 of {rows} rows" for rows in (8, 4)]
+    assert ([found.verdict.reason, found.datasets[0].reason] == said) == every
 
 
 def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from apfl.study.study import Study
 
 FULL = "config/paper.yaml"
 """The study that runs all that the paper's claims are about."""
-PLAIN = ("reading", "test", "primary", "dataset", "status", "interim", "in_study", "corrected", "reason", "runs")
+PLAIN = (
+    "reading", "test", "primary", "dataset", "part", "status", "interim", "in_study", "corrected", "reason", "runs",
+)  # fmt: skip
 """What the document says of a verdict in its own words."""
 
 
@@ -139,14 +141,15 @@ def _commands(verdict: Verdict, study: Study, path: str | Path) -> list[str]:
 def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
     """By reading and by source, how many claims have which verdict on their first test: ``final``, ``corrected`` for
     all of these claims together (``corrected_interim``: has one of them runs that are missing?), and, in neither,
-    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans. ``lines`` and
-    ``lines_corrected`` count their lines by data set in the same way, interim ones in neither."""
+    ``interim`` ones. ``not_in_study`` is the number of those that the study neither ran nor plans, ``in_part`` that of
+    the others of which it lacks rows. ``lines`` and ``lines_corrected`` count their lines by data set in the same way,
+    interim ones in neither."""
     found: dict[str, dict[str, Any]] = {}
     for claim in made["claims"]:
         for one in (one for one in claim["verdicts"] if one["primary"]):
             kinds = ("final", "corrected", "interim", "lines", "lines_corrected")
             blank: dict[str, Any] = {name: dict.fromkeys(STATUSES, 0) for name in kinds}
-            blank |= {"corrected_interim": False, "not_in_study": 0}
+            blank |= {"corrected_interim": False, "not_in_study": 0, "in_part": 0}
             counts = found.setdefault(one["reading"], {}).setdefault(claim["source"], blank)
             counts["corrected_interim"] |= bool(one["missing"])
             for line in (line for line in one["datasets"] if not line["interim"]):
@@ -155,6 +158,7 @@ def _summary(made: Document) -> dict[str, dict[str, dict[str, Any]]]:
             if not one["in_study"]:
                 counts["not_in_study"] += 1
                 continue
+            counts["in_part"] += bool(one["part"])
             counts["interim" if one["interim"] else "final"][one["status"]] += 1
             if not one["interim"]:
                 counts["corrected"][one["corrected"] or one["status"]] += 1
@@ -194,6 +198,7 @@ def _counted(counts: Mapping[str, Any]) -> str:
         said += f"; by data set: {', '.join(apart)}"
     interim = ", ".join(f"{number} {status} so far" for status, number in counts["interim"].items() if number)
     said += f"; interim, not counted: {interim}" if interim else ""
+    said += f"; on a part of the paper's rows: {counts['in_part']}" if counts["in_part"] else ""
     return said + (f"; not in this study: {counts['not_in_study']}" if counts["not_in_study"] else "")
 
 

@@ -8,7 +8,7 @@ does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -97,6 +97,7 @@ class Outcome:
     times the number of lines that are shown beside each other (Bonferroni).
     ``against``: for each of the sets, its p-value times their number (Bonferroni), or those of the gates without which
     it says nothing, if they are larger. ``at_floor``: is there no data set whose gates are shown to be passed?
+    ``mean_alone``: is it reproduced as a mean over rows of which some, or a data set, contradict what is said of each?
     """
 
     judged: tuple[Weighed, ...]
@@ -105,6 +106,7 @@ class Outcome:
     reproduced: np.ndarray
     against: tuple[np.ndarray, ...]
     at_floor: np.ndarray
+    mean_alone: np.ndarray = field(default_factory=lambda: np.zeros((), bool))
 
     @property
     def contradicted(self) -> np.ndarray:
@@ -181,8 +183,9 @@ def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray
 def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome, dict[str, Outcome]]:
     """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together.
 
-    If its sentence speaks of ``every`` row or data set, the whole is not reproduced while it is contradicted on one of
-    them; and on a data set the mean over those rows that the study has can fail it, though not establish it.
+    If its sentence speaks of ``every`` row or data set, neither is reproduced while one of its rows is contradicted, or
+    one of the data sets; and on a data set the mean over those rows that the study has can fail it, though not
+    establish it.
     """
     whole = judge(given)
     names = ordered((row["dataset"] for one in given for row in one.rows), IN_PAPER)
@@ -194,9 +197,16 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
     family = max(whole.family, family)
     found = {name: judge(part, family, lines) for name, part in parts.items()}
     if every:
-        failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in found.values()], np.zeros((), bool))
-        whole = replace(whole, reproduced=np.where(failed, 1.0, whole.reproduced))
+        rows = grouped(judge_rows(given, {}), lambda one: one.judged[0].contrasts[0].dataset)
+        whole = _of_each(whole, [*found.values(), *(one for alike in rows.values() for one in alike)])
+        found = {name: _of_each(part, rows[name]) for name, part in found.items()}
     return whole, found
+
+
+def _of_each(mean: Outcome, parts: Sequence[Outcome]) -> Outcome:
+    failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in parts], np.zeros((), bool))
+    alone = failed & (mean.reproduced <= ERROR)
+    return replace(mean, reproduced=np.where(failed, 1.0, mean.reproduced), mean_alone=alone)
 
 
 def corrected(claims: Sequence[Outcome]) -> list[np.ndarray]:

@@ -57,7 +57,8 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on a claim in a reading, on a test, on all of its data sets or (``dataset``) on one.
+    """The verdict on a claim in a reading, on a test, on all of its data sets or (``dataset``) on one; on ``part`` of
+    the paper's rows, if not on all.
 
     ``lines`` are the comparisons, each over all of its rows; ``headline`` is the set that contradicts the claim, or
     else the line that is nearest to doing so. ``decided_by`` are the cells of the smallest set that decides it,
@@ -73,6 +74,7 @@ class Verdict:
     reading: str
     test: str
     dataset: str
+    part: str
     stand_in: bool
     status: str
     reason: str
@@ -195,20 +197,32 @@ def _finding(source: Source, asked: Question) -> Finding:
     ours = contrasts(source, claim, reading, test)
     outcome, apart = judge_claim(ours, claim.every)
     whole = verdict("", ours, outcome)
-    failed = [dataset_label(name) for name, one in apart.items() if one.status == CONTRADICTED]
-    if whole.status == OPEN and failed and all(side(one) == "inside" for one in outcome.judged):
-        whole = replace(whole, reason=f"reproduced as a mean over its rows, contradicted on {', '.join(failed)}")
-    unsaid = [dataset_label(name) for name, one in apart.items() if one.status == NOTHING]
-    if whole.status == OPEN and unsaid:
-        whole = replace(whole, reason=f"nothing to judge on {', '.join(unsaid)}; {whole.reason}")
+    parts = [verdict(name, on_dataset(ours, name), one) for name, one in apart.items()]
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
     beside = {name: on_dataset(others, name) for name in names}
     return Finding(
-        replace(whole, power=power(source, claim, reading, test, outcome)),
-        tuple(verdict(name, on_dataset(ours, name), one) for name, one in apart.items()),
+        replace(_with_parts(whole, parts), power=power(source, claim, reading, test, outcome)),
+        tuple(_with_parts(one, ()) for one in parts),
         tuple(verdict(name, part, judge(part), True) for name, part in beside.items()),
     )
+
+
+def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
+    """Its reason with what its data sets and rows say of it, and on how many of the paper's rows it stands."""
+    reason = verdict.reason
+    failed, unsaid = (
+        ", ".join(dataset_label(one.dataset) for one in datasets if one.status == status)
+        for status in (CONTRADICTED, NOTHING)
+    )
+    if verdict.outcome.mean_alone:
+        rows = sum(one.status == CONTRADICTED for one in verdict.rows)
+        where = [f"on {failed}"] if failed else []
+        where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
+        reason = f"reproduced as a mean over its rows, contradicted {' and '.join(where)}"
+    elif verdict.status == OPEN and unsaid:
+        reason = f"nothing to judge on {unsaid}; {reason}"
+    return replace(verdict, reason=f"on {verdict.part}: {reason}" if verdict.part else reason)
 
 
 def _verdict(
@@ -227,6 +241,7 @@ def _verdict(
         question.reading,
         question.test,
         dataset,
+        "" if stand_in or status == NOT_RUN else _part(question.claim, given),
         stand_in,
         status,
         _reason(status, outcome, decisive, incomplete(runs, missing)),
@@ -256,6 +271,18 @@ def _rows(claim: Claim, given: Sequence[Contrast]) -> tuple[RowVerdict, ...]:
         missing = any(part.missing for one in alike for part in one.strata)
         found.append(RowVerdict(alike[0].place, alike[0].dataset, status, missing and status != NOT_RUN))
     return tuple(found)
+
+
+def _part(claim: Claim, given: Sequence[Contrast]) -> str:
+    """How many of the rows that the claim names the study has, if it lacks some."""
+    pairs = [
+        (tuple(row.items()), part)
+        for one in given
+        if not one.gate
+        for row, part in zip(one.rows, one.strata, strict=True)
+    ]
+    rows, there = {row for row, _ in pairs}, {row for row, part in pairs if part.planned}
+    return f"{len(there)} of the paper's {len(rows)} rows" if claim.rows and len(there) < len(rows) else ""
 
 
 def _is_absent(given: Sequence[Contrast]) -> bool:
