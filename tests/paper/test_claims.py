@@ -547,6 +547,44 @@ def test_of_one_evaluation_nothing_is_known_of_the_speed(tmp_path: Path) -> None
     assert speed_above(tmp_path, loaded, -50).reason == "of 1: 1 too few rounds"
 
 
+SLOW, EARLY, STUCK = np.linspace(0.1, 0.6, 20), np.minimum(0.62, 0.1 + 0.1 * np.arange(20)), (0.1, *(0.35,) * 19)
+
+
+@pytest.mark.parametrize(
+    ("ours", "fedavg", "local", "first", "status"),
+    [
+        (EARLY, SLOW, 0.2, "fedavg", "reproduced"),
+        (STUCK, SLOW, 0.2, "fedavg", "contradicted"),
+        (STUCK, SLOW, 0.2, "fedprox", "contradicted"),
+        (EARLY, SLOW, 0.2, "fedprox", "reproduced"),
+        (EARLY, None, 0.2, "fedprox", "not run"),
+        ((0.9,) * 20, np.linspace(0.2, 0.34, 20), 0.89, "fedavg", "nothing to judge"),
+        ((0.9,) * 20, (0.1,) * 20, 0.05, "fedavg", "nothing to judge"),
+        ((0.1,) * 20, SLOW, 0.05, "fedavg", "nothing to judge"),
+    ],
+)
+def test_the_target_of_a_speed_is_all_of_fedavgs_accuracy_and_more_than_needs_no_communication(
+    tmp_path: Path, ours, fedavg, local: float, first: str, status: str
+) -> None:
+    """Whatever the table's own target (half of that of its first entry): FedProx stays at 0.3."""
+    names = [first, *(["fedavg"] if first == "fedprox" and fedavg is not None else []), "apfl"]
+    loaded = timed_study(target=0.5, entries=[{"method": name, "schedule": "sync"} for name in names])
+    table = {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.1"], "methods": ["local"]}
+    loaded = dataclasses.replace(loaded, tables={**loaded.tables, **study(tables={"table2": table}).tables})
+    write_partitions(tmp_path, loaded)
+    courses = {"apfl": ours, "fedavg": fedavg, "fedprox": (0.3,) * 20, "local": (local,) * 20}
+    for cell in (one for output in ("convergence", "table2") for one in cells(loaded, output)):
+        for seed, run in zip(cell.seeds, cell.runs, strict=True):
+            rows = [one for number, value in enumerate(courses[cell.method], 1)
+                    for one in both(value + seed / 1000, round=number, model=cell.model, samples=6000)]  # fmt: skip
+            write_run(tmp_path, run, rows, module=cell.method)
+    found = [one.verdict for one in judge(tmp_path, loaded, [one for one in claims() if "faster" in one.id])]
+    found = [one for one in found if one.primary and one.reading == "literal"]
+    assert [one.status for one in found] == [status], found[0].reason
+    if status == "nothing to judge":
+        assert ("FedAvg − Local" in found[0].reason) == (local == 0.89)
+
+
 @pytest.mark.parametrize(("buffered", "chosen"), [("never", 0), ("sooner", 1)])
 def test_a_schedule_that_never_arrives_is_not_chosen_over_one_that_does(tmp_path, buffered, chosen) -> None:
     """The whole run of the buffered schedule is shorter than the other's time to the target, which bounds its speed by
@@ -579,6 +617,13 @@ def test_a_schedule_that_never_arrives_is_not_chosen_over_one_that_does(tmp_path
     (found,) = contrasts(source, asked[0], "literal", "pooled")
     assert found.choices == 2 and found.strata[0].values == pytest.approx(each[chosen].values)
     assert found.bounds_only is False
+
+
+def test_fedavg_on_an_asynchronous_schedule_is_not_the_reference(tmp_path: Path) -> None:
+    schedules = {"sync": {"mode": "sync", "latency": "lognormal"}, "one": {"latency": "lognormal"}}
+    entries = [{"method": name, "schedule": "sync"} for name in ("fedprox", "apfl")]
+    loaded = timed_study(schedules, entries=[*entries, {"method": "fedavg", "schedule": "one"}])
+    assert speed_above(tmp_path, loaded, 5).status == "not run"
 
 
 def test_a_reference_that_is_not_run_is_named_where_a_speed_is_asked(tmp_path: Path) -> None:

@@ -143,8 +143,7 @@ class Source:
         return tuple(dict.fromkeys(titles)) or ("",)
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
-        """A column in a row. ``constant`` and ``Local`` may stand in another output of the same setting; of a method
-        on several schedules (AP-FL apart, whose schedule is ``asked``) it is the mean."""
+        """A column in a row. ``constant`` and ``Local`` may stand in another output of the same setting."""
         claim, test = asked.claim, asked.test
         seeds = len(self.study.seeds)
         if column == "chance":
@@ -202,7 +201,7 @@ class Source:
         """What tells the cells of a column from others; AP-FL's also have a reading."""
         if OUTPUTS[claim.output].columns == "semantics":
             return {"semantics": self._semantics(row["dataset"]) if name == "default" else name, "reading": reading}
-        key = "family" if OUTPUTS[claim.output].on_schedules else "title"
+        key = "family" if name == "AP-FL" and OUTPUTS[claim.output].on_schedules else "title"
         if name == "AP-FL" and reading in self.study.methods:
             return {key: self.study.methods[reading].title, "reading": ""}
         return {key: name, "reading": reading if name == "AP-FL" else ""}

@@ -24,6 +24,8 @@ STATES = (
     "ok",
 )  # fmt: skip
 """From the worst; of several, the worst is said. ``not measured``: the runs are there without this model."""
+REFERENCE = "FedAvg"
+"""The one whose accuracy is the target of a speed."""
 FEWEST_ROUNDS = 3
 """Less cannot show that an accuracy comes and goes."""
 
@@ -139,22 +141,24 @@ def _along_rounds(
 
 
 def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
-    """How much sooner the target is reached than by the table's reference: 100 ln of its virtual time over ours.
+    """How much sooner FedAvg's accuracy after its last round is reached than by FedAvg itself, the synchronous entry of
+    the table with that title: 100 ln of its virtual time over ours.
 
     Where a run does not reach the target it needs longer than it lasted, so its speed is less than the number. Its
     least step is that from one evaluation to the next, as nothing is known of the time between them.
     """
     from apfl.study.cells import cells
 
-    level = cell.axis["heterogeneity"]
-    alike = (one for one in cells(study, "convergence") if one.dataset == cell.dataset)
-    reference = next(one for one in alike if one.axis["heterogeneity"] == level)
+    place = (cell.dataset, cell.axis["heterogeneity"], REFERENCE)
+    alike = (one for one in cells(study, "convergence") if one.timing.values["mode"] == "sync")
+    reference = next((one for one in alike if (one.dataset, one.axis["heterogeneity"], one.title) == place), None)
+    if reference is None:
+        return Series(np.full(len(cell.seeds), np.nan), "not in study", planned=False)
     both = replace(cell, runs=tuple(dict.fromkeys((*cell.runs, *reference.runs))))
     if (status := worst((_status(metrics, cell), _status(metrics, reference)))) != "ok":
         return _empty(metrics, both, status)
     check_timelines([cell, reference], metrics)
-    share = study.tables["convergence"].get("target", 1.0)
-    ours, theirs = (time_to_target(one, reference, share, metrics, test) for one in (cell, reference))
+    ours, theirs = (time_to_target(one, reference, 1.0, metrics, test) for one in (cell, reference))
     states = {value.status for value in ours} - {"not reached"} | {value.status for value in theirs}
     if states - {"ok"}:
         found = worst("no target" if state == "not reached" else state for state in states)
