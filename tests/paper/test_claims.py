@@ -622,7 +622,7 @@ def test_a_schedule_that_never_arrives_is_not_chosen_over_one_that_does(tmp_path
 def test_fedavg_on_an_asynchronous_schedule_is_not_the_reference(tmp_path: Path) -> None:
     schedules = {"sync": {"mode": "sync", "latency": "lognormal"}, "one": {"latency": "lognormal"}}
     entries = [{"method": name, "schedule": "sync"} for name in ("fedprox", "apfl")]
-    loaded = timed_study(schedules, entries=[*entries, {"method": "fedavg", "schedule": "one"}])
+    loaded = timed_study(schedules, entries=[*entries, {"method": "fedavg", "schedule": "one", "title": "FedAvg"}])
     assert speed_above(tmp_path, loaded, 5).status == "not run"
 
 
