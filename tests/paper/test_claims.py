@@ -712,6 +712,20 @@ def test_a_contradiction_rests_on_no_data_set_that_fails_the_gate_it_needs(tmp_p
     assert found.verdict.status == whole and [one.status for one in found.datasets] == ["open", alone]
 
 
+def test_a_claim_that_a_data_set_contradicts_has_something_to_judge(tmp_path: Path) -> None:
+    """AP-FL is at chance, and far behind, on the one data set of two that the study has."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10"], "clients": [5], "alphas": ["0.05"]}})
+    write_partitions(tmp_path, loaded)
+    fill(tmp_path, loaded, lambda cell: (0.1, 0.099, 0.101) if cell.method == "apfl" else (0.5,) * 3)
+    asks = [
+        {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0},
+        {"first": "AP-FL", "against": ["chance", "constant"], "above": 0, "gate": "reproduced"},
+    ]
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05"]}]
+    (found,) = judge(tmp_path, loaded, claim(asks=asks, rows=rows))
+    assert [one.status for one in (found.verdict, *found.datasets)] == ["open", "contradicted", "not run"]
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "status"),
     [(0.1, 0.6, "contradicted"), (0.6, 0.1, "contradicted"), (0.05, 0.1, "nothing to judge")],

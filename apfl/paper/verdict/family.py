@@ -196,17 +196,20 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
     family, lines = together(list(parts.values()))
     family = max(whole.family, family)
     found = {name: judge(part, family, lines) for name, part in parts.items()}
-    if every:
-        rows = grouped(judge_rows(given, {}), lambda one: one.judged[0].contrasts[0].dataset)
-        whole = _of_each(whole, [*found.values(), *(one for alike in rows.values() for one in alike)])
-        found = {name: _of_each(part, rows[name]) for name, part in found.items()}
-    return whole, found
+    rows = grouped(judge_rows(given, {}) if every else [], lambda one: one.judged[0].contrasts[0].dataset)
+    whole = _beside(whole, [*found.values(), *(one for alike in rows.values() for one in alike)], every)
+    return whole, {name: _beside(part, rows.get(name, []), every) for name, part in found.items()}
 
 
-def _of_each(mean: Outcome, parts: Sequence[Outcome]) -> Outcome:
+def _beside(mean: Outcome, parts: Sequence[Outcome], every: bool) -> Outcome:
+    """An outcome with parts that may contradict: then there was something to judge, and what is said of ``every`` one of
+    them is not reproduced."""
     failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in parts], np.zeros((), bool))
+    kept = replace(mean, at_floor=mean.at_floor & ~failed)
+    if not every:
+        return kept
     alone = failed & (mean.reproduced <= ERROR)
-    return replace(mean, reproduced=np.where(failed, 1.0, mean.reproduced), mean_alone=alone)
+    return replace(kept, reproduced=np.where(failed, 1.0, mean.reproduced), mean_alone=alone)
 
 
 def corrected(claims: Sequence[Outcome]) -> list[np.ndarray]:
