@@ -202,8 +202,8 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
 
 
 def _beside(mean: Outcome, parts: Sequence[Outcome], every: bool) -> Outcome:
-    """An outcome with parts that may contradict: then there was something to judge, and what is said of ``every`` one of
-    them is not reproduced."""
+    """An outcome with its parts: where one contradicts it, there was something to judge, and what is said of ``every``
+    one is not reproduced."""
     failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in parts], np.zeros((), bool))
     kept = replace(mean, at_floor=mean.at_floor & ~failed)
     if not every:
