@@ -33,7 +33,7 @@ test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed
 
 flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
 
-SUITES := flower pfl fedlab
+SUITES := flower pfl fedlab fedjax
 suites: $(VENV)/full.stamp ## other suites, each in an environment of its own, for make bench
 	@for suite in $(SUITES); do $(MAKE) --no-print-directory .venv-$$suite/$$suite.stamp \
 	  || echo "$$suite cannot be installed here; make bench leaves it out" >&2; done
@@ -120,14 +120,16 @@ $(VENV)/docs.stamp: pyproject.toml | $(VENV)/bin/pip
 	@touch $@
 
 # Likewise other suites. The constraint keeps them from another torch; what else they want in other versions is theirs.
-.venv-pfl/pfl.stamp: PACKAGE := pfl[pytorch]==0.6.0
-.venv-fedlab/fedlab.stamp: PACKAGE := fedlab==1.3.0
-.venv-pfl/pfl.stamp .venv-fedlab/fedlab.stamp: | $(VENV)/full.stamp
+# FedJAX needs jax.tree_map, which JAX 0.6 removed.
+.venv-pfl/pfl.stamp: PACKAGES := 'pfl[pytorch]==0.6.0'
+.venv-fedlab/fedlab.stamp: PACKAGES := fedlab==1.3.0
+.venv-fedjax/fedjax.stamp: PACKAGES := fedjax==0.0.17 'jax<0.6'
+.venv-pfl/pfl.stamp .venv-fedlab/fedlab.stamp .venv-fedjax/fedjax.stamp: | $(VENV)/full.stamp
 	@$(PYTHON) -m venv $(@D)
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/suite.pth"
 	@$(VENV)/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(@D)/constraints.txt
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c $(@D)/constraints.txt '$(PACKAGE)'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c $(@D)/constraints.txt $(PACKAGES)
 	@touch $@
 
 $(VENV)/bin/pip:

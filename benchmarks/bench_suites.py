@@ -6,7 +6,9 @@ same torch. All train on the same batches in the same order from the same parame
 They are timed round by round, in turn; start-up and a first round are not counted. *PFLlib's way* is a loop that goes
 about it as PFLlib does. Two cores can be used in two ways, by a process of two threads, or by two federations beside
 each other in processes of one thread, whose figures are added. Flower, which has workers of one core each anyway, and
-pfl-research's bf16 were run in the first way only; of the others, ratios are of the faster one.
+pfl-research's bf16 were run in the first way only; of the others, ratios are of the faster one. FedJAX
+trains in JAX, of which 0.5.3 is the newest that its last release, 0.0.17, works with. BlazeFL 3.0 could not be had from
+the package registry when this was measured.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ TITLES = {
     "pfl": "pfl-research",
     "pfl bf16": "pfl-research, its option bf16",
     "fedlab": "FedLab",
+    "fedjax": "FedJAX",
     "flower": "Flower",
     "pfllib_way": "PFLlib's way",
 }
@@ -46,6 +49,8 @@ def ways(count: int) -> dict[tuple[str, str], Way]:
         ("flower", Way("flower", **alone)),
         ("fedlab", Way("fedlab", **alone)),
         ("fedlab", Way("fedlab", **beside)),
+        ("fedjax", Way("fedjax", **alone)),
+        ("fedjax", Way("fedjax", **beside)),
         ("pfllib_way", Way("pfllib_way", **alone)),
         ("pfllib_way", Way("pfllib_way", **beside)),
         ("fp32", Way("ours", **beside, options=fp32)),

@@ -77,6 +77,25 @@ def test_a_program_prints_one_line_and_leaves_its_parameters(data, tmp_path) -> 
     assert bench_suites.travelled({"parameters": tmp_path / "final.npz"}, reference, start) > 0.1
 
 
+@pytest.mark.parametrize("suite", ["pfl", "fedlab", "fedjax"])
+def test_a_suite_that_is_installed_trains_what_ours_does(suite, tmp_path) -> None:
+    try:
+        python = interpreter(suite)
+    except Absent as reason:
+        pytest.skip(str(reason))
+    data, reports = tmp_path / "federation.npz", {}
+    common.write(data, CLIENTS, IMAGES, batch_size=4, learning_rate=0.05)
+    for name, way, chosen in (("ours", Way("ours", options=FP32), {}), (suite, Way(suite), {"python": python})):
+        running = Running(way, data, 1, tmp_path / name, **chosen)
+        try:
+            running.round(), running.round()
+            (reports[name],) = running.finish()
+        finally:
+            running.stop()
+    start = {name: value.numpy() for name, value in common.load(data).start.items()}
+    assert bench_suites.travelled(reports[suite], reports["ours"], start) < 1e-3
+
+
 def test_programs_wait_for_their_turn(data, tmp_path) -> None:
     ours = ("ours", Way("ours", processes=2, options=FP32))
     theirs = ("pfllib_way", Way("pfllib_way", threads=2))
