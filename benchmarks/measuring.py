@@ -12,7 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ORDER = ("training", "precision", "suites", "gpu", "server", "generator", "data", "clock", "process", "scaling")
+ORDER = (
+    "training",
+    "precision",
+    "suites",
+    "study",
+    "gpu",
+    "server",
+    "generator",
+    "data",
+    "clock",
+    "process",
+    "scaling",
+)
 """The topics in the order of the page; others follow."""
 
 
@@ -73,7 +85,9 @@ def bound(asked: str) -> tuple[str, float]:
     return sign, float(number)
 
 
-def in_turn(benchmark: Any, rounds: int, ours: Callable[[], float], *others: Callable[[], float]) -> list[list[float]]:
+def in_turn(
+    benchmark: Any, rounds: int, ours: Callable[[], float], *others: Callable[[], float], warm_up: bool = True
+) -> list[list[float]]:
     """What each function returned, a list each: all are called in turn, ``rounds`` times after one round to warm up.
 
     pytest-benchmark times ``ours``. The functions measure themselves, because only a part of what they do counts.
@@ -84,7 +98,8 @@ def in_turn(benchmark: Any, rounds: int, ours: Callable[[], float], *others: Cal
         for values, function in zip(found[1:], others, strict=True):
             values.append(function())
 
-    measure_others(), ours()
+    if warm_up:
+        measure_others(), ours()
     for values in found:
         values.clear()
     benchmark.pedantic(lambda: found[0].append(ours()), setup=measure_others, rounds=rounds)

@@ -21,13 +21,17 @@ from baselines.fedavg import FedAvg
 from benchmarks.suites.common import Course, Federation, arguments, load
 
 
-@dataclass(frozen=True)
-class InOrder(FedAvg):
-    """FedAvg whose clients take their images in the order of the file, as the other suites do here."""
+class Ordered:
+    """For a method in front of it: clients take their images in the order of the file, as the other suites do here."""
 
     def client_work(self, state: State, problem: Problem, round: int, clients: Sequence[int]) -> list[Work]:
         work = super().client_work(state, problem, round, clients)
         return [replace(one, phases=tuple(replace(phase, shuffle=False) for phase in one.phases)) for one in work]
+
+
+@dataclass(frozen=True)
+class InOrder(Ordered, FedAvg):
+    """FedAvg in that order."""
 
 
 def problem_of(federation: Federation, engine: Engine, rounds: int, seed: int = 0) -> Problem:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,41 +41,65 @@ class Client:
             images, labels = torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"])
         return DataLoader(list(zip(images, labels, strict=True)), self.batch_size)
 
-    def train(self, server: nn.Module, epochs: int) -> None:
+    def adopt(self, server: nn.Module) -> None:
+        """Take the global parameters over."""
         for own, value in zip(self.model.parameters(), server.parameters(), strict=True):
             own.data = value.data.clone()
+
+    def correct(self, model: nn.Module) -> None:
+        """What a method does to the gradient of a step."""
+
+    def steps(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Train ``model`` on the client's images."""
         loader = self.loader()
-        self.model.train()
+        model.train()
         for _ in range(epochs):
             for images, labels in loader:
                 images, labels = images.to(self.device), labels.to(self.device)
-                loss = F.cross_entropy(self.model(images), labels)
-                self.optimizer.zero_grad()
+                loss = F.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
                 loss.backward()
-                self.optimizer.step()
+                self.correct(model)
+                optimizer.step()
+
+    def train(self, server: nn.Module, epochs: int) -> None:
+        """The client's round."""
+        self.adopt(server)
+        self.steps(self.model, self.optimizer, epochs)
+
+    @classmethod
+    def aggregate(cls, clients: Sequence[Any], server: nn.Module) -> None:
+        """The server's part of a round: ``clients`` are of this class."""
+        total = sum(client.size for client in clients)
+        for value in server.parameters():
+            value.data.zero_()
+        for client in clients:
+            for value, own in zip(server.parameters(), client.model.parameters(), strict=True):
+                value.data += own.data.clone() * client.size / total
 
 
 def federate(
     federation: Federation, rounds: int, device: torch.device | str = "cpu", epochs: int = 1
 ) -> Iterator[Mapping[str, Tensor]]:
-    """The global parameters before the first round and after each."""
+    """The global parameters before the first round of FedAvg and after each."""
     device = torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
         clients = [Client(federation, number, Path(folder), device) for number in range(federation.clients)]
-        server = copy.deepcopy(clients[0].model)
-        yield server.state_dict()
-        for _ in range(rounds):
-            for client in clients:
-                client.train(server, epochs)
-            total = sum(client.size for client in clients)
-            for value in server.parameters():
-                value.data.zero_()
-            for client in clients:
-                for value, own in zip(server.parameters(), client.model.parameters(), strict=True):
-                    value.data += own.data.clone() * client.size / total
+        for server in together(clients, rounds, epochs):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             yield server.state_dict()
+
+
+def together(clients: Sequence[Client], rounds: int, epochs: int = 1) -> Iterator[nn.Module]:
+    """The server's model before the first round and after each; the clients are changed."""
+    server = copy.deepcopy(clients[0].model)
+    yield server
+    for _ in range(rounds):
+        for client in clients:
+            client.train(server, epochs)
+        clients[0].aggregate(clients, server)
+        yield server
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
