@@ -40,11 +40,11 @@ TESTED = 0.1
 """The share of a client's images on which the study tests."""
 
 
-def study(methods: Sequence[str], folder: Path, rounds: int, precision: str) -> dict[str, Any]:
+def study(methods: Sequence[str], folder: Path, rounds: int, precision: str, seeds: int = SEEDS) -> dict[str, Any]:
     """The row as a study on the ``patterns`` below the folder."""
     return {
         "name": "row",
-        "seeds": [*range(SEEDS)],
+        "seeds": [*range(seeds)],
         "data_root": str(folder),
         "data": {"patterns": {"source": "folder", "classes": common.CLASSES}},
         "training": {
@@ -86,9 +86,9 @@ def call(command: Sequence[object], threads: int, folder: Path, log: Path) -> No
 class Rows:
     """The same row in several ways, each a number of seconds from an empty folder on."""
 
-    def __init__(self, folder: Path, images: int, rounds: int) -> None:
+    def __init__(self, folder: Path, images: int, rounds: int, seeds: int = SEEDS) -> None:
         """:param images: of a client, those for tests among them."""
-        self.folder, self.rounds, self.made = folder, rounds, 0
+        self.folder, self.rounds, self.seeds, self.made = folder, rounds, seeds, 0
         write_images(folder, images)
         self.data = folder / "train.npz"
         common.write(self.data, CLIENTS, round(images * (1 - TESTED)))
@@ -102,7 +102,7 @@ class Rows:
     def here(self, methods: Sequence[str], precision: str) -> float:
         """One `snakemake`, from the images to the table."""
         place = self._empty()
-        (place / "row.yaml").write_text(yaml.safe_dump(study(methods, self.folder, self.rounds, precision)))
+        (place / "row.yaml").write_text(yaml.safe_dump(study(methods, self.folder, self.rounds, precision, self.seeds)))
         command = (sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--configfile", "row.yaml")
         return _seconds(lambda: call((*command, "--cores", cores(), "tables"), 1, place, place / "log"))
 
@@ -123,11 +123,11 @@ class Rows:
         return _seconds(every)
 
     def pfllib(self) -> float:
-        runs = [("--method", method) for _ in range(SEEDS) for method in FIVE]
+        runs = [("--method", method) for _ in range(self.seeds) for method in FIVE]
         return self.loop("pfllib_methods", sys.executable, runs, 1)
 
     def flower(self) -> float:
-        runs = [("--mu", mu) for _ in range(SEEDS) for mu in TWO.values()]
+        runs = [("--mu", mu) for _ in range(self.seeds) for mu in TWO.values()]
         return self.loop("flower", interpreter("flower"), runs, cores())
 
 
@@ -139,7 +139,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 @pytest.fixture
 def rows(tmp_path: Path, quick: bool) -> Iterator[Rows]:
-    return Rows(tmp_path, *((40, 2) if quick else (500, 4)))
+    return Rows(tmp_path, *((20, 1, 1) if quick else (500, 4)))
 
 
 def compare(
@@ -155,7 +155,7 @@ def compare(
     precisions = {"default precision": "auto", "fp32": "fp32"}
     ways = [lambda given=given: rows.here(methods, given) for given in precisions.values()]
     *ours, other = in_turn(benchmark, turns, ways[0], *ways[1:], theirs, warm_up=False)
-    what = f"{len(methods)} methods, {SEEDS} seeds"
+    what = f"{len(methods)} methods, {rows.seeds} seeds"
     record(f"{what}: {who}", statistics.median(other), "s")
     for name, values in zip(precisions, ours, strict=True):
         record(f"{what}: this suite, {name}", statistics.median(values), "s", ratio=ratio(values, other), against=who)
