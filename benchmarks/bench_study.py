@@ -87,7 +87,10 @@ class Rows:
     """The same row in several ways, each a number of seconds from an empty folder on."""
 
     def __init__(self, folder: Path, images: int, rounds: int, seeds: int = SEEDS) -> None:
-        """:param images: of a client, those for tests among them."""
+        """
+        :param images: of a client, those for tests among them.
+        :param rounds: two or more, as the programs time all but the first one.
+        """
         self.folder, self.rounds, self.seeds, self.made = folder, rounds, seeds, 0
         write_images(folder, images)
         self.data = folder / "train.npz"
@@ -139,7 +142,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 @pytest.fixture
 def rows(tmp_path: Path, quick: bool) -> Iterator[Rows]:
-    return Rows(tmp_path, *((20, 1, 1) if quick else (500, 4)))
+    return Rows(tmp_path, *((20, 2, 1) if quick else (500, 4)))
 
 
 def compare(
