@@ -25,10 +25,10 @@ from benchmarks.measuring import in_turn
 CLASSES, EMBEDDING = 10, 512
 
 
-def _counts(teachers: int) -> torch.Tensor:
-    """Images [teachers, classes] that each client holds: 1,000 of each class, shared as Dirichlet 0.1 does."""
+def weights_of(teachers: int) -> torch.Tensor:
+    """Eq. 7's weights [teachers, classes] where 1,000 images of each class are shared as Dirichlet 0.1 does."""
     shares = np.random.default_rng(0).dirichlet([0.1] * teachers, CLASSES).T
-    return torch.from_numpy((1000 * shares).round())
+    return class_weights(torch.from_numpy((1000 * shares).round()))
 
 
 def seconds_per_image(width: int, teachers: int, samples: int, engine: Engine) -> float:
@@ -38,7 +38,7 @@ def seconds_per_image(width: int, teachers: int, samples: int, engine: Engine) -
     models = [initial_parameters({"name": "cnn"}, 3, CLASSES, seed) for seed in range(teachers)]
     ends: list[float] = []
     memorize(
-        memory, Model(CNN(3, CLASSES)), models, class_weights(_counts(teachers)), engine, seed=0,
+        memory, Model(CNN(3, CLASSES)), models, weights_of(teachers), engine, seed=0,
         on_epoch=lambda _: ends.append(time.perf_counter()),
     )  # fmt: skip
     return (ends[1] - ends[0]) / (samples * CLASSES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -64,14 +65,14 @@ def bare_loop(count: int, bf16: bool, optimizer: str) -> float:
     return count / (time.perf_counter() - began)
 
 
-def matrix_product(bf16: bool) -> float:
+def matrix_product(bf16: bool, clock: Callable[[], float] = time.perf_counter) -> float:
     """Floating-point operations per second of a large matrix product."""
     left, right = (torch.ones(SQUARE, SQUARE, dtype=torch.bfloat16 if bf16 else torch.float32) for _ in range(2))
     left @ right  # memory for the result, once
-    began = time.perf_counter()
+    began = clock()
     for _ in range(PRODUCTS):
         left @ right
-    return PRODUCTS * 2 * SQUARE**3 / (time.perf_counter() - began)
+    return PRODUCTS * 2 * SQUARE**3 / (clock() - began)
 
 
 _images = cache(images)

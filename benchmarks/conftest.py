@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring import Record, cores, place
+from benchmarks.measuring import Record, cores, place, processor
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,7 +80,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     machine_info["bench"] = {
-        "processor": _processor(machine_info),
+        "processor": processor(machine_info.get("cpu", {})),
         "cores": os.cpu_count(),
         "cores_used": cores(),
         "memory_bytes": memory,
@@ -91,14 +91,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         "torch": torch.__version__,
         "quick": config.getoption("--quick"),
     }
-
-
-def _processor(machine_info: dict[str, Any]) -> str:
-    """The model of the processor, with its family and number: clouds hide them behind a name such as "AMD EPYC"."""
-    cpu = machine_info.get("cpu", {})
-    name = " ".join((cpu.get("brand_raw") or platform.processor() or platform.machine()).split())
-    numbers = [f"{key} {cpu[key]}" for key in ("family", "model") if cpu.get(key) is not None]
-    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list, output_json: dict[str, Any]) -> None:

@@ -7,10 +7,13 @@ and a ratio is the median over the pairs.
 from __future__ import annotations
 
 import os
+import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import cpuinfo
 
 ORDER = (
     "training",
@@ -36,6 +39,17 @@ def place(topic: str) -> int:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor(cpu: Mapping[str, Any] | None = None) -> str:
+    """The model of the processor, with its family and number: clouds hide them behind a name such as "AMD EPYC".
+
+    :param cpu: what py-cpuinfo says of it; asked here if left out.
+    """
+    cpu = cpuinfo.get_cpu_info() if cpu is None else cpu
+    name = " ".join((cpu.get("brand_raw") or platform.processor() or platform.machine()).split())
+    numbers = [f"{key} {cpu[key]}" for key in ("family", "model") if cpu.get(key) is not None]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 @dataclass(frozen=True)

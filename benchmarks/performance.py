@@ -3,7 +3,8 @@
     python -m benchmarks.performance build/performance.json   # the run's JSON -> docs/measurements/performance.json
                                                               # -> docs/performance.md, docs/images/performance-*.svg
 
-The page is a function of the committed JSON file alone, as a test holds.
+The page is a function of the committed JSON file alone, and of what `benchmarks.profile` has measured apart, as a test
+holds.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import math
 import operator
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import bound, place
+from benchmarks.profile import section
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "docs" / "measurements" / "performance.json"
@@ -108,8 +111,8 @@ def _asked(asked: str) -> str:
     return f"{SIGNS[sign]} {limit:g}"
 
 
-def page(measured: dict[str, Any]) -> str:
-    """The page, from the trimmed measurements."""
+def page(measured: dict[str, Any], apart: Mapping[str, str] = {}) -> str:
+    """The page, from the trimmed measurements; ``apart`` is Markdown that follows a topic."""
     machine, commit = measured["machine"], measured["commit"]
     lines = [INTRODUCTION, ""]
     if machine["quick"]:
@@ -130,11 +133,17 @@ def page(measured: dict[str, Any]) -> str:
             lines += [f"![{topic['title']}](images/{picture_name(topic)})", ""]
         lines += [f"- Left out: {one['what']}: {one['reason']}" for one in topic["left_out"]]
         lines += [""] if topic["left_out"] else []
+        lines += [apart[topic["topic"]]] if topic["topic"] in apart else []
     return "\n".join(lines).rstrip() + "\n"
 
 
 def picture_name(topic: dict[str, Any]) -> str:
     return f"performance-{topic['topic']}.svg"
+
+
+def write_page() -> None:
+    """Make the page of the committed measurements."""
+    PAGE.write_text(page(json.loads(MEASURED.read_text()), {"generator": section()}))
 
 
 def main(raw: Path) -> None:
@@ -143,7 +152,7 @@ def main(raw: Path) -> None:
 
     measured = trimmed(json.loads(raw.read_text()))
     MEASURED.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(page(measured))
+    write_page()
     for old in IMAGES.glob("performance-*.svg"):
         old.unlink()
     for topic in measured["topics"]:

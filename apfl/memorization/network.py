@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+PHASES = tuple(product((0, 1), repeat=2))
+"""Rows and columns of a 2x2 block of an upsampled image."""
 
 
 class UpsampledConv2d(nn.Conv2d):
@@ -19,16 +25,10 @@ class UpsampledConv2d(nn.Conv2d):
         super().__init__(channels, outputs, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
         kernels = _phases(_phases(self.weight, 2), 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
         # One convolution for all phases; with padding 1 it sees one row and column more than each of them needs.
         planes = nn.functional.conv2d(images, kernels, self.bias.repeat(4), padding=1)  # type: ignore[union-attr]
-        planes = planes.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # [B, H + 1, W + 1, column, row, O]
-        rows = [
-            torch.stack([planes[:, row : row + height, column : column + width, column, row] for column in (0, 1)], 3)
-            for row in (0, 1)
-        ]
-        return torch.stack(rows, 2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        return interleaved(planes)
 
 
 def _phases(kernels: Tensor, axis: int) -> Tensor:
@@ -37,6 +37,38 @@ def _phases(kernels: Tensor, axis: int) -> Tensor:
     left, middle, right = kernels.unbind(axis)
     even, odd = torch.stack([left, middle + right], axis), torch.stack([left + middle, right], axis)
     return torch.stack([even, odd])
+
+
+class _Interleaved(torch.autograd.Function):
+    """`interleaved`, with a gradient that is written once.
+
+    Automatic differentiation of the four slices makes the gradient four times, each time in planes full of zeros, and
+    adds these up, for the same numbers.
+    """
+
+    @staticmethod
+    def forward(_: Any, planes: Tensor) -> Tensor:
+        height, width = planes.shape[2] - 1, planes.shape[3] - 1
+        small = planes.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # [B, H + 1, W + 1, column, row, O]
+        large = planes.new_empty(len(planes), height, 2, width, 2, small.shape[-1])
+        for row, column in PHASES:
+            large[:, :, row, :, column] = small[:, row : row + height, column : column + width, column, row]
+        return large.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        height, width = gradient.shape[2] // 2, gradient.shape[3] // 2
+        large = gradient.permute(0, 2, 3, 1).unflatten(2, (width, 2)).unflatten(1, (height, 2))
+        small = gradient.new_zeros(len(gradient), height + 1, width + 1, 2, 2, gradient.shape[1])
+        for row, column in PHASES:
+            small[:, row : row + height, column : column + width, column, row] = large[:, :, row, :, column]
+        return small.flatten(3).permute(0, 3, 1, 2)
+
+
+def interleaved(planes: Tensor) -> Tensor:
+    """Four phases [B, (column, row, O), H + 1, W + 1], each of which leaves one row and one column unused, as one image
+    [B, O, 2H, 2W]."""
+    return _Interleaved.apply(planes)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class SemanticGenerator(nn.Module):

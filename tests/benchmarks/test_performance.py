@@ -16,6 +16,7 @@ from apfl.registry.trees import ROOT
 from benchmarks.demo_times import NoDemo, demo_times
 from benchmarks.measuring import Record, in_turn, ratio
 from benchmarks.performance import IMAGES, MEASURED, PAGE, met, number, page, picture_name, trimmed
+from benchmarks.profile import section
 
 MADE_UP = '''"""Made-up things.
 
@@ -62,7 +63,7 @@ def _alone() -> dict[str, str]:
 
 def test_the_page_is_what_the_measurements_give() -> None:
     measurements = json.loads(MEASURED.read_text())
-    assert PAGE.read_text() == page(measurements), "run: make bench"
+    assert PAGE.read_text() == page(measurements, {"generator": section()}), "run: make bench"
     drawn = {picture_name(topic) for topic in measurements["topics"] if topic["series"]}
     assert {path.name for path in IMAGES.glob("performance-*.svg")} == drawn
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apfl.memorization.network import SemanticGenerator, UpsampledConv2d
+from apfl.memorization.network import SemanticGenerator, UpsampledConv2d, interleaved
+from benchmarks.profile import sliced
 
 
 def defined(layer: UpsampledConv2d, images: Tensor) -> Tensor:
@@ -33,6 +34,19 @@ def test_it_can_be_differentiated_twice() -> None:
     layer = UpsampledConv2d(2, 3).double()
     images = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.autograd.gradgradcheck(layer, images.requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (4, 7), (8, 8)])
+def test_phases_and_their_gradients_are_to_the_bit_those_of_slices_put_together(size: tuple[int, int], dtype) -> None:
+    stream = torch.Generator().manual_seed(0)
+    height, width = size
+    planes = torch.randn(3, 20, height + 1, width + 1, generator=stream).to(dtype, memory_format=torch.channels_last)
+    images = [function(planes.requires_grad_()) for function in (sliced, interleaved)]
+    assert torch.equal(*images) and images[0].stride() == images[1].stride()
+    weight = torch.randn(images[0].shape, generator=stream).to(dtype)
+    gradients = [torch.autograd.grad((image * weight).sum(), planes)[0] for image in images]
+    assert torch.equal(*gradients) and gradients[0].count_nonzero() == weight.count_nonzero()
 
 
 def test_bfloat16_agrees_within_its_rounding() -> None:
