@@ -57,6 +57,4 @@ def test_every_part_of_a_step_is_on_the_page(tmp_path: Path) -> None:
 
 def test_what_the_page_says_of_the_aim_is_so() -> None:
     found = pd.read_csv(FILE).set_index(["quantity", "work", "precision"])["value"]
-    assert (100 / (100 - found[MOVING] - found[REST])).max() < 1.2, (
-        "benchmarks/profile.py says that 1.2 is not to be had"
-    )
+    assert (100 / (100 - found[MOVING] - found[REST])).max() < 1.2, "the page says otherwise"
