@@ -63,9 +63,9 @@ Shares are of torch's profile; times are processor time, in turn with what they 
 """
 WHY = (
     "The gradient of the generator's upsampling is written once. Where its slices are differentiated instead, a step "
-    "takes {gain} times as long, for the same bits. What is left are kernels of torch, whose order of additions "
-    "decides the last bits of results. Were copies and all else free, which is all that could go without another order, none "
-    "of these would be more than {limit:.2f} times as fast; 1.2 was aimed at."
+    "takes {gain} times as long, for the same bits. What is left are kernels of torch, and another kernel adds in "
+    "another order. With the same kernels, and were copies and all else free, none of these would be more than "
+    "{limit:.2f} times as fast; 1.2 was aimed at."
 )
 
 

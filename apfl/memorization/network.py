@@ -56,7 +56,7 @@ class _Interleaved(torch.autograd.Function):
         return large.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         height, width = gradient.shape[2] // 2, gradient.shape[3] // 2
         large = gradient.permute(0, 2, 3, 1).unflatten(2, (width, 2)).unflatten(1, (height, 2))
         small = gradient.new_zeros(len(gradient), height + 1, width + 1, 2, 2, gradient.shape[1])
@@ -68,7 +68,7 @@ class _Interleaved(torch.autograd.Function):
 def interleaved(planes: Tensor) -> Tensor:
     """Four phases [B, (column, row, O), H + 1, W + 1], each of which leaves one row and one column unused, as one image
     [B, O, 2H, 2W]."""
-    return _Interleaved.apply(planes)  # type: ignore[no-any-return, no-untyped-call]
+    return _Interleaved.apply(planes)  # type: ignore[no-any-return]
 
 
 class SemanticGenerator(nn.Module):
