@@ -64,6 +64,7 @@ def keep(out: Path, record: Mapping[str, Any], beside: Sequence[Path] = ()) -> N
         if _there(kept) and not _is_of(kept, record, identity_of):
             _set_aside(out, record)
         kept.mkdir(exist_ok=True)
+        remove_abandoned(kept)
         for name in record.get("outputs", {}):
             (kept / name).unlink(missing_ok=True)
             link(out / name, kept / name)

@@ -14,6 +14,7 @@ import os
 import random
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -330,7 +331,8 @@ def _arm(death: dict[str, Any] | None, counted: int) -> None:
         return done
 
     def syncing(handle: int) -> None:
-        if deadly["where"] == "torn" and deadly["count"] == made[0] == renamed[0] + 1:
+        # A folder is synced, too; and a link is renamed without having been made here.
+        if deadly["where"] == "torn" and deadly["count"] == made[0] and stat.S_ISREG(os.fstat(handle).st_mode):
             path = f"/proc/self/fd/{handle}"
             os.truncate(path, os.stat(path).st_size // 2)
             die("torn", made[0])
