@@ -138,7 +138,7 @@ class Favourable:
         reached = self.accuracy if self.lifted in ("", row["dataset"]) else 10.0
         level = {
             "fall": 0.0 if ours else 5.0,
-            "rise": self.rise,
+            **dict.fromkeys(("rise", "climb"), self.rise),
             "speed": 200.0,
             "accuracy": reached - 1.0 * (small[0] in ("400", "512")) - 1.0 * (small[1] == "50"),
         }[ask.measure]

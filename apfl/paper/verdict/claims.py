@@ -43,7 +43,7 @@ _ASK = _closed(
         "above": {"type": "number"},
         "below": {"type": "number"},
         "take": {"enum": ["each", "best", "mean"]},
-        "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
+        "measure": {"enum": ["accuracy", "fall", "rise", "climb", "speed"]},
         "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
         "gate": {"enum": list(GATES)},
     },
