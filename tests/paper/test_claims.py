@@ -265,6 +265,33 @@ def test_what_is_said_of_every_row_is_not_reproduced_while_a_row_contradicts_it(
     assert ([found.verdict.reason, found.datasets[0].reason] == said) == every
 
 
+@pytest.mark.parametrize("every", [True, False])
+def test_what_is_said_of_every_row_is_not_reproduced_while_a_row_has_nothing_to_judge(
+    tmp_path: Path, every: bool
+) -> None:
+    """Far above chance in one row of CIFAR-10, and at chance in the other, where there is nothing to be ahead in."""
+    loaded = study(tables={"table2": {"datasets": ["cifar10", "cifar100"], "clients": [5], "alphas": ["0.05", "0.1"]}})
+
+    def values(cell):
+        learned = (cell.dataset, cell.axis["alpha"]) != ("cifar10", "0.1")
+        return [
+            (0.6 if cell.method == "apfl" else 0.5) * learned + 0.1 * (not learned) + step / 1000 for step in (-1, 0, 1)
+        ]
+
+    fill(tmp_path, loaded, values)
+    asks = [{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0},
+            {"first": "AP-FL", "against": ["chance"], "above": 0, "gate": "reproduced"}]  # fmt: skip
+    rows = [{"dataset": ["cifar10", "cifar100"], "clients": ["5"], "alpha": ["0.05", "0.1"]}]
+    (found,) = judge(tmp_path, loaded, claim(every=every, asks=asks, rows=rows))
+    assert [one.status for one in found.verdict.rows] == [
+        "reproduced", "nothing to judge", "reproduced", "reproduced"
+    ]  # fmt: skip
+    here = "open" if every else "reproduced"
+    assert found.verdict.status == here and [one.status for one in found.datasets] == [here, "reproduced"]
+    said = [f"reproduced as a mean over its rows, nothing to judge in 1 of {rows} rows" for rows in (4, 2)]
+    assert ([found.verdict.reason, found.datasets[0].reason] == said) == every
+
+
 def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:
     loaded = study()
     fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)

@@ -216,10 +216,13 @@ def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
         for status in (CONTRADICTED, NOTHING)
     )
     if verdict.outcome.mean_alone:
-        rows = sum(one.status == CONTRADICTED for one in verdict.rows)
-        where = [f"on {failed}"] if failed else []
-        where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
-        reason = f"reproduced as a mean over its rows, contradicted {' and '.join(where)}"
+        said = ["reproduced as a mean over its rows"]
+        for status, names in ((CONTRADICTED, failed), (NOTHING, unsaid)):
+            rows = sum(one.status == status for one in verdict.rows)
+            where = [f"on {names}"] if names else []
+            where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
+            said += [f"{status} {' and '.join(where)}"] if where else []
+        reason = ", ".join(said)
     elif verdict.status == OPEN and unsaid:
         reason = f"nothing to judge on {unsaid}; {reason}"
     return replace(verdict, reason=f"on {verdict.part}: {reason}" if verdict.part else reason)
