@@ -20,13 +20,15 @@ from apfl.paper import published
 from apfl.paper.figures.dumbbell import pairs
 from apfl.paper.numbers.choice import BEST
 from apfl.paper.numbers.intervals import ERROR, Cellwise, holm, mean
-from apfl.paper.numbers.metrics import collect
+from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.report import conclusion
 from apfl.paper.report.verdicts import section
 from apfl.paper.verdict.claims import FILE, claims, parse
 from apfl.paper.verdict.claims_page import page
 from apfl.paper.verdict.contrasts import Question, Source, contrasts
 from apfl.paper.verdict.document import document, markdown, power_lines, summary_lines, write
+from apfl.paper.verdict.family import CONTRADICTED, judge_claim
+from apfl.paper.verdict.power import Imagined
 from apfl.paper.verdict.verdicts import findings, side
 from apfl.registry.trees import ROOT
 from apfl.streams import numpy_stream
@@ -182,6 +184,7 @@ def test_rows_are_counted_one_by_one_beside_the_mean(tmp_path: Path) -> None:
     asked = claim(every=True, asks=[{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}])
     found = verdict(tmp_path, {"0.05": (0.9, 0.91, 0.9), "0.1": (0.495, 0.5, 0.505)}, asked=asked)
     assert found.status == "reproduced" and [one.status for one in found.rows] == ["reproduced", "open"]
+    assert found.reason == "as a mean over its rows, of 1: 1 on the claimed side"
 
 
 @pytest.mark.parametrize(
@@ -1048,6 +1051,18 @@ def test_the_rows_and_margins_of_the_claims_are_the_papers() -> None:
         table4.setdefault((item.dataset, item.row), []).append(item.mean)
     widest = max(max(values) - min(values) for values in table4.values())
     assert known["semantics-comparable"].asks[0].below == pytest.approx(widest)
+
+
+def test_what_the_paper_prints_contradicts_no_claim_and_no_line_by_data_set() -> None:
+    """Its means taken for the exact truth, in all the paper's rows."""
+    source = Source.of(load_study(ROOT / "config" / "paper.yaml"), Metrics({}, {}))
+    told = 0
+    for one in claims():
+        found = contrasts(Imagined.like(source, 0.0, 1, spread=0.0), one, "literal", one.tests[0])
+        whole, lines = judge_claim(found, one.every, one.whole)
+        assert CONTRADICTED not in [str(np.squeeze(outcome.status)) for outcome in (whole, *lines.values())], one.id
+        told += whole.status == "reproduced"
+    assert told >= 6, "so that the test can fail"
 
 
 def test_the_page_is_made_from_the_claims() -> None:

@@ -181,8 +181,11 @@ def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray
     return some & ~passed
 
 
-def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome, dict[str, Outcome]]:
-    """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together.
+def judge_claim(
+    given: Sequence[Contrast], every: bool = False, whole_alone: bool = False
+) -> tuple[Outcome, dict[str, Outcome]]:
+    """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together; unless
+    it is about the ``whole_alone``.
 
     If its sentence speaks of ``every`` row or data set, neither is reproduced while one of its rows, or of the data
     sets, is contradicted or has nothing to judge; and on a data set the mean over those rows that the study has can
@@ -190,7 +193,7 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
     """
     whole = judge(given)
     names = ordered((row["dataset"] for one in given for row in one.rows), IN_PAPER)
-    parts = {name: on_dataset(given, name) for name in names} if len(names) > 1 else {}
+    parts = {name: on_dataset(given, name) for name in names} if len(names) > 1 and not whole_alone else {}
     if every:
         # Before anything is counted: a set of which the study has a part is one that may contradict.
         parts = {name: [in_study(one) for one in part] for name, part in parts.items()}
