@@ -597,7 +597,7 @@ SLOW, EARLY, STUCK = np.linspace(0.1, 0.6, 20), np.minimum(0.62, 0.1 + 0.1 * np.
         (EARLY, None, 0.2, "fedprox", "not run"),
         ((0.9,) * 20, np.linspace(0.2, 0.34, 20), 0.89, "fedavg", "nothing to judge"),
         ((0.9,) * 20, (0.1,) * 20, 0.05, "fedavg", "nothing to judge"),
-        ((0.1,) * 20, SLOW, 0.05, "fedavg", "nothing to judge"),
+        ((0.1,) * 20, SLOW, 0.05, "fedavg", "contradicted"),
     ],
 )
 def test_the_target_of_a_speed_is_all_of_fedavgs_accuracy_and_more_than_needs_no_communication(
