@@ -138,12 +138,13 @@ class Favourable:
         reached = self.accuracy if self.lifted in ("", row["dataset"]) else 10.0
         level = {
             "fall": 0.0 if ours else 5.0,
-            "rise": self.rise,
-            "speed": 200.0,
+            **dict.fromkeys(("rise", "climb"), self.rise),
+            "speed": 200.0 if ours else 0.0,
             "accuracy": reached - 1.0 * (small[0] in ("400", "512")) - 1.0 * (small[1] == "50"),
         }[ask.measure]
         if not ours and ask.measure == "accuracy":
-            level = {"chance": 10.0, "constant": 10.0, "Local": self.local, "AP-FL/local": self.own}.get(column, 1.0)
+            known = {"chance": 10.0, "constant": 10.0, "Local": self.local, "AP-FL/local": self.own}
+            level = (known | {"FedAvg": reached - 10.0}).get(column, 1.0)
         noise = numpy_stream(0, f"{column}/{sorted(row.items())}").normal(0, 0.1, 10)
         return Series(level + noise - noise.mean(), "ok")
 
@@ -187,6 +188,34 @@ def test_what_needs_no_communication_is_no_merit(name: str) -> None:
     assert statuses(Favourable(60.0, local=90.0))[name] == NOTHING
     if name != "cifar100-slightly-behind":  # it is far ahead there
         assert statuses(Favourable(60.0, local=30.0))[name] == REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs", "status"),
+    [
+        ("cifar100-slightly-behind", 10.0, 60.0, CONTRADICTED),
+        ("cifar100-slightly-behind", 60.0, 10.0, CONTRADICTED),
+        ("cifar100-slightly-behind", 10.0, 10.0, NOTHING),
+        ("summary-40-percent-faster", 10.0, 60.0, CONTRADICTED),
+        # What FedAvg has at chance, AP-FL has in the first round, as FedAvg has.
+        ("summary-40-percent-faster", 60.0, 10.0, NOTHING),
+    ],
+)
+def test_far_worse_than_a_model_that_has_learned_is_a_contradiction(name, ours, theirs, status) -> None:
+    """Both models need no more than 30 to have learned something; AP-FL is not faster anywhere."""
+
+    class Compared(Favourable):
+        def series(self, asked, ask, column, row) -> Series:
+            found = super().series(asked, ask, column, row)
+            if ask.measure == "speed":
+                return replace(found, values=found.values - found.values.mean())
+            return (
+                replace(found, values=found.values - found.values.mean() + theirs)
+                if column in ("FedAvg", "FedAvg-FT")
+                else found
+            )
+
+    assert statuses(Compared(ours, local=30.0))[name] == status
 
 
 @pytest.mark.parametrize("change", [{"own": 60.0}, {"local": 60.0}, {"own": 90.0}])

@@ -95,7 +95,8 @@ def _claims(made: Document) -> str:
 
 def _lines(status: str, alike: Sequence[Part]) -> str:
     alone = Counter(part["dataset"] for part in alike)
-    on = " and ".join(f"{number} on {dataset_label(name)}" for name, number in alone.items())
+    *most, last = (f"{number} on {dataset_label(name)}" for name, number in alone.items())
+    on = f"{', '.join(most)} and {last}" if most else last
     kept = sum(part["corrected"] == status for part in alike)
     verb = "is" if len(alike) == 1 else "are"
     return f"{on} {verb} {status}, {kept or 'none'} after correction for all claims and data sets"

@@ -43,7 +43,7 @@ _ASK = _closed(
         "above": {"type": "number"},
         "below": {"type": "number"},
         "take": {"enum": ["each", "best", "mean"]},
-        "measure": {"enum": ["accuracy", "fall", "rise", "speed"]},
+        "measure": {"enum": ["accuracy", "fall", "rise", "climb", "speed"]},
         "mean_over": {"anyOf": [{"const": ALL}, _TEXTS]},
         "gate": {"enum": list(GATES)},
     },
@@ -66,6 +66,7 @@ _CLAIM = _closed(
         "except": {"type": "array", "items": _VALUES},
         "only": _VALUES,
         "every": {"type": "boolean"},
+        "whole": {"type": "boolean"},
         "asks": {"type": "array", "items": _ASK, "minItems": 1},
     },
     ["id", "sentence", "source", "where", "output", "tests", "readings", "rows", "asks", "why"],
@@ -95,8 +96,8 @@ class Ask:
 @dataclass(frozen=True)
 class Claim:
     """A claim: ``source`` is paper or summary; ``rows`` are the paper's, with ``only`` among their values, or empty
-    where the source names none; ``every``: does the sentence speak of each row or data set?; ``readings`` is empty for
-    all; ``title`` is what pictures show."""
+    where the source names none; ``every``: does the sentence speak of each row or data set?; ``whole``: does it
+    speak of all of them together alone?; ``readings`` is empty for all; ``title`` is what pictures show."""
 
     id: str
     sentence: str
@@ -110,6 +111,7 @@ class Claim:
     only: Row
     asks: tuple[Ask, ...]
     every: bool = False
+    whole: bool = False
     title: str = ""
 
     def is_asked_of(self, reading: str) -> bool:
@@ -155,6 +157,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         rows=tuple({**row, **only} for row in rows if row not in left_out),
         only=only,
         every=entry.get("every", False),
+        whole=entry.get("whole", False),
         title=entry.get("title", entry["id"].replace("-", " ")),
         asks=tuple(Ask(**ask) for ask in asks),
     )

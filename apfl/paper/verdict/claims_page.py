@@ -94,7 +94,9 @@ def _claim(claim: Claim) -> Iterator[str]:
     yield f"* where: {where}" + (" (**from a summary**)" if claim.source == "summary" else "")
     tests = ", ".join(TEST_LABELS[test] for test in claim.tests)
     rows = len(claim.rows) or "the study's"
-    yield f"* asked on: {claim.output}, {rows} rows; {tests}; readings: {', '.join(claim.readings) or 'all'}"
+    yield f"* asked on: {claim.output}, {rows} rows; {tests}; readings: {', '.join(claim.readings) or 'all'}" + (
+        "; not on single data sets" if claim.whole else ""
+    )
     for ask in claim.asks:
         yield f"* {GATES.get(ask.gate, 'must hold')}: {_ask(ask)}"
     yield f"* why so: {claim.why}\n"

@@ -320,12 +320,14 @@ def power_lines(made: Document) -> list[str]:
 
 INTRODUCTION = (
     "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, "
-    "contradicted only if that of one number, or of the mean of a set of them, lies wholly on the other side, after"
-    " correction for all that were looked at. It is open if neither holds, and there is nothing to judge where, on "
-    "none of its data sets, what it is about is shown to be above what needs no communication. The numbers beside a"
-    " verdict are those of the comparison that contradicts it or comes nearest to that; row by row is the stricter "
-    "question. An interim verdict is made while runs are missing, and is not the study's. Readings are ways to "
-    "settle what the paper leaves open. Supplements are on data that the paper does not have, and enter no verdict."
+    "contradicted only if that of one number, or of the mean of a set of them, lies wholly on the other side, after "
+    "correction for all that were looked at. It is open if neither holds. To be reproduced it also has to pass its "
+    "gates on each data set: its models are shown to be above chance, above the best constant answer or above what "
+    "needs no communication, and, to be called steady, to have risen along the rounds. There is nothing to judge "
+    "where, on each of its data sets, every comparison fails one of them. The numbers beside a verdict are those of "
+    "the comparison that contradicts it or comes nearest to that; row by row is the stricter question. An interim "
+    "verdict is made while runs are missing, and is not the study's. Readings are ways to settle what the paper "
+    "leaves open. Supplements are on data that the paper does not have, and enter no verdict."
 )
 
 

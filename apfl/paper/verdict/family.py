@@ -97,7 +97,8 @@ class Outcome:
     times the number of lines that are shown beside each other (Bonferroni).
     ``against``: for each of the sets, its p-value times their number (Bonferroni), or those of the gates without which
     it says nothing, if they are larger. ``at_floor``: is there no data set whose gates are shown to be passed?
-    ``mean_alone``: is it reproduced as a mean over rows of which some, or a data set, contradict what is said of each?
+    ``mean_alone``: is it reproduced as a mean over rows of which some, or a data set, contradict what is said of each,
+    or have nothing to judge?
     """
 
     judged: tuple[Weighed, ...]
@@ -180,16 +181,19 @@ def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray
     return some & ~passed
 
 
-def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome, dict[str, Outcome]]:
-    """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together.
+def judge_claim(
+    given: Sequence[Contrast], every: bool = False, whole_alone: bool = False
+) -> tuple[Outcome, dict[str, Outcome]]:
+    """A claim as a whole, and on each of its data sets if there are several, corrected for all of them together; unless
+    it is about the ``whole_alone``.
 
-    If its sentence speaks of ``every`` row or data set, neither is reproduced while one of its rows is contradicted, or
-    one of the data sets; and on a data set the mean over those rows that the study has can fail it, though not
-    establish it.
+    If its sentence speaks of ``every`` row or data set, neither is reproduced while one of its rows, or of the data
+    sets, is contradicted or has nothing to judge; and on a data set the mean over those rows that the study has can
+    fail it, though not establish it.
     """
     whole = judge(given)
     names = ordered((row["dataset"] for one in given for row in one.rows), IN_PAPER)
-    parts = {name: on_dataset(given, name) for name in names} if len(names) > 1 else {}
+    parts = {name: on_dataset(given, name) for name in names} if len(names) > 1 and not whole_alone else {}
     if every:
         # Before anything is counted: a set of which the study has a part is one that may contradict.
         parts = {name: [in_study(one) for one in part] for name, part in parts.items()}
@@ -203,13 +207,14 @@ def judge_claim(given: Sequence[Contrast], every: bool = False) -> tuple[Outcome
 
 def _beside(mean: Outcome, parts: Sequence[Outcome], every: bool) -> Outcome:
     """An outcome with its parts: where one contradicts it, there was something to judge, and what is said of ``every``
-    one is not reproduced."""
+    one is not reproduced, nor is it where one has nothing to judge."""
     failed = reduce(np.logical_or, [one.contradicted <= ERROR for one in parts], np.zeros((), bool))
     kept = replace(mean, at_floor=mean.at_floor & ~failed)
     if not every:
         return kept
-    alone = failed & (mean.reproduced <= ERROR)
-    return replace(kept, reproduced=np.where(failed, 1.0, mean.reproduced), mean_alone=alone)
+    stopped = reduce(np.logical_or, [one.at_floor for one in parts], failed)
+    alone = stopped & (mean.reproduced <= ERROR)
+    return replace(kept, reproduced=np.where(stopped, 1.0, mean.reproduced), mean_alone=alone)
 
 
 def corrected(claims: Sequence[Outcome]) -> list[np.ndarray]:

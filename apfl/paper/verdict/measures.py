@@ -118,6 +118,15 @@ def rise(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Se
     return _along_rounds(study, metrics, cell, test, role, lambda course: float(course[-1] - course[0]))
 
 
+def climb(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> Series:
+    """The most by which the accuracy of a round of the figure is above that of an earlier one; 0 if it never rises."""
+
+    def largest(course: np.ndarray) -> float:
+        return float((course - np.minimum.accumulate(course)).max())
+
+    return _along_rounds(study, metrics, cell, test, role, largest)
+
+
 def _along_rounds(
     study: Study, metrics: Metrics, cell: Cell, test: str, role: str, number: Callable[[np.ndarray], float]
 ) -> Series:
@@ -227,6 +236,7 @@ MEASURES: Mapping[str, Callable[[Study, Metrics, Cell, str, str], Series]] = {
     "accuracy": accuracy,
     "fall": fall,
     "rise": rise,
+    "climb": climb,
     "speed": speed,
     "constant": constant,
 }

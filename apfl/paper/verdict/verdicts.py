@@ -195,7 +195,7 @@ def _finding(source: Source, asked: Question) -> Finding:
         return replace(made, reason=f"{made.reason}; {unread}") if unread else made
 
     ours = contrasts(source, claim, reading, test)
-    outcome, apart = judge_claim(ours, claim.every)
+    outcome, apart = judge_claim(ours, claim.every, claim.whole)
     whole = verdict("", ours, outcome)
     parts = [verdict(name, on_dataset(ours, name), one) for name, one in apart.items()]
     others = contrasts(source, claim, reading, test, stand_ins=True)
@@ -215,11 +215,16 @@ def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
         ", ".join(dataset_label(one.dataset) for one in datasets if one.status == status)
         for status in (CONTRADICTED, NOTHING)
     )
-    if verdict.outcome.mean_alone:
-        rows = sum(one.status == CONTRADICTED for one in verdict.rows)
-        where = [f"on {failed}"] if failed else []
-        where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
-        reason = f"reproduced as a mean over its rows, contradicted {' and '.join(where)}"
+    if verdict.status == REPRODUCED and verdict.claim.every and len(verdict.rows) > 1:
+        reason = f"as a mean over its rows, {reason}"
+    elif verdict.outcome.mean_alone:
+        said = ["reproduced as a mean over its rows"]
+        for status, names in ((CONTRADICTED, failed), (NOTHING, unsaid)):
+            rows = sum(one.status == status for one in verdict.rows)
+            where = [f"on {names}"] if names else []
+            where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
+            said += [f"{status} {' and '.join(where)}"] if where else []
+        reason = ", ".join(said)
     elif verdict.status == OPEN and unsaid:
         reason = f"nothing to judge on {unsaid}; {reason}"
     return replace(verdict, reason=f"on {verdict.part}: {reason}" if verdict.part else reason)

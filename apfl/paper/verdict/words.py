@@ -17,7 +17,7 @@ WORDS = {
     "heterogeneity": "heterogeneity {}",
     "partition": "{}",
 }
-MEASURE_WORDS = {"fall": "fall of ", "rise": "rise of ", "speed": "speed (100 ln) of "}
+MEASURE_WORDS = {"fall": "fall of ", "rise": "rise of ", "climb": "climb of ", "speed": "speed (100 ln) of "}
 
 
 def place(row: Row) -> str:
