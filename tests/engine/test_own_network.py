@@ -76,7 +76,7 @@ WRONG = {
     "cannot be read": ("class Net(:\n", "SyntaxError"),
     "fails on import": ("1 / 0\n", "ZeroDivisionError"),
     "needs what is not there": ("import nowhere\n", "ModuleNotFoundError: No module named 'nowhere'"),
-    "has no such class": ("", "unknown; choose one of cnn, resnet, or give package.module:Class"),
+    "has no such class": ("", "unknown; choose one of cnn, lenet, resnet, or give package.module:Class"),
     "is a number": ("Net = 3\n", "unknown"),
     "makes a text": ("def Net(channels, classes):\n    return 'net'\n", "makes str, not torch.nn.Module"),
     "has no parts": (NET + "        self.layer = nn.Linear(2, 2)\n", "no 'body' and 'head' submodules"),

@@ -1088,6 +1088,7 @@ def test_two_claims_of_one_name_are_refused() -> None:
         parse({"claims": [CLAIM, CLAIM]})
 
 
+@pytest.mark.slow
 def test_every_claim_of_the_file_is_judged_on_every_committed_study_without_a_run(tmp_path: Path) -> None:
     known = {one.id for one in claims()}
     loaded = load_study(ROOT / "config" / "paper.yaml")
