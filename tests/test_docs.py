@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -88,6 +89,13 @@ def test_every_page_is_on_the_site() -> None:
     # What is for those who work in the repository is read there.
     shown = {str(page.relative_to(ROOT)) for page in PAGES if page.parent == ROOT / "docs"} | {"README.md"}
     assert shown <= set(re.findall(r"[\w./-]+\.md", str(site["nav"])))
+
+
+def test_every_module_of_the_pages_on_the_api_exists() -> None:
+    named = [
+        name for page in (ROOT / "docs/api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
+    ]
+    assert named and not [name for name in named if importlib.util.find_spec(name) is None]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
