@@ -295,6 +295,46 @@ def test_what_is_said_of_every_row_is_not_reproduced_while_a_row_has_nothing_to_
     assert ([found.verdict.reason, found.datasets[0].reason] == said) == every
 
 
+@pytest.mark.parametrize(
+    ("hard", "rows"),
+    [((0.18, 0.25, 0.32), ["open", "reproduced"]), ((0.07, 0.1, 0.13), ["nothing to judge", "reproduced"])],
+)
+def test_a_row_that_lacks_the_power_to_show_that_it_is_above_chance_does_not_pass_for_one_at_chance(
+    tmp_path: Path, hard, rows
+) -> None:
+    """15 points above chance, p = 0.033, where the mean over both rows is far above it; and a row that is at chance."""
+    loaded = study()
+
+    def values(cell):
+        ours = hard if cell.axis["alpha"] == "0.05" else (0.59, 0.6, 0.61)
+        return ours if cell.method == "apfl" else tuple(one - 0.06 + 0.001 * number for number, one in enumerate(ours))
+
+    fill(tmp_path, loaded, values)
+    asks = [{"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0},
+            {"first": "AP-FL", "against": ["chance"], "above": 0, "gate": "reproduced"}]  # fmt: skip
+    (found,) = judge(tmp_path, loaded, claim(every=True, asks=asks))
+    assert [one.status for one in found.verdict.rows] == rows
+    assert found.verdict.status == ("reproduced" if rows[0] == "open" else "open")
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_on_a_stand_in_what_is_said_of_every_row_is_not_reproduced_while_a_row_contradicts_it(
+    tmp_path: Path, every: bool
+) -> None:
+    loaded = study(
+        data={"digits": {"source": "digits"}},
+        semantics={"clip": {"source": "packaged"}},
+        tables={"table2": {"datasets": ["digits"], "clients": [5], "alphas": ["0.05", "0.1"]}},
+    )
+    values = {"0.05": (0.9, 0.91, 0.905), "0.1": (0.44, 0.441, 0.439)}
+    fill(tmp_path, loaded, lambda cell: values[cell.axis["alpha"]] if cell.method == "apfl" else (0.5,) * 3)
+    ask = {"first": "AP-FL", "against": ["FedAvg"], "mean_over": "all", "above": 0}
+    (found,) = judge(tmp_path, loaded, claim(every=every, asks=[ask]))
+    (beside,) = found.stand_ins
+    assert beside.status == ("open" if every else "reproduced")
+    assert (beside.reason == "reproduced as a mean over its rows, not in each of them") == every
+
+
 def test_what_a_summary_says_is_counted_and_shown_apart(tmp_path: Path) -> None:
     loaded = study()
     fill(tmp_path, loaded, lambda cell: BEHIND if cell.method == "apfl" else (0.5,) * 3)

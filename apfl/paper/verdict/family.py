@@ -23,6 +23,9 @@ from apfl.paper.verdict.contrasts import Contrast, by_row, in_study
 REPRODUCED, CONTRADICTED, OPEN = "reproduced", "contradicted", "open"
 NOTHING, NOT_RUN = "nothing to judge", "not run"
 STATUSES = (REPRODUCED, CONTRADICTED, OPEN, NOTHING, NOT_RUN)
+ROW_ERROR = 0.2
+"""A single row has nothing to judge where not even a test at this level shows a gate to be passed. That no test at
+`ERROR` does is no sign of it: one of many rows often lacks the power for that, however much was learned there."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ class Outcome:
         return np.select(held, [CONTRADICTED, REPRODUCED, NOTHING], OPEN)
 
 
-def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome:
-    """``family`` is that of a larger whole, if these are a part of it: one of ``lines`` each of which may be wrong."""
+def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1, floor: float = ERROR) -> Outcome:
+    """``family`` is that of a larger whole, if these are a part of it: one of ``lines`` each of which may be wrong.
+    ``floor`` is the level at which a gate has to be shown to be passed for there to be something to judge."""
     judged = [weigh([one]) for one in given]
     single = {id(one.contrasts[0]): one for one in judged}
     asked = [one for one in given if one.planned and not one.gate]
@@ -146,7 +150,7 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1) -> Outcome
         family,
         np.minimum(max(lines, 1) * largest, 1),
         tuple(np.maximum(np.minimum(family * one.outside, 1), _unsaid(one.contrasts, gates)) for one in tested),
-        _at_floor([one for one in given if not one.gate], gates),
+        _at_floor([one for one in given if not one.gate], gates, floor),
     )
 
 
@@ -168,15 +172,15 @@ def _unsaid(chosen: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray:
     return found
 
 
-def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray:
+def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed], error: float) -> np.ndarray:
     """Are there data sets where each comparison fails a gate that was measured, and none where one passes all?"""
     no, yes = np.zeros((), bool), np.ones((), bool)
     some, passed = no, no
     for dataset in {name for one in asked for name in one.datasets}:
         each = [_gates(one, dataset, gates) for one in asked if dataset in one.datasets]
-        failed = [[gate.inside > ERROR for gate in here if gate.mean is not None] for here in each]
+        failed = [[gate.inside > error for gate in here if gate.mean is not None] for here in each]
         some = some | reduce(np.logical_and, [reduce(np.logical_or, here, no) for here in failed], yes)
-        held = [reduce(np.logical_and, [gate.inside <= ERROR for gate in here], yes) for here in each]
+        held = [reduce(np.logical_and, [gate.inside <= error for gate in here], yes) for here in each]
         passed = reduce(np.logical_or, held, passed)
     return some & ~passed
 
@@ -235,7 +239,7 @@ def judge_rows(given: Sequence[Contrast], only: Row) -> list[Outcome]:
     each = (one for contrast in given for one in by_row(contrast, only))
     rows = grouped(each, lambda one: tuple(one.rows[0].items()))
     family, lines = together(list(rows.values()))
-    return [judge(alike, family, lines) for alike in rows.values()]
+    return [judge(alike, family, lines, ROW_ERROR) for alike in rows.values()]
 
 
 def together(parts: Sequence[Sequence[Contrast]]) -> tuple[int, int]:

@@ -204,7 +204,10 @@ def _finding(source: Source, asked: Question) -> Finding:
     return Finding(
         replace(_with_parts(whole, parts), power=power(source, claim, reading, test, outcome)),
         tuple(_with_parts(one, ()) for one in parts),
-        tuple(verdict(name, part, judge(part), True) for name, part in beside.items()),
+        tuple(
+            _with_parts(verdict(name, part, judge_claim(part, claim.every)[0], True), ())
+            for name, part in beside.items()
+        ),
     )
 
 
@@ -215,7 +218,8 @@ def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
         ", ".join(dataset_label(one.dataset) for one in datasets if one.status == status)
         for status in (CONTRADICTED, NOTHING)
     )
-    if verdict.status == REPRODUCED and verdict.claim.every and len(verdict.rows) > 1:
+    several = max((len(part.rows) for one in verdict.outcome.judged for part in one.contrasts), default=0) > 1
+    if verdict.status == REPRODUCED and verdict.claim.every and several:
         reason = f"as a mean over its rows, {reason}"
     elif verdict.outcome.mean_alone:
         said = ["reproduced as a mean over its rows"]
@@ -224,6 +228,7 @@ def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
             where = [f"on {names}"] if names else []
             where += [f"in {rows} of {len(verdict.rows)} rows"] if rows else []
             said += [f"{status} {' and '.join(where)}"] if where else []
+        said += ["not in each of them"] if len(said) == 1 else []
         reason = ", ".join(said)
     elif verdict.status == OPEN and unsaid:
         reason = f"nothing to judge on {unsaid}; {reason}"
