@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,22 @@ import pytest
 import yaml
 
 from apfl.cli import main
-from apfl.data.catalogue import parts_of, size_of
-from apfl.data.sources import digits, photos
 from apfl.durations import hours
 from apfl.estimate import estimate as module
-from apfl.estimate.estimate import FORWARD, START, TAUGHT, Estimate, Pricing, corrected, estimate, in_words
-from apfl.estimate.prices import Price, measured
-from apfl.study.cells import asked, job_counts, runs
+from apfl.estimate.estimate import (
+    FORWARD,
+    START,
+    TAUGHT,
+    Estimate,
+    Pricing,
+    corrected,
+    estimate,
+    in_words,
+    price_of_training,
+)
+from apfl.study.cells import job_counts, runs
 from apfl.study.load import load_study
-from apfl.study.runs import Run, gpus, job_unit, jobs_of
+from apfl.study.runs import Run
 from apfl.study.study import Study
 from tests.helpers.studies import tiny
 
@@ -45,17 +51,17 @@ def changed(run: Run, part: str, **values: Any) -> Run:
     return dataclasses.replace(run, spec={**run.spec, part: {**run.spec[part], **values}})
 
 
-def at_prices(monkeypatch: pytest.MonkeyPatch, image: float = 0.0, models: float = 0.0) -> None:
-    """As if every method had these prices, and drawing an image took a second."""
-    monkeypatch.setattr(module, "measured", lambda *_: Price(image, models))
-    monkeypatch.setattr(module, "price_of_drawing", lambda *_: Price(1.0))
+def at_prices(monkeypatch: pytest.MonkeyPatch, image: float) -> None:
+    """As if every method had this price, and drawing an image took a second."""
+    monkeypatch.setattr(module, "price_of_training", lambda *_: image)
+    monkeypatch.setattr(module, "price_of_drawing", lambda *_: 1.0)
 
 
 def test_a_federated_run_is_the_images_of_those_who_take_part_in_every_round(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_prices(monkeypatch, image=2.0)
-    run = find(study, "federate", "/fedavg/")
+    run = changed(find(study, "federate", "/fedavg/"), "training", evaluate_rounds=[])
     assert Pricing(study).seconds(run) == pytest.approx(3 * 2 * (300 - set_aside(study, run)))
     timed = changed(find(study, "federate", "--fast"), "training", evaluate_rounds=[])
     assert 0 < Pricing(study).seconds(timed) < Pricing(study).seconds(run), "uploads that are lost are not trained"
@@ -65,7 +71,7 @@ def test_a_run_with_another_learning_rate_or_seed_is_not_measured_again_and_one_
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Run] = []
-    monkeypatch.setattr(module, "measured", lambda run, *_: seen.append(run) or Price(1.0))
+    monkeypatch.setattr(module, "price_of_training", lambda run, *_: seen.append(run) or 1.0)
     run, pricing = find(study, "federate", "/fedavg/"), Pricing(study)
     again = dataclasses.replace(run, seed=1, path=run.path.replace("seed0", "seed1"))
     others = [changed(run, "training", **values) for values in ({"learning_rate": 0.5}, {"local_epochs": 9})]
@@ -79,11 +85,11 @@ def set_aside(study: Study, run: Run) -> int:
 
 
 def test_models_that_are_evaluated_see_the_test_images(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_prices(monkeypatch, image=5.0, models=2.0)  # of five epochs: a second for an image once
+    at_prices(monkeypatch, image=5.0)  # of five epochs: a second for an image once
     run = find(study, "federate", "/fedavg/")
     once, never = (changed(run, "training", evaluate_rounds=rounds) for rounds in ([3], []))
     difference = Pricing(study).seconds(once) - Pricing(study).seconds(never)
-    assert difference == pytest.approx(3 * 2 * set_aside(study, run) * FORWARD), "three clients, two models each"
+    assert difference == pytest.approx(3 * set_aside(study, run) * FORWARD), "a model of each of three clients"
 
 
 def test_a_generator_is_its_samples_and_the_teachers_that_see_them(
@@ -97,12 +103,11 @@ def test_a_generator_is_its_samples_and_the_teachers_that_see_them(
 
 
 def test_what_is_measured_is_a_miniature_of_what_the_method_s_own_code_does(study: Study) -> None:
-    def price(text: str, **parameters: Any) -> Price:
+    def price(text: str, **parameters: Any) -> float:
         run = changed(find(study, "federate", text), "parameters", **parameters)
-        return measured(changed(run, "training", local_epochs=1), None, 200, 10, 10)
+        return price_of_training(changed(run, "training", local_epochs=1), None, 200, 10, 10)
 
-    plain, distilled = price("/fedavg/"), price("/feddf/", steps=400)
-    assert distilled.image > 10 * plain.image > 0, "a hundred of four hundred steps on the server"
+    assert price("/feddf/", steps=400) > 10 * price("/fedavg/") > 0, "a hundred of four hundred steps on the server"
 
 
 def test_seconds_of_finished_runs_correct_those_of_their_method(study: Study) -> None:
@@ -127,68 +132,6 @@ def test_what_fails_is_named_and_the_rest_is_estimated(
     assert "not in it: 2 runs of scaffold (not on random images)" in lines and "the GPU" in lines
     assert "not in it: 2 runs of local on digits (a foreign program, or a data set of unknown size)" in lines
     assert f"on this machine: at least {hours((10 * priced + START * found.jobs) / 4)} with 4 cores" in lines
-
-
-def test_the_embedded_data_sets_are_as_large_as_is_known() -> None:
-    for read, name in ((digits, "digits"), (photos, "photos")):
-        assert size_of({}, name) == len(read(name).labels), name
-    assert size_of({"max_samples": 900}, "digits") == 900 and size_of({"max_samples": 9000}, "digits") == 1797
-    assert size_of({"max_samples": 70}, "mine") == 70
-    assert size_of({"max_samples": None}, "mine") is None and size_of({"max_samples": 0}, "mine") is None
-
-
-def test_runs_that_are_asked_for_are_counted_over_cells_and_seeds() -> None:
-    study = load_study(tiny(seeds=[0, 1]))
-    # Local, FedAvg, FedAvg-FT and AP-FL, all but the first on FedAvg's run.
-    assert asked(study) == {"federate": 8, "memorize": 2, "personalize": 4}
-
-
-@pytest.mark.parametrize(
-    ("said", "status", "visible", "there"),
-    [
-        ("GPU 0: H100\nGPU 1: H100", 0, None, 2),
-        ("GPU 0: H100\nGPU 1: H100", 0, "1", 1),
-        ("GPU 0: H100", 0, "-1", 0),
-        ("GPU 0: H100", 0, "", 0),
-        ("No devices were found", 0, None, 0),
-        ("GPU 0: H100", 9, None, 0),
-        (None, 0, None, 0),
-    ],
-)
-def test_auto_is_a_cell_where_a_gpu_answers(
-    said: str | None, status: int, visible: str | None, there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}" if said is not None else str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    if said is not None:
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
-        (tmp_path / "nvidia-smi").chmod(0o755)
-    gpus.cache_clear()
-    assert gpus() == there and job_unit("auto") == ("cell" if there else "seed")
-    gpus.cache_clear()
-    assert [job_unit(said) for said in ("seed", "cell", "8 cells")] == ["seed", "cell", "8 cells"]
-
-
-def test_batches_are_even_of_one_setting_and_keep_tuned_runs_apart() -> None:
-    def run(setting: str, variant: str, seed: int, tuned: bool = False) -> Run:
-        path = f"s/runs/d/{setting}/{variant}/seed{seed}"
-        return Run("federate", path, "d", setting, seed, "m", {}, {"tuning": "t"} if tuned else {})
-
-    ours = [run(setting, variant, seed) for setting in "ab" for variant in "abcde" for seed in (0, 1)]
-    ours += [run("a", "f", 0, tuned=True), dataclasses.replace(run("a", "g", 0), stage="external")]
-    found = jobs_of(ours, "2 cells")
-    assert sorted((one for runs in found.values() for one in runs), key=ours.index) == ours, "each run once"
-    assert [len(runs) for runs in found.values()] == [1, 4, 4, 2, 4, 4, 2, 1]
-    assert all(len({(one.setting, len(one.inputs)) for one in runs}) == 1 for runs in found.values())
-    assert list(found)[:2] == ["s/runs/d/a/g/seed0", "s/batches/federate/d/a/1"]
-    assert list(found)[-1] == "s/batches/federate/d/a/tuned/1"
-
-
-def test_a_cell_is_one_job() -> None:
-    apart, cells = (job_counts(load_study(tiny(seeds=[0, 1], one_job_per=kind))) for kind in ("seed", "cell"))
-    assert [apart[stage] - cells[stage] for stage in ("federate", "memorize", "personalize")] == [2, 1, 2]
 
 
 def plan(*arguments: str) -> None:
@@ -235,12 +178,9 @@ def test_the_estimate_trains_on_the_thinned_images_and_tests_on_all(
     study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thin = load_study(tiny(data__digits__max_samples=0, data__digits__train_samples=300, training__rounds=3))
-    run = find(thin, "federate", "/fedavg/")
+    run = changed(find(thin, "federate", "/fedavg/"), "training", evaluate_rounds=[])
     at_prices(monkeypatch, image=1.0)
     assert Pricing(thin).seconds(run) == 3 * 300, "an image costs a second in each of the rounds"
-    assert parts_of(thin.data["digits"], "digits", False) == (300, 0, 180)
-    assert parts_of(thin.data["digits"], "digits", True) == (270, 30, 180)
-    assert parts_of({"max_samples": 1000}, "cifar10", True) == (810, 90, 100) and parts_of({}, "mine", True) is None
 
 
 def test_check_says_how_many_images_are_trained_and_tested_on(
