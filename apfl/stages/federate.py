@@ -22,14 +22,7 @@ from apfl.federation.evaluation import evaluate, finite, headline
 from apfl.federation.method import Method
 from apfl.federation.problem import CarryOut, Problem, run_all
 from apfl.federation.synchronous import Round, run
-from apfl.stages.checkpoint import (
-    CHECKPOINT,
-    asked,
-    can_go_on,
-    read_checkpoint,
-    read_last_state,
-    write_checkpoint,
-)
+from apfl.stages.checkpoint import CHECKPOINT, asked, can_go_on, read_checkpoint, read_last_state, write_checkpoint
 from apfl.stages.handover import saved_models, unheard
 from apfl.stages.job import USUAL, Keeping, Made, Work, run_once
 from apfl.stages.problem import Inputs, load_problem

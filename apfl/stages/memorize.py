@@ -14,13 +14,7 @@ from apfl.errors import UserError
 from apfl.federation.evaluation import outcomes, pooled_indices
 from apfl.federation.method import BaseModels
 from apfl.federation.problem import Problem
-from apfl.memorization.generator import (
-    GeneratorConfig,
-    build_memory,
-    ensemble_log_probabilities,
-    memorize,
-    teachers_of,
-)
+from apfl.memorization.generator import GeneratorConfig, build_memory, ensemble_log_probabilities, memorize, teachers_of
 from apfl.stages.cycles import generator_cycles
 from apfl.stages.handover import base_diverged, load_base
 from apfl.stages.job import USUAL, Keeping, Made, Work, run_once

@@ -216,10 +216,7 @@ class Lacking:
 
 
 def missing(
-    study: Study,
-    planned: Sequence[Run],
-    records: Mapping[str, Mapping[str, Any]],
-    cells: Mapping[str, Sequence[Cell]],
+    study: Study, planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Sequence[Cell]]
 ) -> list[Lacking]:
     """The outputs that lack runs; those that a run starts from count too."""
     before = {run.path: [path for path in run.inputs.values() if path != run.path] for run in planned}

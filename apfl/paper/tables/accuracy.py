@@ -17,18 +17,8 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import ROLE_LABELS, dataset_label, partition_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts
-from apfl.paper.tables.layout import (
-    COLUMNS_IN_A_PANEL,
-    Entry,
-    Group,
-    Panel,
-    Section,
-    Table,
-    TableLine,
-    accuracy_lines,
-    bold_best,
-    entry_of,
-)
+from apfl.paper.tables import layout
+from apfl.paper.tables.layout import Entry, Table, TableLine
 from apfl.study.outputs import OUTPUTS
 from apfl.study.tuning import TUNED
 
@@ -75,24 +65,24 @@ def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]
     kinds = columns["column_group"]
     if OUTPUTS[name].columns == "semantics":
         kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
-    if len(columns) <= COLUMNS_IN_A_PANEL:
+    if len(columns) <= layout.COLUMNS_IN_A_PANEL:
         kinds = kinds.where(kinds == "", "")
-    elif kinds.isin(["paper", "further"]).sum() <= COLUMNS_IN_A_PANEL:
+    elif kinds.isin(["paper", "further"]).sum() <= layout.COLUMNS_IN_A_PANEL:
         kinds = kinds.replace(["paper", "further"], "all")
     for kind, part in columns["column"].groupby(kinds, sort=False):
-        size = ceil(len(part) / ceil(len(part) / COLUMNS_IN_A_PANEL))
+        size = ceil(len(part) / ceil(len(part) / layout.COLUMNS_IN_A_PANEL))
         for start in range(0, len(part), size):
             yield PANEL_TITLES[OUTPUTS[name].columns].get(kind, kind), tuple(part[start : start + size])
 
 
-def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> Panel:
+def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> layout.Panel:
     sections = []
     for dataset, part in parts(rows, "dataset"):
         labels = _group_labels(part)
-        groups = tuple(Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
-        sections.append(Section(dataset_label(dataset), groups))
+        groups = tuple(layout.Group(label, _lines(part[labels == label], columns)) for label in dict.fromkeys(labels))
+        sections.append(layout.Section(dataset_label(dataset), groups))
     reading = title.removeprefix("Reading ")
-    return Panel(title, tuple(column.removesuffix(f" [{reading}]") for column in columns), tuple(sections))
+    return layout.Panel(title, tuple(column.removesuffix(f" [{reading}]") for column in columns), tuple(sections))
 
 
 def _group_labels(rows: pd.DataFrame) -> pd.Series:
@@ -118,11 +108,13 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
     lines = []
     first = rows[rows["test"] == rows["test"].iloc[0]].set_index("column")
     if first.loc[list(columns), "published_mean"].notna().any():
-        entries = {name: entry_of(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()}
-        lines.append(TableLine("published", bold_best(entries, columns)))
+        entries = {
+            name: layout.entry_of(row["published_mean"], row["published_std"], "–") for name, row in first.iterrows()
+        }
+        lines.append(TableLine("published", layout.bold_best(entries, columns)))
     if not rows["seeds_planned"].any():
         return (*lines, TableLine("reproduced", tuple(Entry("not run") for _ in columns)))
-    return (*lines, *accuracy_lines(rows, columns))
+    return (*lines, *layout.accuracy_lines(rows, columns))
 
 
 def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:

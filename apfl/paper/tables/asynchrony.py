@@ -13,32 +13,13 @@ import numpy as np
 import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
+from apfl.paper.numbers import virtual
 from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.metrics import Metrics, cell_values, estimate
-from apfl.paper.numbers.virtual import (
-    ROLE,
-    Summary,
-    check_timelines,
-    clients,
-    personal_times,
-    speedup,
-    summary,
-    time_to_target,
-    timeline,
-)
+from apfl.paper.numbers.virtual import ROLE
+from apfl.paper.tables import layout
 from apfl.paper.tables.keys import facts_of_cell, key_of_row
-from apfl.paper.tables.layout import (
-    COLUMNS_IN_A_PANEL,
-    Entry,
-    Group,
-    Panel,
-    Section,
-    Table,
-    TableLine,
-    accuracy_lines,
-    bold_best,
-    measured,
-)
+from apfl.paper.tables.layout import Entry, Table, TableLine
 from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
@@ -66,20 +47,20 @@ accuracy)."""
 def build(name: str, cells: Sequence[Cell], metrics: Metrics, share: float = 1.0) -> Table:
     """``convergence`` (to ``share`` of the first entry's accuracy) or ``dropout`` from the study's cells and its runs'
     metrics."""
-    check_timelines(cells, metrics)
+    virtual.check_timelines(cells, metrics)
     lines = _times(cells, metrics, share) if name == "convergence" else _accuracies(cells, metrics)
     rows = pd.DataFrame(lines, columns=list(COLUMNS[name]))
     columns = list(dict.fromkeys(rows["column"]))
     panels = [
-        _panel(name, rows, columns[start : start + COLUMNS_IN_A_PANEL])
-        for start in range(0, len(columns), COLUMNS_IN_A_PANEL)
+        _panel(name, rows, columns[start : start + layout.COLUMNS_IN_A_PANEL])
+        for start in range(0, len(columns), layout.COLUMNS_IN_A_PANEL)
     ]
     return Table(OUTPUTS[name], tuple(panels), _notes(name, cells, rows), rows)
 
 
 def _facts(cell: Cell, test: str) -> dict[str, Any]:
     return facts_of_cell(cell, ROLE, test) | {
-        "clients": clients(cell),
+        "clients": virtual.clients(cell),
         "alpha": cell.axis["alpha"],
         "mode": cell.timing.values["mode"],
         "column": cell.title,
@@ -95,11 +76,11 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _times(cells: Sequence[Cell], metrics: Metrics, share: float) -> Iterator[dict[str, Any]]:
     for here in groups(cells):
         for test in OUTPUTS[here[0].output].tests[ROLE]:
-            times = {cell.title: time_to_target(cell, here[0], share, metrics, test) for cell in here}
+            times = {cell.title: virtual.time_to_target(cell, here[0], share, metrics, test) for cell in here}
             for cell in here:
                 other = _compared(cell, here)
-                found = summary(times[cell.title])
-                ratio = speedup(times[cell.title], times[other.title]) if other else Summary("")
+                found = virtual.summary(times[cell.title])
+                ratio = virtual.speedup(times[cell.title], times[other.title]) if other else virtual.Summary("")
                 yield _facts(cell, test) | {
                     "target": share,
                     "time_mean": found.mean,
@@ -120,7 +101,7 @@ def _personal(cell: Cell, metrics: Metrics) -> dict[str, float]:
     last = [
         parts[cell.rounds[-1]]
         for seed, run in zip(cell.seeds, cell.runs, strict=True)
-        if cell.rounds[-1] in (parts := personal_times(cell, seed, run, metrics))
+        if cell.rounds[-1] in (parts := virtual.personal_times(cell, seed, run, metrics))
     ]
     return dict(zip(("server_time", "client_time"), map(float, np.mean(last, axis=0)), strict=True)) if last else {}
 
@@ -142,27 +123,27 @@ def _accuracies(cells: Sequence[Cell], metrics: Metrics) -> Iterator[dict[str, A
 
 def _lost(cell: Cell) -> float:
     """The share of uploads that were lost, in per cent, over all seeds."""
-    fates = [one.fate for seed in cell.seeds for one in timeline(cell, seed).arrivals]
+    fates = [one.fate for seed in cell.seeds for one in virtual.timeline(cell, seed).arrivals]
     return 100 * fates.count("lost") / len(fates) if fates else 0.0
 
 
-def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Panel:
+def _panel(name: str, rows: pd.DataFrame, shown: Sequence[str]) -> layout.Panel:
     sections, field = [], OUTPUTS[name].level
     for dataset, part in parts(rows, "dataset"):
         first = part.iloc[0]
         label = f"{dataset_label(dataset)}, {first['clients']} clients, {partition_label(first['setting'])}"
         groups = tuple(
-            Group(f"{LEVEL_LABELS[field]} {level}", tuple(LINES[name](group, shown)))
+            layout.Group(f"{LEVEL_LABELS[field]} {level}", tuple(LINES[name](group, shown)))
             for level, group in parts(part, field)
         )
-        sections.append(Section(label, groups))
-    return Panel("", tuple(shown), tuple(sections))
+        sections.append(layout.Section(label, groups))
+    return layout.Panel("", tuple(shown), tuple(sections))
 
 
 def _time_lines(rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[TableLine]:
     for test, part in parts(rows, "test"):
         entries = {row["column"]: _time(row) for _, row in part.iterrows()}
-        yield TableLine(f"{TEST_LABELS[test]}, time", bold_best(entries, shown, best=min), test)
+        yield TableLine(f"{TEST_LABELS[test]}, time", layout.bold_best(entries, shown, best=min), test)
         ratios = {row["column"]: _speedup(row) for _, row in part.iterrows()}
         yield TableLine(f"{TEST_LABELS[test]}, speed-up", tuple(ratios[name] for name in shown), test)
 
@@ -171,19 +152,19 @@ def _time(row: pd.Series) -> Entry:
     missed = row["seeds"] - row["seeds_reached"]
     if row["status"] == "not reached" and row["seeds_reached"]:
         return Entry(f"not reached in {missed} of {row['seeds']} seeds", key=key_of_row(row))
-    return measured(row, "time")
+    return layout.measured(row, "time")
 
 
 def _speedup(row: pd.Series) -> Entry:
     if not row["compared_with"]:
         return Entry("reference")
-    return Entry("–", key=key_of_row(row)) if pd.isna(row["speedup_mean"]) else measured(row, "speedup")
+    return Entry("–", key=key_of_row(row)) if pd.isna(row["speedup_mean"]) else layout.measured(row, "speedup")
 
 
 LEVEL_LABELS = {"heterogeneity": "heterogeneity", "rate": "dropout rate"}
 LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[TableLine]]] = {
     "convergence": _time_lines,
-    "dropout": accuracy_lines,
+    "dropout": layout.accuracy_lines,
 }
 
 
