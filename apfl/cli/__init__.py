@@ -25,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
 UsageError: Any = typer.BadParameter.__base__
 """What the parser raises, whichever package it comes from."""
 JOBS = (

@@ -13,7 +13,6 @@ from apfl.errors import UserError
 
 StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
 Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
-
 ShowPower = Annotated[bool, typer.Option("--power", help="Print what the study could find out about each claim.")]
 
 

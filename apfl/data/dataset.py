@@ -16,8 +16,6 @@ from apfl.storage.files import canonical_json, json_in, read_npz, write_npz
 
 SIZE = 32
 """Height and width, in pixels, of every image."""
-
-
 TRAIN, VALIDATION, TEST = range(3)
 """What an image is for."""
 NOBODY = -1

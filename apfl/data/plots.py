@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 BLUE, PALE_BLUE, RED, PALE_RED, TINT, LINE, INK = (
     "#2f6c9e", "#a9c6dd", "#c8354b", "#eba9b2", "#fcedef", "#e4e7eb", "#2b2d33"
 )  # fmt: skip
-
-
 SINGLE, ROWS = 200, 1200
 """Up to how many clients each has a bubble in the picture of a partition; and the rows of dots for more of them."""
 

@@ -41,6 +41,7 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     ``text`` is the study's configuration as it was run; ``whole``: with every file of each run, its models among them.
     """
     from apfl.study.cells import artefacts, runs
+    from apfl.study.runs import generators
 
     done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
@@ -53,7 +54,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     files |= {f"{study.name}/{path.name}": path.read_bytes() for path in beside}
     partitions = (entry.path for entry in artefacts(study) if entry.kind in ("partition", "tune"))
     files |= {path: (results / path).read_bytes() for path in partitions if (results / path).is_file()}
-    files |= {f"{run.path}/samples.png": _smaller(results / run.path / "samples.png") for run in _shown(done)}
+    shown = (first.path for first, *_ in generators(done).values())
+    files |= {f"{path}/samples.png": _smaller(results / path / "samples.png") for path in shown}
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / METRICS, _stacked(frames))
     with (
@@ -121,17 +123,6 @@ def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     rows = pd.concat([frame.assign(run=run) for run, frame in sorted(frames.items())], ignore_index=True)
     return rows[["run", *(name for name in rows.columns if name != "run")]]
-
-
-def _shown(done: Iterable[Run]) -> list[Run]:
-    """Of each data set and semantics the generator of the lowest seed where most classes are missing."""
-    from apfl.data.setting import parse_setting
-
-    generators = [run for run in done if run.stage == "memorize"]
-    chosen: dict[tuple[str, str], Run] = {}
-    for run in sorted(generators, key=lambda run: (run.seed, -(parse_setting(run.setting).missing or 0), run.path)):
-        chosen.setdefault((run.dataset, run.spec["semantics"]), run)
-    return list(chosen.values())
 
 
 def _smaller(path: Path) -> bytes:

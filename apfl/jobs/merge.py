@@ -19,7 +19,6 @@ READ_BY_RUNS = ("data", "semantics", "partition", "initial")
 """The kinds of files that runs start from. Tables, figures and pages are made anew from the merged runs."""
 SAME = ("stage", *ASKED, "outputs")
 """What the records of equal runs have in common; where, when and how fast they were made may differ."""
-
 Found = Mapping[str, Sequence[Path]]
 """By path below a results folder, the files of that path in the folders that have it, in their order."""
 

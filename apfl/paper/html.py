@@ -36,8 +36,6 @@ def inline_svg(text: str, prefix: str, label: str) -> str:
 
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
 MOST_LINES_OF_A_PAGE = 45
 
 

@@ -42,8 +42,6 @@ class Keeping:
 
 
 USUAL = Keeping()
-
-
 Work = Callable[[Record, Stopwatch], Made]
 """What carries a run out, once it is known that it has to be."""
 

@@ -21,11 +21,8 @@ COLUMNS = (
     "dataset", "setting", "method", "semantics", "reading", "seed", "round", "virtual_time", "client", "client_role",
     "model", "test", "accuracy", "loss", "samples", "train_samples",
 )  # fmt: skip
-
 FOLLOWED = "metrics.csv"
 """In a run's folder while it trains."""
-
-
 NUMBERS: dict[str, type[np.number]] = dict.fromkeys(("seed", "round", "client", "samples", "train_samples"), np.int64)
 
 

@@ -23,7 +23,6 @@ from apfl.storage.locks import remove_abandoned
 from apfl.storage.store import ASKED, RECORD, identity_of, line_of, link, place_of, put, runs_of_line
 
 __all__ = ["ASKED", "KEPT", "RECORD", "Record", "finished", "is_kept", "keep", "relatives", "restore", "write_run"]
-
 KEPT = ".kept"
 EARLIER = ".earlier"
 

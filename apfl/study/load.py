@@ -22,8 +22,6 @@ from apfl.study.schedules import completed
 from apfl.study.study import MethodEntry, Study
 
 SCHEMA = home() / "workflow" / "schemas" / "config.schema.yaml"
-
-
 RESERVED = ("module", "external", "base", "semantics", "title", "datasets")
 """Keys of a method's entry that are not hyper-parameters."""
 

@@ -191,8 +191,6 @@ OUTPUTS: Mapping[str, Output] = {
 }
 """What a study asks for: its tables and figures, and the choices among readings (``apfl.selection``) and among
 hyper-parameters (``tuning``)."""
-
-
 RANKED = (
     "(1 is best), accuracies averaged over seeds first. Bars join methods that do not differ: Wilcoxon's signed-rank "
     "test over the cells, Holm's correction, level 0.05. There are none where Friedman's test does not tell the "
@@ -254,20 +252,12 @@ BESIDE: Mapping[str, Output] = {
     )
 }
 """What is made from the runs of those beside the verdicts (`apfl.paper.outputs`)."""
-
-
 FIGURES = tuple(name for name in OUTPUTS if name.startswith("figure"))
 COURSES = tuple(name for name in FIGURES if not OUTPUTS[name].tests)
 """The figures of the course of events, which no test set tells apart."""
-
-
 CLAIMED = tuple(name for name, output in OUTPUTS.items() if output.axes)
 """What claims are about."""
-
-
 WITH_TEACHERS = tuple(name for name, output in OUTPUTS.items() if output.has_teachers)
 """Where friends are compared with their teachers."""
-
-
 JUDGED = (*dict.fromkeys((*CLAIMED, *WITH_TEACHERS)), "selection")
 """What verdicts are made from: what claims are about, what has teachers, and what readings are chosen by."""

@@ -32,7 +32,6 @@ READINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "equal-steps": {"friend": {"steps_as_with": 600}, "generator": {"steps_as_with": 600}},
     }
 )
-
 LITERAL: Mapping[str, Any] = MappingProxyType(
     {
         "friend_labels": "hard",

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apfl.data.catalogue import folder_of
+from apfl.data.setting import parse_setting
 from apfl.registry.cards import Field
 from apfl.registry.code import modules_of
 from apfl.storage.files import digest
@@ -120,6 +121,16 @@ def jobs_of(runs: Iterable[Run], unit: str) -> dict[str, list[Run]]:
         number = -(-len(cells) // int(unit.split()[0]))
         for place, one in enumerate(cells.values()):
             found.setdefault(f"{setting}/{place * number // len(cells) + 1}", []).extend(one)
+    return found
+
+
+def generators(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
+    """By data set and semantics the runs that train a generator: of the lowest seed first, where most classes are
+    missing."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    ours = (run for run in runs if run.stage == "memorize")
+    for run in sorted(ours, key=lambda run: (run.seed, -(parse_setting(run.setting).missing or 0), run.path)):
+        found.setdefault((run.dataset, run.spec["semantics"]), []).append(run)
     return found
 
 

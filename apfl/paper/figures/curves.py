@@ -131,8 +131,6 @@ WIDTH, HEIGHT = 4.1, 2.6
 LEFT, BOTTOM, TOP = 0.65, 0.55, 0.35
 FOOT = 0.3
 """In inches: the axes of a panel, the margins around them, and the figure's foot; names stand right of the axes."""
-
-
 LEAST = 2.2
 """How wide the axes of a panel are at least, in inches."""
 

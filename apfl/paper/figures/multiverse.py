@@ -52,8 +52,6 @@ VALUES = {
     600: "steps",
 }
 GLOBAL = {"friend_distribution": "global prior", "friend_start": "global model", "teacher": "global model"}
-
-
 LOOKS: Mapping[str, Mapping[str, Any]] = {
     "above": {"color": "#0072b2", "marker": "^", "markerfacecolor": "#0072b2"},
     "below": {"color": "#c43e00", "marker": "v", "markerfacecolor": "#c43e00"},

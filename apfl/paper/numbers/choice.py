@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 BEST = "best reading"
 """The name under which the chosen readings are judged."""
-
-
 VALIDATION = {"pooled": "validation-pooled", "own": "validation-own"}
 """By test, the validation images that stand in for it; what is on the dropout clients' own images goes by ``own``."""
-
-
 COLUMNS = ("dataset", "test", "reading", "validation_mean", "runs", "runs_planned", "chosen")
 
 

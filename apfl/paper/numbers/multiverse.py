@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 
 WHEN = "generator trained"
-
-
 DEFAULTS: Mapping[str, str] = {**LITERAL, WHEN: "afterwards"}
 """The literal reading, with the option that makes a method of its own: when the generator is trained."""
-
-
 COLUMNS = (
     "test", "dataset", "setting", "against", "method", "title", "reading", "place", "mean", "low", "high", "seeds",
     "seeds_planned", "status", *DEFAULTS,
@@ -48,13 +44,9 @@ def points(cells: Sequence[Cell], metrics: Metrics, test: str) -> pd.DataFrame:
             middle, low, high = with_interval(found)
             rows.append(
                 {
+                    **{name: getattr(cell, name) for name in ("dataset", "setting", "method", "title", "reading")},
                     "test": test,
-                    "dataset": cell.dataset,
-                    "setting": cell.setting,
                     "against": against.title,
-                    "method": cell.method,
-                    "title": cell.title,
-                    "reading": cell.reading,
                     "mean": middle,
                     "low": low,
                     "high": high,

@@ -87,12 +87,9 @@ def _lines(
         means, deviations = table.mean(skipna=False), table.std(skipna=False)
         states = {metrics.status(run) for run in cell.runs}
         yield {
+            **{name: getattr(cell, name) for name in ("dataset", "setting", "title", "reading")},
             "table": cell.output,
-            "dataset": cell.dataset,
-            "setting": cell.setting,
             "client_role": SHOWN[cell.output],
-            "title": cell.title,
-            "reading": cell.reading,
             **{f"{name}_mean": means[name] for name in MEASURES},
             **{f"{name}_std": deviations[name] for name in MEASURES},
             **_moved(cell, origins, records),

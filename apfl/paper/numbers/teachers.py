@@ -22,19 +22,13 @@ if TYPE_CHECKING:
 
 CONTROLS = ("onehot", "random", "shuffled")
 """Sources of embeddings that mean nothing: what reaches their accuracy is not owed to semantics."""
-
-
 PARTS = ("teachers", "global", "friend", "personalized")
-
-
 COLUMNS = (
     "dataset", "setting", "title", "semantics", "reading",
     *(f"{part}_{what}" for part in PARTS for what in ("mean", "std")),
     "friend_minus_teacher", "teacher_low", "teacher_high", "friend_is", "friend_minus_global", "global_low",
     "global_high", "seeds", "seeds_planned", "status",
 )  # fmt: skip
-
-
 CONTROL_COLUMNS = (
     "dataset", "setting", "reading", "semantics", "kind", "monopoly_mean", "monopoly_std", "chance", "blind_guess",
     "above_chance_low", "above_chance_high", "seeds", "seeds_planned", "status",

@@ -33,8 +33,6 @@ COLUMNS = (
 cell); clients are summed over seeds; ``column_group`` is paper, further (methods or semantics that the paper
 lacks) or reading (another reading of a column of the other two); ``status`` is ok, diverged or no samples, or says why
 there is no run: not run, or, of a column that other data sets of the study have, not tuned or no embedding."""
-
-
 ColumnKey = tuple[str, str]
 """What tells the columns of a table apart: the title (in Table 4 the semantics) and the reading."""
 
@@ -78,7 +76,7 @@ class RowKey:
     setting: str
     clients: str
     alpha: str
-    missing: str
+    missing_percent: str
 
 
 def _setting(cell: Cell) -> RowKey:
@@ -105,7 +103,7 @@ def _settings(table: str, cells: Sequence[Cell], paper: bool) -> list[RowKey]:
 
 
 def _place(setting: RowKey) -> tuple[str, float, float, float]:
-    return setting.dataset, _number(setting.clients), _number(setting.alpha), _number(setting.missing)
+    return setting.dataset, _number(setting.clients), _number(setting.alpha), _number(setting.missing_percent)
 
 
 def _number(text: str) -> float:
@@ -173,11 +171,7 @@ def _row(
     printed, by_title = _published(table, setting, role, column), OUTPUTS[table].columns == "title"
     return {
         "table": table,
-        "dataset": setting.dataset,
-        "setting": setting.setting,
-        "clients": setting.clients,
-        "alpha": setting.alpha,
-        "missing_percent": setting.missing,
+        **vars(setting),
         "client_role": role,
         "method": cell.method if cell else "",
         "title": cell.title if cell else column.key[0] if by_title else "AP-FL",
@@ -194,8 +188,10 @@ def _row(
 
 
 def _published(table: str, setting: RowKey, role: str, column: Column) -> published.Published | None:
-    elsewhere = (table != "table2" and setting.clients != "10") or (table == "table4" and setting.missing != "20")
+    elsewhere = (table != "table2" and setting.clients != "10") or (
+        table == "table4" and setting.missing_percent != "20"
+    )
     if column.published is None or elsewhere:
         return None
-    row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing,), "table4": (role,)}[table]
+    row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing_percent,), "table4": (role,)}[table]
     return published.lookup(table).get((setting.dataset, row, column.published))

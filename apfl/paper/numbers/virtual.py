@@ -192,11 +192,10 @@ def summary(values: Sequence[Reached]) -> Summary:
 
 def speedup(times: Sequence[Reached], others: Sequence[Reached]) -> Summary:
     """How many times sooner than the others, seed by seed."""
-    both = list(zip(times, others, strict=True))
     ratios = [
         Reached("ok", other.time / one.time)
         if one.time is not None and other.time is not None
         else next(value for value in (one, other) if value.status != "ok")
-        for one, other in both
+        for one, other in zip(times, others, strict=True)
     ]
     return summary(ratios)

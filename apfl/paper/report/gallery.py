@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.paper.labels import dataset_label, semantics_label, setting_label
-from apfl.paper.numbers.frames import grouped
 from apfl.storage.files import read_npz
+from apfl.study.runs import generators
 
 if TYPE_CHECKING:
     from apfl.study.runs import Artefact, Run
@@ -143,14 +142,8 @@ def samples(
     planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]], results: Path
 ) -> list[GeneratorImages | Missing]:
     """For each data set and semantics the images of a generator: of the lowest seed, where most classes are missing."""
-
-    def place(run: Run) -> tuple[int, int, str]:
-        return run.seed, -(parse_setting(run.setting).missing or 0), run.path
-
-    generators = sorted((run for run in planned if run.stage == "memorize"), key=place)
-    by_kind = grouped(generators, lambda run: (run.dataset, str(run.spec["semantics"])))
     found: dict[str, Run | None] = {}
-    for (dataset, semantics), alike in sorted(by_kind.items()):
+    for (dataset, semantics), alike in sorted(generators(planned).items()):
         done = (run for run in alike if run.path in records and sample_picture(results, run.path))
         found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
     pictures: dict[str, GeneratorImages] = {}

@@ -28,19 +28,10 @@ def key_of_row(row: pd.Series) -> EntryKey:
 def facts_of_cell(cell: Cell, role: str, test: str) -> dict[str, Any]:
     """Those of `FIELDS` that a cell has, for clients of a role on a test."""
     levels = {name: f"{cell.axis[name]:g}" for name in ("heterogeneity", "rate") if name in cell.axis}
-    return levels | {
-        "table": cell.output,
-        "dataset": cell.dataset,
-        "setting": cell.setting,
-        "client_role": role,
-        "method": cell.method,
-        "schedule": cell.timing.name if levels else "",
-        "title": cell.title,
-        "semantics": cell.semantics,
-        "reading": cell.reading,
-        "model": cell.model,
-        "test": test,
-    }
+    named = ("dataset", "setting", "method", "title", "semantics", "reading", "model")
+    facts = levels | {name: getattr(cell, name) for name in named}
+    schedule = cell.timing.name if levels else ""
+    return facts | {"table": cell.output, "client_role": role, "schedule": schedule, "test": test}
 
 
 def key_of_cell(cell: Cell, role: str, test: str) -> EntryKey:

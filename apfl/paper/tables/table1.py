@@ -24,7 +24,6 @@ COLUMNS = (
     "client", "published_classes", "published_monopoly", "dataset", "setting", "seed", "reproduced_classes",
     "reproduced_dropout", "status",
 )  # fmt: skip
-
 Devices = Mapping[int, published.Device]
 """By client."""
 
