@@ -24,7 +24,6 @@ from apfl.storage.tables import read_parquet, write_parquet
 if TYPE_CHECKING:
     import pandas as pd
 
-    from apfl.study.runs import Run
     from apfl.study.study import Study
 
 METRICS, RECORDS, WHOLE = "metrics.parquet", "records.zip", "runs.zip"

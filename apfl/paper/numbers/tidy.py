@@ -188,10 +188,8 @@ def _row(
 
 
 def _published(table: str, setting: RowKey, role: str, column: Column) -> published.Published | None:
-    elsewhere = (table != "table2" and setting.clients != "10") or (
-        table == "table4" and setting.missing_percent != "20"
-    )
-    if column.published is None or elsewhere:
+    other = table == "table4" and setting.missing_percent != "20"
+    if column.published is None or other or (table != "table2" and setting.clients != "10"):
         return None
     row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing_percent,), "table4": (role,)}[table]
     return published.lookup(table).get((setting.dataset, row, column.published))
