@@ -259,8 +259,7 @@ def test_costs_add_up_over_finished_runs_and_count_planned_ones(study):
     assert [(one.method, one.finished, one.planned) for one in every] == [("Local", 2, 2), ("FedAvg", 1, 2)]
     assert [one.seconds for one in every] == [21.0, 12.0]
     assert [one.mean for one in every] == [10.5, 12.0]
-    whole = total(planned, records)
-    assert (whole.seconds, whole.longest, whole.planned) == (33.0, 12.0, 4)
+    assert (total(every).seconds, total(every).longest, total(every).planned) == (33.0, 12.0, 4)
     nothing = costs(loaded, planned, {})
     assert [one.mean for one in nothing] == [None, None]
 

@@ -51,9 +51,19 @@ def costs(study: Study, planned: Sequence[Run], records: Mapping[str, Mapping[st
     ]
 
 
-def total(planned: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> Cost:
+def total(every: Sequence[Cost]) -> Cost:
     """All of them together."""
-    return _cost("all", "", [records.get(run.path) for run in planned])
+    return Cost(
+        stage="all",
+        method="",
+        planned=sum(one.planned for one in every),
+        finished=sum(one.finished for one in every),
+        seconds=sum(one.seconds for one in every),
+        longest=max((one.longest for one in every), default=0.0),
+        memory=max((one.memory for one in every), default=0),
+        devices=_listed(one.devices for one in every),
+        precisions=_listed(one.precisions for one in every),
+    )
 
 
 def _method(study: Study, run: Run) -> str:
@@ -80,4 +90,4 @@ def _cost(stage: str, method: str, records: Sequence[Mapping[str, Any] | None]) 
 
 
 def _listed(values: Iterable[str | None]) -> str:
-    return ", ".join(sorted({value for value in values if value}))
+    return ", ".join(sorted({part for value in values if value for part in value.split(", ")}))

@@ -57,8 +57,7 @@ def sections(material: Material) -> Iterator[PageSection]:
     if shown := gallery.samples(material.planned, material.records, material.results):
         yield _section("samples", "Synthetic images", pictures=shown)
     every = cost.costs(study, material.planned, material.records)
-    yield _section("cost", "Cost", costs=every, stages=cost.STAGES,
-                   total=cost.total(material.planned, material.records))  # fmt: skip
+    yield _section("cost", "Cost", costs=every, total=cost.total(every), stages=cost.STAGES)
     facts = provenance_facts(material.records, len(material.planned))
     yield _section("provenance", "Provenance", facts=facts, runs=material.planned, material=material)
     if len(material.records) < len(material.planned):
