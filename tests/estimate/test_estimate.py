@@ -103,11 +103,13 @@ def test_a_generator_is_its_samples_and_the_teachers_that_see_them(
 
 
 def test_what_is_measured_is_a_miniature_of_what_the_method_s_own_code_does(study: Study) -> None:
-    def price(text: str, **parameters: Any) -> float:
+    def price(text: str, images: int = 200, **parameters: Any) -> float:
         run = changed(find(study, "federate", text), "parameters", **parameters)
-        return price_of_training(changed(run, "training", local_epochs=1), None, 200, 10, 10)
+        return price_of_training(changed(run, "training", local_epochs=1), None, images, 10, 10)
 
-    assert price("/feddf/", steps=400) > 10 * price("/fedavg/") > 0, "a hundred of four hundred steps on the server"
+    distilled = price("/feddf/", steps=400)
+    assert distilled > 10 * price("/fedavg/") > 0, "a hundred of four hundred steps on the server"
+    assert distilled < 2 * price("/feddf/", images=50, steps=100), "as many steps for an image"
 
 
 def test_seconds_of_finished_runs_correct_those_of_their_method(study: Study) -> None:
