@@ -4,8 +4,7 @@ random ones, times the images.
 A round is measured in miniature: two clients with a few images each, and as small a part of whatever else the method
 has many of, in seconds that this process computes on the CPU. A federated run is its rounds, with the share of the
 clients that the server draws and a schedule does not lose; a generator is its samples and the teachers that see them;
-models are evaluated on the test images. Where runs of a method are finished, their seconds correct what is said of its
-other runs.
+models are evaluated on the test images. Seconds of a method's finished runs correct what is said of its others.
 """
 
 from __future__ import annotations
