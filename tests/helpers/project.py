@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from apfl.registry.trees import ROOT
+from tests.helpers import forked
 from tests.helpers.studies import tiny
 
 BIN = Path(sys.executable).parent
@@ -51,6 +52,8 @@ class Project:
 
     def run(self, *command: str, path: str = f"{BIN}:{os.environ['PATH']}") -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PATH": path, "APFL_DATA_ROOT": "", "APFL_SEMANTICS_ROOT": ""}
+        if forked.program(command):
+            return forked.run(command, self.root, environment, timeout=500)
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=500)
 
     def succeed(self, *command: str, **options: str) -> subprocess.CompletedProcess[str]:
