@@ -16,7 +16,16 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-PACKAGES = ("snakemake.cli", "pandas", "scipy.stats", "pyarrow.parquet", "jinja2", "jsonschema", "typer", "rich.console")
+PACKAGES = (
+    "snakemake.cli",
+    "pandas",
+    "scipy.stats",
+    "pyarrow.parquet",
+    "jinja2",
+    "jsonschema",
+    "typer",
+    "rich.console",
+)
 PROGRAMS = {"snakemake": ("snakemake",), "apfl": (sys.executable, "-m", "apfl")}
 """The commands' first words."""
 
@@ -28,15 +37,15 @@ def _context() -> ForkServerContext:
     return context
 
 
-def program(command: Sequence[str]) -> str | None:
-    """The program that a command starts, if it is one of `PROGRAMS`."""
-    return next((name for name, words in PROGRAMS.items() if tuple(command[: len(words)]) == words), None)
+def program(command: Sequence[str]) -> str:
+    """The one of `PROGRAMS` that a command starts, if any."""
+    return next((name for name, words in PROGRAMS.items() if tuple(command[: len(words)]) == words), "")
 
 
-def run(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run` returns of a command whose `program` is known."""
+def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` returns of a command, which is left to it unless its program is one of `PROGRAMS`."""
+    if not program(command):
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("stdout", "stderr")]
         child = _context().Process(target=_child, args=(list(command), cwd, dict(env), said))
