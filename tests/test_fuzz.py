@@ -59,13 +59,14 @@ def test_a_damaged_file_is_read_as_it_was_or_refused_in_one_line(reader: str, tm
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("reader", MADE)
 def test_thousands_of_damaged_files_are_read_or_refused(reader: str, tmp_path: Path, seed: int) -> None:
-    fuzz(reader, made(reader, tmp_path), seed, count=LONG // 5 if reader in SLOW_READERS else LONG)
+    count = LONG // 5 if reader in SLOW_READERS else LONG
+    assert sum(fuzz(reader, made(reader, tmp_path), seed, count).values()) > 0.8 * count
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_damaged_file_of_real_images_is_read_or_refused(data_root: Path, tmp_path: Path, count: int) -> None:
     readers.smallest_real(data_root, tmp_path / "original")
-    fuzz("real.parquet", tmp_path, seed=count, count=count)
+    assert sum(fuzz("real.parquet", tmp_path, seed=count, count=count).values()) > 0.8 * count
 
 
 def test_what_is_not_damaged_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from apfl.registry.trees import ROOT
+from tests.helpers import forked
 from tests.helpers.studies import tiny
 
 BIN = Path(sys.executable).parent
@@ -38,8 +39,11 @@ TABLE = Path("results/tiny/tables/table2.csv")
 class Project:
     """A copy of the project in which edits hurt nobody, with the tiny study in place of the demo."""
 
-    def __init__(self, root: Path, study: dict[str, Any]) -> None:
+    def __init__(self, root: Path, study: dict[str, Any] | None = None) -> None:
+        """Without a study, one that is there."""
         self.root = root
+        if study is None:
+            return
         root.mkdir(exist_ok=True)
         for name in PARTS:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -49,9 +53,12 @@ class Project:
     def configure(self, study: dict[str, Any]) -> None:
         (self.root / "config/demo.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
-    def run(self, *command: str, path: str = f"{BIN}:{os.environ['PATH']}") -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PATH": path, "APFL_DATA_ROOT": "", "APFL_SEMANTICS_ROOT": ""}
-        return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=500)
+    def run(
+        self, *command: str, path: str = f"{BIN}:{os.environ['PATH']}", root: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """A command in the project; ``root`` is the folder of real data, of which there need be none."""
+        environment = os.environ | {"PATH": path, "APFL_DATA_ROOT": root, "APFL_SEMANTICS_ROOT": root}
+        return forked.run(command, self.root, environment, timeout=500)
 
     def succeed(self, *command: str, **options: str) -> subprocess.CompletedProcess[str]:
         """`run`, of what must end well."""

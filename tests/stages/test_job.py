@@ -43,7 +43,9 @@ def test_a_run_is_written_with_what_it_found_and_what_it_took(inputs: Inputs, tm
 
 def test_a_finished_run_is_not_prepared_again(inputs: Inputs, tmp_path: Path) -> None:
     run_once("federate", SPECIFICATION, inputs, tmp_path / "out", lambda: (tiny_problem(), made))
+    before = (tmp_path / "out" / "run.json").read_bytes()
     run_once("federate", SPECIFICATION, inputs, tmp_path / "out", lambda: pytest.fail("prepared again"))
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_carried_out(inputs: Inputs, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(bench: Bench, tmp_pa
     times = moments(stage, duration(bench, stage, tmp_path), 10)
     deaths = [Death(number, after) for number, after in zip(itertools.cycle(SIGNALS), times, strict=False)]
     kill_along(bench, stage, tmp_path / "run", deaths)
+    assert not differing(artefacts(tmp_path / "run"), artefacts(bench.whole(stage)))
 
 
 @pytest.mark.slow

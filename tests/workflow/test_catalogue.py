@@ -96,7 +96,11 @@ def test_a_study_on_the_command_line_takes_the_place_of_the_importer_s(project: 
 
 
 @pytest.mark.parametrize(
-    ("more", "use", "place"), [("", "", "results"), ('    prefix: "below"\n', " as x_*", "below/results")]
+    ("more", "use", "place"),
+    [
+        ("", "", "results"),
+        pytest.param('    prefix: "below"\n', " as x_*", "below/results", marks=pytest.mark.slow),
+    ],
 )
 def test_a_module_runs_in_a_folder_of_one_s_own_with_its_own_code(
     project: Project, tmp_path: Path, more: str, use: str, place: str

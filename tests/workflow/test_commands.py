@@ -16,7 +16,7 @@ from PIL import Image
 
 from apfl.registry.trees import ROOT
 from tests.helpers.commands import in_documents, in_messages, printed
-from tests.helpers.project import RUNS, STUDY, Project
+from tests.helpers.project import RUNS, Project
 
 LACKING = {
     "pip": "the package index",
@@ -48,12 +48,11 @@ COMMANDS = [pytest.param(one, marks=[pytest.mark.slow] if LARGE.match(one) else 
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(finished_copy, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, finished, and a folder of images with a partition."""
-    project = Project(tmp_path_factory.mktemp("commands"), STUDY)
+    project, _ = finished_copy(tmp_path_factory.mktemp("commands"))
     shutil.copy(ROOT / "Makefile", project.root)
     shutil.copytree(ROOT / "docs/measurements", project.root / "docs/measurements")
-    project.succeed("snakemake")
     for number in range(20):
         path = project.root / f"pictures/{number % 2}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +91,7 @@ def test_a_command_works_as_it_stands(project: Project, command: str) -> None:
         assert importlib.util.find_spec(command.split()[2]), "it takes long, and is only looked for"
         return
     # Where data lie, who does not say so in the command has said in the environment.
-    done = project.run("env", "APFL_DATA_ROOT=folder", "APFL_SEMANTICS_ROOT=folder", *arguments(command))
+    done = project.run(*arguments(command), root="folder")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 

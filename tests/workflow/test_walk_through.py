@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 
 from apfl.registry.trees import ROOT
+from tests.helpers import forked
 from tests.helpers.project import BIN
 
 STEPS = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$|^    (\S[^\n]*)$", re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
             folder /= command.removeprefix("cd ")
         else:
             words = shlex.split(re.sub("^apfl ", f"{sys.executable} -m apfl ", command))
-            done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+            done = forked.run(words, folder, environment, timeout=900)
             said[command] = done.stdout + done.stderr
             assert done.returncode == 0, said[command]
     return folder, said

@@ -27,10 +27,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(finished_copy, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, finished by plain `snakemake`."""
-    project = Project(tmp_path_factory.mktemp("finished"), STUDY)
-    said = project.succeed("snakemake").stderr
+    project, said = finished_copy(tmp_path_factory.mktemp("finished"))
     assert "began federate digits, dirichlet-alpha0.1-clients3, fedavg, seed 0" in said
     assert said.index("[14 of 14 jobs") < said.index("\nthe page: results/tiny/report.html\n")
     return project
