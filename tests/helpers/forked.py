@@ -16,16 +16,8 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-PACKAGES = (
-    "snakemake.cli",
-    "pandas",
-    "scipy.stats",
-    "pyarrow.parquet",
-    "jinja2",
-    "jsonschema",
-    "typer",
-    "rich.console",
-)
+PACKAGES = ("snakemake.cli", "pandas", "scipy.stats", "pyarrow.parquet", "jinja2", "jsonschema", "typer")
+"""What `PROGRAMS` import, imported beforehand."""
 PROGRAMS = {"snakemake": ("snakemake",), "apfl": (sys.executable, "-m", "apfl")}
 """The commands' first words."""
 
