@@ -26,7 +26,7 @@ demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minu
 	snakemake --configfile=$(STUDY)
 
 test: $(VENV)/full.stamp ## the quick tests, in minutes
-	python -m pytest --quiet -n auto --dist loadfile -m "not slow"
+	python -m pytest --quiet -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed files, a real Slurm, a browser
 	python -m pytest --quiet -n auto --dist worksteal -m slow

@@ -10,6 +10,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of the longest tests first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 def _root(variable: str, what: str) -> Path:
     if not os.environ.get(variable):
         pytest.skip(f"needs {what}: set {variable}")

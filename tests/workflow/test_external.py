@@ -82,6 +82,7 @@ def ours(folder: Path, spec: dict):
     return problem, fedavg.server_update(state, problem, 1, results)
 
 
+@pytest.mark.slow
 def test_one_round_of_flower_gives_our_parameters(flower) -> None:
     folder, spec = flower
     tensors, _ = read_tensors(folder / "out" / "state.safetensors", "state")
@@ -91,6 +92,7 @@ def test_one_round_of_flower_gives_our_parameters(flower) -> None:
     assert distance(problem.start, theirs) > 1e-2
 
 
+@pytest.mark.slow
 def test_flowers_metrics_are_the_table_that_we_would_write(flower) -> None:
     folder, spec = flower
     theirs = pd.read_parquet(folder / "out" / "metrics.parquet")
