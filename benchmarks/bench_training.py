@@ -6,6 +6,10 @@ last. The *matrix product* is the fastest that the processor does anything: two 
 same precision, with the same threads; the floating-point operations of a training step are counted by torch. Pairs of
 an epoch and its bare loop differ by several per cent, so a ratio is the median of twenty. The workflow gives every job
 one thread: the last rows are how it uses two cores.
+
+The faster a processor multiplies in bf16, the smaller a step's share of the matrix product: pooling, activations,
+copies and Adam are bound by memory and stay as slow as they were, in the bare loop as well (*Where a step's time
+goes*, below).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def demo_times(root: Path, study: str = "demo") -> DemoTimes:
     for log in sorted((root / ".snakemake" / "log").glob("*.snakemake.log"), reverse=True):
         text = log.read_text()
         cores, elapsed = re.search(r"Provided cores: (\d+)", text), re.search(r"Elapsed time: ([\d:.]+)", text)
-        if not (cores and elapsed and re.search(r"(\d+) of \1 steps \(100%\) done", text)):
+        if not (cores and elapsed and re.search(r"\[(\d+) of \1 jobs\] finished", text)):
             continue
         start = datetime.strptime(log.name.partition(".snakemake")[0], "%Y-%m-%dT%H%M%S.%f").timestamp()
         hours, minutes, seconds = elapsed[1].split(":")

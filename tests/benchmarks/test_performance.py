@@ -186,7 +186,7 @@ def demo(tmp_path: Path) -> Path:
     for name in ("log", "metadata"):
         (tmp_path / ".snakemake" / name).mkdir(parents=True)
     (tmp_path / ".snakemake/log/2026-01-02T030405.678901.snakemake.log").write_text(
-        "Provided cores: 2\n1 of 3 steps (33%) done\n3 of 3 steps (100%) done\nElapsed time: 0:01:40.000000\n"
+        "Provided cores: 2\n[1 of 3 jobs] finished data\n[3 of 3 jobs] finished all\nElapsed time: 0:01:40.000000\n"
     )
     job(tmp_path, "runs/x/seed0", "federate", 1, 93, own=90, files=2)
     job(tmp_path, "runs/x/seed1", "federate", 3, 63, own=60)
@@ -209,7 +209,7 @@ def test_a_demo_of_several_runs_or_unfinished_or_of_another_study_is_not_read(de
         demo_times(demo)
     (demo / ".snakemake/metadata/federateruns_x_seed20").unlink()
     (log,) = (demo / ".snakemake/log").iterdir()
-    log.write_text(log.read_text().replace("3 of 3 steps (100%) done\n", ""))
+    log.write_text(log.read_text().replace("[3 of 3 jobs] finished all\n", ""))
     with pytest.raises(NoDemo, match="no single run"):
         demo_times(demo)
 

@@ -224,6 +224,7 @@ def test_snakemake_s_own_report_is_made_without_a_network(finished: Project) -> 
     assert f"torch {version('torch')}" in page, "what made the results"
 
 
+@pytest.mark.slow
 def test_the_documented_command_runs_every_job_in_the_conda_environment(tmp_path: Path) -> None:
     project = Project(tmp_path, {**tiny(methods={"fedavg": {}}), "apfl": {}})
     stub = ROOT / "tests/conda_stub/bin"
