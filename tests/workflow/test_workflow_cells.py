@@ -12,6 +12,8 @@ from apfl.storage.run_folder import KEPT
 from tests.helpers.project import RUNS, TABLE, Project
 from tests.helpers.studies import tiny
 
+pytestmark = pytest.mark.slow
+
 STUDY = tiny(seeds=[0, 1], one_job_per="cell")
 FEDAVG = RUNS / "fedavg"
 
