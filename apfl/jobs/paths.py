@@ -74,9 +74,9 @@ KINDS: Mapping[str, Kind] = {
     "figure": Kind(f"{FIGURE}.csv", each(FIGURE, *DRAWN, *(f"_own{ending}" for ending in DRAWN), ".csv")),
     "report": Kind("{study}/report.html"),
     "claims": Kind(f"{CLAIMS}.json", each(CLAIMS, ".json", ".csv", ".md")),
-    "beside": Kind("{study}/verdict/{beside}.csv"),
+    "compare": Kind("{study}/verdict/{compare}.csv"),
 }
-"""Every kind of job, in the order of the stages; ``beside`` makes what stands beside verdicts where there are none."""
+"""Every kind of job, in the order of the stages; ``compare`` makes what stands beside verdicts where there are none."""
 STUDY = "{study}/study.json"
 PROGRAM = "{study}/programs/{dataset}/{setting}/{method}/seed{seed}/metrics.csv"
 """What a foreign program writes, from which a run is made."""

@@ -191,7 +191,7 @@ def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Jo
     seen = tuple(name for name in every if name in JUDGED)
     names = {"report": every, **dict.fromkeys(judging, seen)}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
-    known = {name: name for name in KINDS} | dict.fromkeys(BESIDE, "beside") | dict.fromkeys(study.tables, "table")
+    known = {name: name for name in KINDS} | dict.fromkeys(BESIDE, "compare") | dict.fromkeys(study.tables, "table")
     kind = known.get(output, "figure")
     path = KINDS[kind].path.format_map({"study": study.name, kind: output})
     made = (results / path).stat().st_mtime_ns if (results / path).is_file() else None

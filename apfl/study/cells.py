@@ -131,7 +131,7 @@ def job_counts(study: Study) -> Counter[str]:
     """How many jobs of each kind the workflow starts for everything of a study."""
     made = Counter(first.stage for first, *_ in jobs_of(runs(study), job_unit(study.one_job_per)).values())
     outputs = {"table": len(study.tables), "figure": len(study.figures), "report": 1}
-    judged = {"claims": 1} if study.paper else {"beside": min(1, len(beside(study)))}
+    judged = {"claims": 1} if study.paper else {"compare": min(1, len(beside(study)))}
     return Counter(entry.kind for entry in artefacts(study)) + made + Counter(outputs | judged)
 
 

@@ -117,8 +117,8 @@ def test_a_figure_names_no_data_set_that_the_study_does_not_ask_for(tmp_path):
 
 
 def test_nothing_is_judged_and_nothing_is_compared_without_a_second_method():
-    assert job_counts(loaded())["claims"] == 0 and job_counts(loaded())["beside"] == 1
+    assert job_counts(loaded())["claims"] == 0 and job_counts(loaded())["compare"] == 1
     alone = loaded(methods={"fedavg": {}}, tables={"table2": {"clients": [3]}}, figures={})
     assert beside(alone) == ("spread",) and "ranks" in beside(loaded())
-    assert {"claims", "beside"}.isdisjoint(job_counts(loaded(tables={})))
+    assert {"claims", "compare"}.isdisjoint(job_counts(loaded(tables={})))
     assert job_counts(loaded(paper=True))["claims"] == 1

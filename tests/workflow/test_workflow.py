@@ -83,7 +83,7 @@ def test_a_study_that_is_named_takes_the_place_of_the_demo_and_is_not_merged_int
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**tiny(name="other", methods={"local": {}}), "apfl": {}}))
     plan = fresh.plan("--configfile", str(path), "--config", "data_root=nowhere")
-    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1, "beside": 1}
+    assert plan == {"data": 1, "partition": 1, "study": 1, "federate": 1, "table": 1, "page": 1, "compare": 1}
 
 
 def test_a_broken_method_file_ends_in_one_line(fresh: Project) -> None:

@@ -33,14 +33,14 @@ if STUDY.paper:
 
 elif COMPARED:
 
-    rule beside:
+    rule compare:
         input:
             PLAN.shown(SEEN),
             study="results/{study}/study.json",
         output:
             BESIDE,
         log:
-            log_of("beside").replace("{beside}", COMPARED[0]),
+            log_of("compare").replace("{compare}", COMPARED[0]),
         conda:
             "../../environment.yml"
         threads: 1
