@@ -95,7 +95,6 @@ def test_a_command_works_as_it_stands(project: Project, command: str) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-@pytest.mark.slow
 def test_the_commands_that_a_page_a_message_and_verdicts_print_make_what_is_missing(project: Project) -> None:
     folder = project.root / RUNS / "local/seed0"
     aside = folder.rename(folder.with_name("aside"))
