@@ -151,7 +151,7 @@ def test_plan_prints_jobs_sharing_and_estimate_without_data(
     plan(str(path), "--results", str(tmp_path))
     captured = capsys.readouterr()
     jobs, shared, computing, *rest = captured.out.splitlines()
-    made = "1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize, 1 table, 1 report, 1 beside"
+    made = "1 data, 1 partition, 1 semantics, 2 federate, 1 memorize, 2 personalize, 1 table, 1 report, 1 compare"
     assert jobs.endswith(f"11 jobs ({made})") and shared.startswith(
         "runs shared: federate 4 asked for, 2 made, memorize 1"
     )
