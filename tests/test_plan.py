@@ -7,6 +7,8 @@ import re
 import zipfile
 from collections import defaultdict
 
+import pytest
+
 from apfl.registry.trees import ROOT
 
 
@@ -15,15 +17,20 @@ def records(study: str) -> list[dict]:
         return [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("/run.json")]
 
 
-def test_every_run_at_the_papers_scale_was_made_by_the_planned_commit_without_edits() -> None:
-    (commit,) = re.findall(r"P's is ([0-9a-f]{7})\b", (ROOT / "docs" / "plan.md").read_text())
-    made = records("paper_scale")
+BLOCKS = {"P": "paper_scale", "G": "grid"}
+
+
+@pytest.mark.parametrize(("block", "study"), BLOCKS.items())
+def test_every_run_of_a_block_was_made_by_the_planned_commit_without_edits(block: str, study: str) -> None:
+    (commit,) = re.findall(rf"{block}'s is ([0-9a-f]{{7}})\b", (ROOT / "docs" / "plan.md").read_text())
+    made = records(study)
     assert made
     assert all(run["commit"].startswith(commit) and run["clean"] for run in made)
 
 
-def test_runs_of_a_method_at_the_papers_scale_were_made_by_one_code() -> None:
+@pytest.mark.parametrize("study", BLOCKS.values())
+def test_runs_of_a_method_in_a_block_were_made_by_one_code(study: str) -> None:
     codes = defaultdict(set)
-    for run in records("paper_scale"):
+    for run in records(study):
         codes[run["stage"], run["specification"].get("module")].add(run["code"])
     assert all(len(found) == 1 for found in codes.values()), codes

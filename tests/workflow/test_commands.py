@@ -38,6 +38,7 @@ NAMES = {
     "FOLDER": "folder",
     "results/paper/study.json": "results/tiny/study.json",
     "results/paper_scale/study.json": "results/tiny/study.json",
+    "results/grid/study.json": "results/tiny/study.json",
     "results/reference": str(ROOT / "results/reference"),
 }
 """What stands for a placeholder, and for results that are not here."""
