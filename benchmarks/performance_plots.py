@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from apfl.paper.figures.files import encode
@@ -20,7 +21,8 @@ def draw(topic: dict[str, Any]) -> bytes:
     styles = dataset_styles(list(dict.fromkeys(entry["label"] for entry in series)))
     shared = len({entry["unit"] for entry in series}) == 1
     with matplotlib.style.context(["default", RC]):
-        figure = Figure(figsize=(1.2 + 2.7 * len(plots), 3.1), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.15)  # so that numbers below neighbouring panels do not touch
+        figure = Figure(figsize=(1.2 + 2.7 * len(plots), 3.1), layout=layout)
         panels = figure.subplots(1, len(plots), sharey=shared, squeeze=False)[0]
         for place, (axes, plot) in enumerate(zip(panels, plots, strict=True)):
             curves = [entry for entry in series if entry["plot"] == plot]
