@@ -26,6 +26,7 @@ from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.document import SOURCES
 from apfl.paper.verdict.power import POWER
+from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
 from apfl.study.load import schema
 from tests.pictures import draw, printed, rulegraph
@@ -305,18 +306,43 @@ def example() -> str:
     return "\n".join(lines[first : first + 5])
 
 
-def paper_scale() -> str:
-    """What is finished at the paper's scale: accuracy after the last round, weighted by training images."""
-    frame = pd.read_parquet(ROOT / "results" / "paper_scale" / "metrics.parquet")
+def archived(study: str) -> pd.DataFrame:
+    """What an archive in results/ has after the last round: accuracy in percent, weighted by training images, with a
+    column for each test and a row for each run, model and seed."""
+    frame = pd.read_parquet(ROOT / "results" / study / "metrics.parquet")
     frame["run"] = frame["run"].str.split("/").str[4]
-    last = frame[frame["round"] == frame.groupby("run")["round"].transform("max")]
-    lines = ["| run | α | model | seed | pooled | own |", "| --- | --- | --- | ---: | ---: | ---: |"]
-    shown = last[~last["model"].str.startswith("beta")]
-    for (setting, run, model, seed), rows in shown.groupby(["setting", "run", "model", "seed"], sort=True):
-        alpha = setting.removeprefix("dirichlet-alpha").split("-")[0]
-        means = [_weighted(rows[rows["test"] == test]) for test in ("pooled", "own")]
-        lines.append(f"| {run} | {alpha} | {model} | {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means)} |")
+    frame["alpha"] = frame["setting"].str.extract(r"alpha([\d.]+)", expand=False)
+    shown = frame[
+        (frame["round"] == frame.groupby("run")["round"].transform("max")) & ~frame["model"].str.startswith("beta")
+    ]
+    keys = ["alpha", "run", "model", "seed", "test"]
+    return 100 * shown.groupby(keys)[["accuracy", "train_samples"]].apply(_weighted).unstack("test")
+
+
+def paper_scale() -> str:
+    """What is finished at the paper's scale, over seeds and by seed, beside what the paper prints of the method."""
+    printed = pd.read_csv(ROOT / "apfl/paper/published/table2.csv", dtype={"alpha": str})
+    printed = printed[(printed["dataset"] == "cifar10") & (printed["clients"] == 5)].set_index(["alpha", "method"])
+    titles = {name: (card.title, card.model) for name, card in methods().items()}
+    lines = [
+        "| run | α | model | pooled | by seed | the paper | own |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (alpha, run, model), rows in archived("paper_scale").groupby(["alpha", "run", "model"]):
+        if model == "local" and run.startswith("apfl"):
+            continue  # FedAvg's, with which AP-FL begins
+        title, shown = titles.get(run, ("", ""))
+        there = model == shown and (alpha, title) in printed.index
+        paper = "{accuracy_mean:.2f} ± {accuracy_std:.2f}".format(**printed.loc[(alpha, title)]) if there else "–"
+        seeds = ", ".join(f"{one:.1f}" for one in rows["pooled"])
+        lines.append(
+            f"| {run} | {alpha} | {model} | {_spread(rows['pooled'])} | {seeds} | {paper} | {_spread(rows['own'])} |"
+        )
     return "\n".join(lines)
+
+
+def _spread(values: pd.Series) -> str:
+    return f"{values.mean():.1f} ± {values.std():.1f}"
 
 
 def _weighted(rows: pd.DataFrame) -> float:
