@@ -88,7 +88,7 @@ def _run(command: Sequence[str], log: Path, patience: float) -> str:
             return "passed" if process.wait(patience) == 0 else "failed"
         except subprocess.TimeoutExpired:
             # Interrupted, pytest writes down what it has measured, and Snakemake ends its jobs.
-            for sent, more in ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
+            for sent, more in ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, sent)
                 with suppress(subprocess.TimeoutExpired):
