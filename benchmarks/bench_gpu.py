@@ -1,9 +1,10 @@
 """On a GPU.
 
 *PFLlib's way* trains one client after another, each with a DataLoader of its own (`benchmarks/suites/pfllib_way.py`);
-ours trains the ten clients of three seeds as one stack of thirty models. The run of the paper's size has 54,000 images,
-five clients, 20 local epochs, batch 50 and Adam; one of its 50 rounds is measured, and the figure is 50 times that.
-Of the ways to take a step with all models (`benchmarks/stack_ways.py`) each is measured without the engine around it.
+ours trains the ten clients of three seeds as one stack of thirty models, and, for comparison, one after another (*the
+sequential engine*). The run of the paper's size has 54,000 images, five clients, 20 local epochs, batch 50 and Adam;
+one of its 50 rounds is measured, and the figure is 50 times that. Of the ways to take a step with all models
+(`benchmarks/stack_ways.py`) each is measured without the engine around it.
 
 No GPU could be had so far. `make bench-gpu` does all of this on one that answers, in ten minutes at most, and goes on
 with runs at the paper's scale in what is left of them; its logic is tested on a CPU (`tests/benchmarks/test_gpu.py`).
