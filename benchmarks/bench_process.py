@@ -92,7 +92,7 @@ def bench_demo(benchmark, record) -> None:
     except NoDemo as error:
         pytest.skip(str(error))
     # What is asked holds for two cores: more of them meet it more easily.
-    asked = "< 8" if demo.cores <= 2 else None
+    asked = "<= 4" if demo.cores <= 2 else None
     record(f"the demo, {demo.jobs} jobs on {demo.cores} cores", demo.wall / 60, "min", asked=asked)
     record("its jobs' own time, of all cores", 100 * demo.busy, "%")
     record("scheduler, and cores without a job, of all cores", 100 * demo.overhead, "%", asked="<= 10")

@@ -29,6 +29,7 @@ from PIL import Image
 
 from benchmarks.measuring import Record, cores, in_turn, ratio
 from benchmarks.suites import common
+from benchmarks.suites.pfllib_way import write_files
 from benchmarks.suites.turns import ROOT, Absent, interpreter
 
 FIVE = ("local", "fedavg", "fedprox", "scaffold", "ditto")
@@ -93,8 +94,10 @@ class Rows:
         """
         self.folder, self.rounds, self.seeds, self.made = folder, rounds, seeds, 0
         write_images(folder, images)
-        self.data = folder / "train.npz"
+        self.data, self.files = folder / "train.npz", folder / "files"
         common.write(self.data, CLIENTS, round(images * (1 - TESTED)))
+        self.files.mkdir()
+        write_files(common.load(self.data), self.files)
 
     def _empty(self) -> Path:
         self.made += 1
@@ -126,7 +129,7 @@ class Rows:
         return _seconds(every)
 
     def pfllib(self) -> float:
-        runs = [("--method", method) for _ in range(self.seeds) for method in FIVE]
+        runs = [("--method", method, "--files", str(self.files)) for _ in range(self.seeds) for method in FIVE]
         return self.loop("pfllib_methods", sys.executable, runs, 1)
 
     def flower(self) -> float:

@@ -2,7 +2,7 @@
 
 Steps follow each other, each within its share of the time; one that fails or is cut short leaves the others their turn.
 What they print goes to ``build/gpu/``, and the summary, one line a step, to the terminal and to
-``build/gpu/summary.json``.
+``build/gpu/summary.json``. The figures are added to docs/performance.md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from apfl.study.runs import gpus
+from benchmarks import performance
 
 PYTHON = sys.executable
 LIMIT = 600.0
 STUDY = "config/paper_scale.yaml"
+FIGURES = Path("build/gpu/figures.json")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ PARTS = (
     Part(
         "figures",
         (PYTHON, "-m", "pytest", "benchmarks/bench_gpu.py", "-o", "python_files=bench_*.py", "-o",
-         "python_functions=bench_*", "--benchmark-json", "build/gpu/figures.json"),
+         "python_functions=bench_*", "--benchmark-json", str(FIGURES)),
         0.7,
     ),
     # The runs go on from their checkpoints, here and wherever results/ is taken.
@@ -75,11 +79,16 @@ def carry_out(
 def _run(command: Sequence[str], log: Path, patience: float) -> str:
     """Run a command in a session of its own, so that it is ended with all that it has started."""
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        except OSError as error:
+            stream.write(f"{error}\n")
+            return "failed"
         try:
             return "passed" if process.wait(patience) == 0 else "failed"
         except subprocess.TimeoutExpired:
-            for sent, more in ((signal.SIGTERM, 10.0), (signal.SIGKILL, None)):
+            # Interrupted, pytest writes down what it has measured, and Snakemake ends its jobs.
+            for sent, more in ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, sent)
                 with suppress(subprocess.TimeoutExpired):
@@ -94,7 +103,12 @@ def main() -> None:
     given = parser.parse_args()
     if not gpus():
         raise SystemExit("no GPU answers here (nvidia-smi --list-gpus): run this on a machine that has one")
-    done = carry_out(PARTS, Path("build/gpu"), given.limit)
+    if not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU here: install a torch that this machine's driver is new enough for")
+    FIGURES.unlink(missing_ok=True)
+    done = carry_out(PARTS, FIGURES.parent, given.limit)
+    if FIGURES.exists() and FIGURES.read_text():
+        performance.main(FIGURES, add=True)
     raise SystemExit(any(one.state == "failed" for one in done))
 
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.performance build/performance.json   # the run's JSON -> docs/measurements/performance.json
                                                               # -> docs/performance.md, docs/images/performance-*.svg
+    python -m benchmarks.performance build/gpu/figures.json --add   # its topics alone, measured on another machine
 
 The page is a function of the committed JSON file alone, and of what `benchmarks.profile` has measured apart, as a test
 holds.
@@ -74,6 +75,32 @@ def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: short(value) for name, value in entry.items()}
 
 
+def added(measured: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The measurements with the topics of another run in the place of theirs, each with where it was measured."""
+    topics = {topic["topic"]: topic for topic in measured["topics"]}
+    topics |= {topic["topic"]: topic | {"where": where(more)} for topic in more["topics"]}
+    return measured | {"topics": sorted(topics.values(), key=lambda topic: place(topic["topic"]))}
+
+
+def kept(measured: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """The measurements, with what was `added` before of topics that could not be measured here."""
+    elsewhere = {topic["topic"]: topic for topic in old["topics"] if "where" in topic}
+    topics = [topic if topic["figures"] else elsewhere.get(topic["topic"], topic) for topic in measured["topics"]]
+    return measured | {"topics": topics}
+
+
+def where(measured: dict[str, Any]) -> str:
+    """The machine and the versions of a run, in a sentence."""
+    machine, commit = measured["machine"], measured["commit"]
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory, " if machine["memory_bytes"] else ""
+    commit_id = f", commit {commit['id'][:12]}{' with changes' if commit['changed'] else ''}" if commit["id"] else ""
+    return (
+        f"Measured on {measured['date']}: {machine['processor']}, {machine['cores_used']} of {machine['cores']} cores, "
+        f"{memory}{'bf16 in hardware' if machine['bf16'] else 'no bf16 in hardware'}, GPU: {machine['gpu'] or 'none'}; "
+        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}{commit_id}."
+    )
+
+
 def met(entry: dict[str, Any]) -> bool | None:
     """Does the ratio, or the value where there is no ratio, keep to what is asked? None if nothing is asked."""
     if entry["asked"] is None:
@@ -113,21 +140,14 @@ def _asked(asked: str) -> str:
 
 def page(measured: dict[str, Any], apart: Mapping[str, str] = {}) -> str:
     """The page, from the trimmed measurements; ``apart`` is Markdown that follows a topic."""
-    machine, commit = measured["machine"], measured["commit"]
     lines = [INTRODUCTION, ""]
-    if machine["quick"]:
+    if measured["machine"]["quick"]:
         lines += ["**A trial run (`--quick`): few and small repetitions. Do not quote these numbers.**", ""]
-    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory, " if machine["memory_bytes"] else ""
-    commit_id = f", commit {commit['id'][:12]}{' with changes' if commit['changed'] else ''}" if commit["id"] else ""
-    said = (
-        f"Measured on {measured['date']}: {machine['processor']}, {machine['cores_used']} of {machine['cores']} cores, "
-        f"{memory}{'bf16 in hardware' if machine['bf16'] else 'no bf16 in hardware'}, GPU: {machine['gpu'] or 'none'}; "
-        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}{commit_id}."
-    )
-    lines += [textwrap.fill(said, 120), ""]
+    lines += [textwrap.fill(where(measured), 120), ""]
     for topic in measured["topics"]:
         lines += [f"## {topic['title']}", ""]
         lines += [topic["about"], ""] if topic["about"] else []
+        lines += [textwrap.fill(topic["where"], 120), ""] if "where" in topic else []
         lines += [*table(topic["figures"]), ""] if topic["figures"] else []
         if topic["series"]:
             lines += [f"![{topic['title']}](images/{picture_name(topic)})", ""]
@@ -146,11 +166,13 @@ def write_page() -> None:
     PAGE.write_text(page(json.loads(MEASURED.read_text()), {"generator": section()}))
 
 
-def main(raw: Path) -> None:
-    """Trim ``raw`` into the committed JSON file, and make page and plots of that."""
+def main(raw: Path, add: bool = False) -> None:
+    """Trim ``raw`` into the committed JSON file, or add its topics to that, and make page and plots of it."""
     from benchmarks.performance_plots import draw
 
-    measured = trimmed(json.loads(raw.read_text()))
+    new = trimmed(json.loads(raw.read_text()))
+    old = json.loads(MEASURED.read_text())
+    measured = added(old, new) if add else kept(new, old)
     MEASURED.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
     write_page()
     for old in IMAGES.glob("performance-*.svg"):
@@ -158,9 +180,9 @@ def main(raw: Path) -> None:
     for topic in measured["topics"]:
         if topic["series"]:
             (IMAGES / picture_name(topic)).write_bytes(draw(topic))
-    asked = [entry for topic in measured["topics"] for entry in topic["figures"] if entry["asked"] is not None]
+    asked = [entry for topic in new["topics"] for entry in topic["figures"] if entry["asked"] is not None]
     missed = [entry["figure"] for entry in asked if not met(entry)]
-    for topic in measured["topics"]:
+    for topic in new["topics"]:
         print(topic["title"], *table(topic["figures"])[2:], sep="\n  ")
     print(f"{PAGE.relative_to(ROOT)}: {len(asked) - len(missed)} of {len(asked)} figures are as asked")
     for figure in missed:
@@ -168,4 +190,4 @@ def main(raw: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--add" in sys.argv[2:])

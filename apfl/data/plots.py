@@ -126,13 +126,16 @@ def _draw_shades(axes: Axes, beside: Axes, held: np.ndarray, partition: Partitio
     shades = np.add.reduceat(shades, rows[:-1]) / np.diff(rows)[:, None, None]
     axes.imshow(shades, aspect="auto", interpolation="nearest", extent=(-0.5, classes - 0.5, clients, 0))
     axes.vlines(np.arange(classes + 1) - 0.5, 0, clients, color=LINE, linewidth=0.6)
+    if dropped := int(partition.dropout.sum()):  # among so many, one or two of them would not be seen
+        axes.axhspan(clients - dropped, clients, fill=False, edgecolor=RED, linewidth=1.0, clip_on=False)
     ticks = np.linspace(0, clients, 6).astype(int)[1:]
     axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=7.5, color=INK)
     axes.set_ylabel("clients, by their largest class", fontsize=7.5, color=INK)
     edges = np.arange(clients + 1)
     for counts, blue, red in ((totals, PALE_BLUE, PALE_RED), (train, BLUE, RED)):
         for of, colour in ((~partition.dropout, blue), (partition.dropout, red)):
-            beside.stairs(np.where(of, counts, 0)[order], edges, orientation="horizontal", fill=True, color=colour)
+            if of.any():
+                beside.stairs(np.where(of, counts, 0)[order], edges, orientation="horizontal", fill=True, color=colour)
     beside.set(xlim=(0, totals.max()), ylim=(clients, 0))
     beside.set_axis_off()
     beside.annotate(

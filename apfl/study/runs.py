@@ -88,14 +88,14 @@ def job_unit(one_job_per: str) -> str:
 @cache
 def gpus() -> int:
     """How many GPUs of this machine answer. A driver without a device, or one that has broken down, has none; nor has
-    who is shown none (CUDA_VISIBLE_DEVICES)."""
+    who is shown none (CUDA_VISIBLE_DEVICES, in which a cluster may write a word such as NoDevFiles)."""
     try:
-        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return 0
-    there = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    there = sum(line.startswith(b"GPU ") for line in done.stdout.splitlines())
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if shown is None else min(there, sum(name.strip() not in ("", "-1") for name in shown.split(",")))
+    return there if shown is None else min(there, len(re.findall(r"(?:^|,)\s*(?:\d|GPU-|MIG-)", shown)))
 
 
 def jobs_of(runs: Iterable[Run], unit: str) -> dict[str, list[Run]]:

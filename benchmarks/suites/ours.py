@@ -41,14 +41,15 @@ def problem_of(federation: Federation, engine: Engine, rounds: int, seed: int = 
     scale = [torch.from_numpy(value).float().to(device) for value in (federation.mean, federation.std)]
     labels = federation.targets
     rows = tuple(torch.arange(len(federation))[federation.rows(client)] for client in range(federation.clients))
+    counts = torch.stack([labels[row].bincount(minlength=10) for row in rows])
     return Problem(
         model=Model(CNN(3, 10)),
         images=Images(pixels, labels.to(device), *scale),
-        train=rows,
-        test=tuple(row[:0] for row in rows),
-        counts=torch.stack([labels[row].bincount(minlength=10) for row in rows]),
+        train=tuple(row.to(device) for row in rows),
+        test=tuple(row[:0].to(device) for row in rows),
+        counts=counts.to(device),
         dropout=(False,) * federation.clients,
-        unseen=torch.zeros(10, dtype=torch.bool),
+        unseen=torch.zeros(10, dtype=torch.bool, device=device),
         training=TrainingConfig(
             rounds=rounds,
             local_epochs=1,

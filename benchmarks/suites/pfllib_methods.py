@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -116,6 +115,7 @@ METHODS: dict[str, type[Client]] = {
 
 def _method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", required=True, choices=METHODS)
+    parser.add_argument("--files", required=True, type=Path, help="the clients' files (`pfllib_way.write_files`)")
 
 
 def main() -> None:
@@ -123,12 +123,11 @@ def main() -> None:
     course = Course("pfllib_methods", options)
     federation = load(options.data)
     kind, device = METHODS[options.method], torch.device("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        clients = [kind(federation, number, Path(folder), device) for number in range(federation.clients)]
-        last = None
-        for server in together(clients, course.total):
-            course.mark()
-            last = server.state_dict()
+    clients = [kind(federation, number, options.files, device) for number in range(federation.clients)]
+    last = None
+    for server in together(clients, course.total):
+        course.mark()
+        last = server.state_dict()
     course.report(federation, last)
 
 

@@ -25,13 +25,19 @@ from torch.utils.data import DataLoader
 from benchmarks.suites.common import Course, Federation, arguments, load
 
 
+def write_files(federation: Federation, folder: Path) -> None:
+    """Each client's images in a file of its own, as PFLlib's generators of data sets leave them, once for all runs."""
+    for client in range(federation.clients):
+        images, labels = federation.client(client)
+        np.savez_compressed(folder / f"{client}.npz", x=images.numpy(), y=labels.numpy())
+
+
 class Client:
-    """A client with its own model and its own file."""
+    """A client with its own model and its own file of those that `write_files` has written."""
 
     def __init__(self, federation: Federation, number: int, folder: Path, device: torch.device) -> None:
-        images, labels = federation.client(number)
-        self.file, self.size, self.device = folder / f"{number}.npz", len(labels), device
-        np.savez_compressed(self.file, x=images.numpy(), y=labels.numpy())
+        self.file, self.device = folder / f"{number}.npz", device
+        self.size = len(federation) // federation.clients
         self.batch_size = federation.batch_size
         self.model = federation.network(pool_first=False).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=federation.learning_rate)
@@ -84,6 +90,7 @@ def federate(
     """The global parameters before the first round of FedAvg and after each."""
     device = torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
+        write_files(federation, Path(folder))
         clients = [Client(federation, number, Path(folder), device) for number in range(federation.clients)]
         for server in together(clients, rounds, epochs):
             if device.type == "cuda":

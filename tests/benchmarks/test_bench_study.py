@@ -24,7 +24,7 @@ from benchmarks import bench_study
 from benchmarks.measuring import Record
 from benchmarks.suites import common, pfllib_methods
 from benchmarks.suites.ours import Ordered, problem_of
-from benchmarks.suites.pfllib_way import together
+from benchmarks.suites.pfllib_way import together, write_files
 from benchmarks.suites.turns import Absent
 
 ROUNDS = 3
@@ -57,6 +57,7 @@ def last_models(name: str, problem) -> list:
 def test_methods_of_the_other_way_train_what_ours_do(name: str, data: Path, tmp_path: Path) -> None:
     given = common.load(data)
     kind = pfllib_methods.METHODS[name]
+    write_files(given, tmp_path)
     clients = [kind(given, number, tmp_path, torch.device("cpu")) for number in range(given.clients)]
     *_, server = together(clients, ROUNDS)
     theirs = [] if name == "local" else [server]
@@ -91,6 +92,8 @@ def test_a_loop_makes_all_runs_and_tells_of_one_that_fails(data: Path, tmp_path:
     assert rows.pfllib() > 0
     methods = sorted(command[command.index("--method") + 1] for command in calls)
     assert methods == sorted(3 * bench_study.FIVE) and all("--rounds" in command for command in calls)
+    files = {command[command.index("--files") + 1] for command in calls}
+    assert [len([*Path(one).glob("*.npz")]) for one in files] == [bench_study.CLIENTS], "made once, for all runs"
     monkeypatch.undo()
     with pytest.raises(Absent, match="invalid choice"):
         rows.loop("pfllib_methods", bench_study.sys.executable, [("--method", "nothing")], 1)

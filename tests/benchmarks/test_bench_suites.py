@@ -166,8 +166,12 @@ def test_the_benchmarks_of_a_gpu_run_on_a_cpu(data) -> None:
     bench_gpu.against_pfllib(benchmark, record, data, "cpu", engine, seeds=2, repeats=1)
     bench_gpu.one_round(benchmark, record, bench_gpu.paper_scale(data, engine, epochs=2), "cpu")
     bench_gpu.where_time_goes(benchmark, record, own, "cpu")
+    stacked = [row for row in record.info["figures"] if row["figure"] == "3 clients x 2 seeds in one stack, fp32"]
+    assert [row["against"] for row in stacked] == ["PFLlib's way", "the sequential engine"]
     figures = {row["figure"]: row for row in record.info["figures"]}
-    assert figures["3 clients x 2 seeds in one stack, fp32"]["ratio"] > 0
+    for row in stacked:
+        against = figures[f"{row['against'][0].upper()}{row['against'][1:]}, fp32"]["value"]
+        assert row["ratio"] == pytest.approx(row["value"] / against)
     one, all_rounds = (row for name, row in figures.items() if name.startswith("FedAvg"))
     assert all_rounds["value"] == pytest.approx(50 * one["value"]) and all_rounds["asked"] == "<= 60"
     shares = [row["value"] for name, row in figures.items() if name.startswith("Time on the device")]

@@ -32,12 +32,46 @@ def test_all_ways_take_the_same_steps() -> None:
 def test_figures_of_the_ways_and_of_the_agreement_are_recorded(tmp_path: Path) -> None:
     record = Record({})
     benchmark = SimpleNamespace(pedantic=lambda function, rounds: function())
-    bench_gpu.step_by_step(benchmark, record, SMALL, 1)
+    bench_gpu.step_by_step(benchmark, record, lambda what, why: pytest.fail(why), SMALL, 1)
     common.write(tmp_path / "federation.npz", clients=3, images=12)
     own = bench_gpu.problems(common.load(tmp_path / "federation.npz"), 2, 1, Engine(stack=64))
     assert 0 <= bench_gpu.agreement(record, own) < 0.01
     assert len(record.info["figures"]) == len(ways(SMALL)) + 1
     assert all(row["value"] > 0 for row in record.info["figures"][:-1])
+
+
+def test_a_way_that_fails_is_left_out_and_the_others_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(bench_gpu, "ways", lambda setting: {"bad, bf16": fails} | ways(setting))
+    record, left_out = Record({}), list[tuple[str, str]]()
+    benchmark = SimpleNamespace(pedantic=lambda function, rounds: function())
+    bench_gpu.step_by_step(benchmark, record, lambda *said: left_out.append(said), SMALL, 1)
+    assert left_out == [("bad, bf16, a step", "failed: no compiler")]
+    assert len(record.info["figures"]) == len(ways(SMALL))
+
+
+def test_all_that_is_trained_on_stands_on_the_engine_s_device(tmp_path: Path) -> None:
+    common.write(tmp_path / "federation.npz", clients=3, images=12)
+    engine = Engine(torch.device("meta"), stack=64)
+    for problem in bench_gpu.problems(common.load(tmp_path / "federation.npz"), 2, 1, engine):
+        images = problem.images
+        held = (images.pixels, images.labels, images.mean, images.std, problem.counts, problem.unseen)
+        parts = (*held, *problem.train, *problem.test, *problem.start.values())
+        assert {part.device for part in parts} == {engine.device}
+
+
+def test_a_part_that_is_cut_short_is_interrupted_and_may_write_down_what_it_has(tmp_path: Path) -> None:
+    program = "import time\ntry: print('began', flush=True), time.sleep(60)\nexcept KeyboardInterrupt: print('kept')"
+    parts = [Part("slow", (sys.executable, "-c", program), 0.5)]
+    assert [one.state for one in carry_out(parts, tmp_path, limit=10)] == ["cut short"]
+    assert (tmp_path / "1.log").read_text() == "began\nkept\n"
+
+
+def test_a_part_whose_program_is_not_there_has_failed(tmp_path: Path) -> None:
+    done = carry_out([Part("none", ("no-such-program",), 0.5), Part("good", ("true",), 1.0)], tmp_path, limit=20)
+    assert [one.state for one in done] == ["failed", "passed"] and "no-such-program" in (tmp_path / "1.log").read_text()
 
 
 def test_a_part_that_fails_or_takes_too_long_leaves_the_others_their_turn(tmp_path: Path) -> None:
@@ -53,9 +87,11 @@ def test_a_part_that_fails_or_takes_too_long_leaves_the_others_their_turn(tmp_pa
     assert [one["name"] for one in json.loads((tmp_path / "out/summary.json").read_text())] == ["wrong", "slow", "good"]
 
 
-def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "gpus", lambda: 0)
+@pytest.mark.parametrize(("answer", "said"), [(0, "no GPU answers here"), (1, "torch sees no GPU here")])
+def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch, answer: int, said: str) -> None:
+    monkeypatch.setattr(gpu, "gpus", lambda: answer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu"])
     monkeypatch.setattr(gpu, "carry_out", lambda *given: pytest.fail("it was begun"))
-    with pytest.raises(SystemExit, match="no GPU answers here"):
+    with pytest.raises(SystemExit, match=said):
         gpu.main()

@@ -15,7 +15,7 @@ import pytest
 from apfl.registry.trees import ROOT
 from benchmarks.demo_times import NoDemo, demo_times
 from benchmarks.measuring import Record, in_turn, ratio
-from benchmarks.performance import IMAGES, MEASURED, PAGE, met, number, page, picture_name, trimmed
+from benchmarks.performance import IMAGES, MEASURED, PAGE, added, kept, met, number, page, picture_name, trimmed
 from benchmarks.profile import section
 
 MADE_UP = '''"""Made-up things.
@@ -82,6 +82,19 @@ def test_what_was_skipped_or_failed_is_on_the_page_with_its_reason(measured: dic
     text = page(measured)
     assert "- Left out: A machine that few have: there is no such machine\n" in text
     assert "- Left out: A thing that breaks: failed: broken\n" in text
+
+
+def test_topics_of_another_machine_are_added_with_where_they_were_measured(measured: dict) -> None:
+    there = measured | {"machine": measured["machine"] | {"gpu": "a GPU", "quick": False}, "date": "2030-01-01"}
+    there["topics"] = [{"topic": "gpu", "title": "On a GPU", "about": "", "figures": [], "series": [], "left_out": []}]
+    both = added(measured, there)
+    text = page(both)
+    assert [topic["topic"] for topic in both["topics"]] == ["gpu", "made_up"] and both["machine"] == measured["machine"]
+    assert "## On a GPU\n\nMeasured on 2030-01-01" in text and "GPU: a GPU" in text.split("## Made-up")[0]
+    assert "Measured" not in text.split("## Made-up")[1]
+    assert page(added(both, there)) == text, "once more, in its own place"
+    here = measured | {"topics": [there["topics"][0] | {"left_out": [{"what": "it", "reason": "no GPU"}]}]}
+    assert kept(here, both)["topics"] == [both["topics"][0]] and kept(here, measured)["topics"] == here["topics"]
 
 
 def test_the_page_names_the_machine(measured: dict) -> None:

@@ -19,7 +19,7 @@ from apfl.cli import main
 from apfl.data.dataset import Dataset, load_dataset, save_dataset
 from apfl.data.decode import make_dataset, subset, to_pixels
 from apfl.data.partition import make_partition
-from apfl.data.plots import partition_picture, sample_picture
+from apfl.data.plots import SINGLE, partition_picture, sample_picture
 from apfl.data.raw import Raw, from_array
 from apfl.data.sources import digits, image_folder, photos, pooled
 from apfl.errors import UserError
@@ -248,7 +248,7 @@ def test_a_damaged_data_set_file_is_refused_in_one_line(tmp_path, capsys):
         assert "cannot be read" in error and "make it again" in error
 
 
-@pytest.mark.parametrize(("classes", "clients"), [(10, 10), (100, 10), (10, 300)])
+@pytest.mark.parametrize(("classes", "clients"), [(10, 10), (100, 10), (10, 300), (10, 5000)])
 def test_a_picture_of_a_partition_is_red_where_clients_drop_out(tmp_path, classes, clients):
     labels = np.arange(2 * clients * classes) % classes
     images = np.broadcast_to(np.zeros((1, 1, 32, 32), np.uint8), (len(labels), 1, 32, 32))
@@ -259,7 +259,10 @@ def test_a_picture_of_a_partition_is_red_where_clients_drop_out(tmp_path, classe
         path = tmp_path / f"{is_red}.png"
         partition_picture(path, dataset, make_partition(dataset, setting, 0))
         pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
-        assert ((pixels[..., 0] - pixels[..., 1] > 100).sum() > 500) == is_red
+        red = pixels[..., 0] - pixels[..., 1] > 100
+        assert (red.sum() > 500) == is_red
+        # Of many clients a line across all classes shows those that drop out, however few they are.
+        assert (red.sum(axis=1).max() > 0.5 * red.shape[1]) == (is_red and clients > SINGLE)
         assert max(pixels.shape) < 3000, "many clients have a picture of the size of few ones"
     sample_picture(tmp_path / "samples.png", dataset)
     assert Image.open(tmp_path / "samples.png").format == "PNG"

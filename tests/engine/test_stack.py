@@ -17,10 +17,21 @@ from apfl.federation import problem as problem_module
 from apfl.federation.method import load_method
 from apfl.federation.problem import run_all
 from apfl.federation.synchronous import run
-from tests.helpers.problems import equal, parameters, tiny_problem
+from tests.helpers.problems import DEVICE, equal, moved, parameters, tiny_problem
 
 TOLERANCE = 1e-4
-ALONE, TOGETHER = Engine(), Engine(stack=8)
+ALONE, TOGETHER = Engine(DEVICE), Engine(DEVICE, stack=8)
+
+
+@pytest.fixture(autouse=True)
+def fp32_is_fp32(monkeypatch):
+    """On a GPU, too, where convolutions would be rounded to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def tiny(**given):
+    """A small problem on the GPU, where there is one."""
+    return moved(tiny_problem(**given))
 
 
 def close(first, second) -> bool:
@@ -48,7 +59,7 @@ METHODS = [
 @pytest.mark.parametrize(("module", "parameters"), METHODS)
 @pytest.mark.parametrize("sizes", [(23, 12, 30, 1, 0), (7, 7, 7)])
 def test_a_federation_is_the_same_stacked(module, parameters, sizes) -> None:
-    problem = tiny_problem(sizes=sizes, rounds=2, local_epochs=2, batch_size=5)
+    problem = tiny(sizes=sizes, rounds=2, local_epochs=2, batch_size=5)
     alone, together = both_ways(load_method(module, parameters), problem)
     if "global" in alone.state:
         assert close(together.state["global"], alone.state["global"])
@@ -61,7 +72,7 @@ def test_a_federation_is_the_same_stacked(module, parameters, sizes) -> None:
 
 def test_the_papers_network_agrees_after_an_epoch() -> None:
     network = CNN(1, 3)
-    problem = tiny_problem(sizes=(23, 12, 30), network=network, rounds=1, local_epochs=1, learning_rate=2e-4)
+    problem = tiny(sizes=(23, 12, 30), network=network, rounds=1, local_epochs=1, learning_rate=2e-4)
     alone, together = both_ways(load_method("fedavg"), problem)
     for client in alone.latest:
         assert close(together.latest[client], alone.latest[client])
@@ -70,12 +81,12 @@ def test_the_papers_network_agrees_after_an_epoch() -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_seeds_and_starts_of_their_own_stand_in_one_stack(momentum) -> None:
-    problem = tiny_problem(sizes=(11, 26))
+    problem = tiny(sizes=(11, 26))
     phase = dataclasses.replace(problem.training.phase(), optimizer=Optimizer("sgd", 0.1, momentum))
     jobs = []
     for seed in (0, 1, 2):
         for client in (0, 1):
-            start = parameters(problem.model.network, seed)
+            start = moved(parameters(problem.model.network, seed))
             work = Work(client, start, (phase, dataclasses.replace(phase, epochs=1)))
             jobs.append(Task(work, problem.images, problem.train[client], seed, round=1 + seed))
     one = train_stack(problem.model, jobs, ALONE)
@@ -85,9 +96,9 @@ def test_seeds_and_starts_of_their_own_stand_in_one_stack(momentum) -> None:
 
 
 def test_what_cannot_be_stacked_is_trained_alone_bit_for_bit() -> None:
-    problem = tiny_problem(sizes=(11, 26, 9), rounds=1)
+    problem = tiny(sizes=(11, 26, 9), rounds=1)
     for module in ("perfedavg", "persafl"):
-        problem = dataclasses.replace(problem, start=parameters(problem.model.network))
+        problem = dataclasses.replace(problem, start=moved(parameters(problem.model.network)))
         alone, together = both_ways(load_method(module), problem)
         assert equal(together.state["global"], alone.state["global"]), module
 
@@ -101,7 +112,7 @@ def test_a_stack_is_really_one(monkeypatch) -> None:
         return original(model, jobs, engine)
 
     monkeypatch.setattr(stacked, "together", counted)
-    problem = dataclasses.replace(tiny_problem(sizes=(9, 8, 7, 6, 5), rounds=1), engine=Engine(stack=3))
+    problem = dataclasses.replace(tiny(sizes=(9, 8, 7, 6, 5), rounds=1), engine=Engine(DEVICE, stack=3))
     [*_] = run(load_method("fedavg"), problem)
     assert sizes == [3, 2]
 
@@ -114,7 +125,7 @@ def test_a_stack_that_is_too_large_for_the_device_is_split(monkeypatch, capsys) 
             raise torch.cuda.OutOfMemoryError
         return original(model, jobs, engine)
 
-    problem = tiny_problem(sizes=(9, 8, 7, 6, 5), rounds=1)
+    problem = tiny(sizes=(9, 8, 7, 6, 5), rounds=1)
     whole = [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))][-1]
     monkeypatch.setattr(stacked, "together", small_device)
     split = [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))][-1]
@@ -124,26 +135,26 @@ def test_a_stack_that_is_too_large_for_the_device_is_split(monkeypatch, capsys) 
 
 @pytest.mark.parametrize("length", [{"epochs": 0}, {"steps": 0}])
 def test_a_phase_without_steps_changes_nothing(length) -> None:
-    problem = dataclasses.replace(tiny_problem(sizes=(9, 8)), engine=TOGETHER)
+    problem = dataclasses.replace(tiny(sizes=(9, 8)), engine=TOGETHER)
     work = [Work(client, problem.start, (problem.phase(**length),)) for client in problem.clients]
     for result in run_all(problem, [(piece, 1) for piece in work]):
         assert equal(result.params, problem.start) and (result.steps, result.samples) == (0, 0)
 
 
 def test_a_client_that_diverges_is_named() -> None:
-    problem = tiny_problem(sizes=(9, 8), rounds=1, optimizer="sgd", learning_rate=1e38)
+    problem = tiny(sizes=(9, 8), rounds=1, optimizer="sgd", learning_rate=1e38)
     with pytest.raises(Diverged, match=r"round 1: client [01] \(local model\)"):
         [*run(load_method("fedavg"), dataclasses.replace(problem, engine=TOGETHER))]
 
 
 def test_results_come_in_the_order_of_the_work() -> None:
-    problem = dataclasses.replace(tiny_problem(sizes=(5, 30, 12)), engine=TOGETHER)
+    problem = dataclasses.replace(tiny(sizes=(5, 30, 12)), engine=TOGETHER)
     work = load_method("fedavg").client_work({"global": problem.start}, problem, 1, [0, 1, 2])
     assert [result.client for result in run_all(problem, [(piece, 1) for piece in work])] == [0, 1, 2]
 
 
 def test_many_clients_are_trained_some_stacks_at_a_time_as_their_results_are_asked_for(monkeypatch) -> None:
-    problem = dataclasses.replace(tiny_problem(sizes=(6,) * 7), engine=Engine(stack=2))
+    problem = dataclasses.replace(tiny(sizes=(6,) * 7), engine=Engine(DEVICE, stack=2))
     monkeypatch.setattr(problem_module, "STACKS", 2)
     sizes: list[int] = []
     together = stacked.together

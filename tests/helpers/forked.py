@@ -1,6 +1,7 @@
 """Commands run by forks of a process that has imported their packages, which saves two thirds of what a start takes.
 
 Nothing of the project is imported here: the fork imports that of the folder in which it runs, as a new process does.
+What hangs on the start itself (HOME as packages are imported, PYTHONPATH, the seed of hashes) needs a new process.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from apfl.engine.settings import TrainingConfig
 from apfl.engine.work import Phase, Step
 from apfl.federation.problem import Problem
 from apfl.streams import torch_stream
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where what is made for a GPU is tested: on one, if there is one."""
 
 
 class Tiny(nn.Module):
@@ -84,6 +88,20 @@ def tiny_problem(
         start=parameters(network),
         engine=Engine(torch.device("cpu"), bf16),
     )
+
+
+def moved(value: Any, device: torch.device = DEVICE) -> Any:
+    """A problem, or tensors in whatever holds them, on a device, as `apfl.stages.problem` loads them there."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Problem | Images):
+        held = {one.name: moved(getattr(value, one.name), device) for one in dataclasses.fields(value)}
+        return dataclasses.replace(value, **held)
+    if isinstance(value, Engine):
+        return dataclasses.replace(value, device=device)
+    if isinstance(value, dict):
+        return {name: moved(one, device) for name, one in value.items()}
+    return tuple(moved(one, device) for one in value) if isinstance(value, tuple) else value
 
 
 def same_data(problem: Problem) -> Problem:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from apfl.cli import main
 from apfl.data.dataset import Dataset, save_dataset
@@ -30,11 +31,11 @@ from apfl.stages.problem import Inputs
 from apfl.stages.several import Call, federate_all
 from apfl.stages.specification import Specification
 from apfl.storage.files import read_json
-from tests.helpers.problems import tiny_problem
+from tests.helpers.problems import DEVICE, moved, tiny_problem
 
 NAMES = ("a", "b", "c")
 SETTING = "iid-clients3"
-STACKED = Engine(stack=64)
+STACKED = Engine(DEVICE, stack=64)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,7 @@ def stacking(monkeypatch) -> list[int]:
     """An engine that stacks, as on a GPU; afterwards the sizes of the stacks that were trained."""
     sizes: list[int] = []
     together_ = stacked.together
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # on a GPU
     monkeypatch.setattr(stacked, "together", lambda *given: sizes.append(len(given[1])) or together_(*given))
     monkeypatch.setattr(Engine, "choose", classmethod(lambda cls, precision="auto", device="auto": STACKED))
     return sizes
@@ -122,7 +124,8 @@ def test_runs_of_other_training_are_not_side_by_side(inputs, tmp_path: Path, sta
 
 def test_federations_take_turns_and_end_when_each_of_them_does() -> None:
     problems = [
-        dataclasses.replace(tiny_problem(seed=seed, rounds=rounds), engine=STACKED) for seed, rounds in ((0, 3), (1, 1))
+        dataclasses.replace(moved(tiny_problem(seed=seed, rounds=rounds)), engine=STACKED)
+        for seed, rounds in ((0, 3), (1, 1))
     ]
     at_once: list[int] = []
     running = threading.Semaphore(1)
@@ -160,8 +163,8 @@ def test_federations_hold_as_many_models_together_as_one_alone(monkeypatch) -> N
     monkeypatch.setattr(together, "attempt_stack", counted)
 
     def task(seed):
-        problem = tiny_problem(sizes=(6,) * 40, rounds=2, seed=seed, keep_local_models=False)
-        problem = dataclasses.replace(problem, engine=Engine(stack=4))
+        problem = moved(tiny_problem(sizes=(6,) * 40, rounds=2, seed=seed, keep_local_models=False))
+        problem = dataclasses.replace(problem, engine=Engine(DEVICE, stack=4))
         return lambda carry_out: [*run(load_method("fedavg"), problem, carry_out=carry_out)][-1].state["global"]
 
     side_by_side([task(seed) for seed in range(2)])
@@ -183,7 +186,7 @@ def test_runs_side_by_side_share_the_seconds_and_not_the_time_that_is_left(monke
 
 
 def test_a_federation_that_fails_is_raised_when_the_others_have_ended() -> None:
-    problem = dataclasses.replace(tiny_problem(rounds=2), engine=STACKED)
+    problem = dataclasses.replace(moved(tiny_problem(rounds=2)), engine=STACKED)
     ended: list[int] = []
 
     def good(carry_out):
@@ -198,7 +201,7 @@ def test_a_federation_that_fails_is_raised_when_the_others_have_ended() -> None:
 
 
 def test_a_signal_ends_all_federations(monkeypatch) -> None:
-    problem = dataclasses.replace(tiny_problem(rounds=2), engine=STACKED)
+    problem = dataclasses.replace(moved(tiny_problem(rounds=2)), engine=STACKED)
     unwound: list[bool] = []
 
     def task(carry_out):
@@ -270,6 +273,6 @@ def test_options_that_do_not_match_are_refused(options, message, capsys, tmp_pat
 
 
 def test_a_run_that_diverged_in_a_stack_says_which_client() -> None:
-    problem = dataclasses.replace(tiny_problem(rounds=1, learning_rate=1e38, local_epochs=3), engine=STACKED)
+    problem = dataclasses.replace(moved(tiny_problem(rounds=1, learning_rate=1e38, local_epochs=3)), engine=STACKED)
     with pytest.raises(Diverged, match="round 1: client"):
         side_by_side([lambda carry_out: [*run(load_method("fedavg"), problem, carry_out=carry_out)]])

@@ -27,6 +27,10 @@ def test_runs_that_are_asked_for_are_counted_over_cells_and_seeds() -> None:
         ("GPU 0: H100\nGPU 1: H100", 0, "1", 1),
         ("GPU 0: H100", 0, "-1", 0),
         ("GPU 0: H100", 0, "", 0),
+        ("GPU 0: H100", 0, "NoDevFiles", 0),
+        ("GPU 0: H100\nGPU 1: H100\nGPU 2: H100", 0, "GPU-5a, GPU-5b", 2),
+        ("GPU 0: A100\n  MIG 3g.20gb Device 0: (UUID: MIG-5a)", 0, "MIG-5a", 1),
+        ("GPU 0: \udcff", 0, None, 1),
         ("No devices were found", 0, None, 0),
         ("GPU 0: H100", 9, None, 0),
         (None, 0, None, 0),
@@ -40,7 +44,7 @@ def test_auto_is_a_cell_where_a_gpu_answers(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if said is not None:
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n", errors="surrogateescape")
         (tmp_path / "nvidia-smi").chmod(0o755)
     gpus.cache_clear()
     assert gpus() == there and job_unit("auto") == ("cell" if there else "seed")
