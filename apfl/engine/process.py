@@ -73,8 +73,9 @@ def cores(groups: str | os.PathLike[str] = "/sys/fs/cgroup") -> int:
 def own_gpu(there: int) -> None:
     """Of several GPUs show this process one that no other one has taken, before any is used."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible is not None else [str(number) for number in range(there)]
-    if min(there, len(names)) > 1:
+    named = map(str, range(there)) if visible is None else map(str.strip, visible.split(","))
+    names = list(named)[:there]  # what follows a name that there is not, such as -1, CUDA leaves out
+    if len(names) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = take(names, Path(tempfile.gettempdir(), f"apfl-gpus-{os.getuid()}"))
 
 

@@ -63,7 +63,7 @@ def synthetic_images(
 ) -> SyntheticImages:
     """Images of the classes in ``counts`` from the generator; hard labels, or with ``teachers`` (models and Eq. 7
     weights) the labels that they would give."""
-    labels = torch.arange(len(counts)).repeat_interleave(counts).to(problem.engine.device)
+    labels = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     stream = torch_stream(problem.seed, "friend-samples", round=round, client=client, device=problem.engine.device)
     images = memory.sample(labels, stream, problem.engine)
     if teachers is None:

@@ -17,13 +17,7 @@ from tests.helpers.every_method import CARDS, FEDERATED, flat, method_of, proble
 from tests.helpers.problems import moved
 
 GENERATOR = GeneratorConfig(samples_per_class=10, width=4, noise_dimension=5, epochs=1)
-FRIENDS = pytest.mark.xfail(strict=True, reason="friends.py counts a friend's classes on two devices")
 DERIVED = [name for name, card in CARDS.items() if card.stage == "personalize"]
-
-
-def but(broken: str, names: list[str]) -> list:
-    """The names, of which one fails as yet."""
-    return [pytest.param(name, marks=FRIENDS if name == broken else ()) for name in names]
 
 
 def there(device: torch.device, stack: int):
@@ -44,7 +38,7 @@ def test_on_the_pretended_device_nothing_meets_what_is_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("stack", [1, 64])
-@pytest.mark.parametrize("name", but("apfl_feedback", FEDERATED))
+@pytest.mark.parametrize("name", FEDERATED)
 def test_a_federated_method_keeps_to_its_device(name: str, stack: int) -> None:
     method = method_of(name, {})
     with pretended() as device:
@@ -55,7 +49,7 @@ def test_a_federated_method_keeps_to_its_device(name: str, stack: int) -> None:
     assert rows
 
 
-@pytest.mark.parametrize("name", but("apfl", DERIVED))
+@pytest.mark.parametrize("name", DERIVED)
 def test_a_derived_method_and_the_generator_keep_to_their_device(name: str) -> None:
     method = method_of(name, {})
     with pretended() as device:

@@ -83,7 +83,7 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own_and_gives_it_back_when
 
 @pytest.mark.parametrize(
     ("visible", "there", "wanted"),
-    [(None, 4, "0"), ("2,3", 2, "2"), ("1", 1, "1"), ("", 0, ""), (None, 1, None), (None, 0, None)],
+    [(None, 4, "0"), ("2,3", 2, "2"), (" 2, 3", 2, "2"), ("1", 1, "1"), ("", 0, ""), (None, 1, None), (None, 0, None)],
 )
 def test_of_several_gpus_one_is_shown_and_what_was_granted_stays(
     visible: str | None, there: int, wanted: str | None, tmp_path, monkeypatch
@@ -94,6 +94,13 @@ def test_of_several_gpus_one_is_shown_and_what_was_granted_stays(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     own_gpu(there)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == wanted
+
+
+def test_what_cuda_leaves_out_is_no_gpu_to_take(monkeypatch) -> None:
+    monkeypatch.setattr(tuning, "take", lambda names, folder: names[-1])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,-1,4")
+    own_gpu(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 @pytest.mark.parametrize("missing", ["resource", "fcntl"])
