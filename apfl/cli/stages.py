@@ -148,15 +148,17 @@ def _calls(
         raise UserError("--out: two runs have the same folder; give each run its own")
     for out in outs:
         require_output(out)
-    given = {name: values for name, values in paths.items() if values}
-    inputs = [
-        Inputs(**{name: values[place] for name, values in given.items() if str(values[place]) != NONE})
+    given = [
+        {name: values[place] for name, values in paths.items() if values and str(values[place]) != NONE}
         for place in range(len(specs))
     ]
+    for name in ("data", "partition"):
+        if not all(name in one for one in given):
+            raise UserError(f"--{name} {NONE}: every run reads one; give its path")
     choices = [None if str(choice) == NONE else choice for choice in tuning or [Path(NONE)] * len(specs)]
     asked = [_specification(spec, choice) for spec, choice in zip(specs, choices, strict=True)]
     keeping = Keeping(store if store and store.name else None, last_state)
-    return [Call(*one, keeping) for one in zip(asked, inputs, outs, strict=True)]
+    return [Call(spec, Inputs(**one), out, keeping) for spec, one, out in zip(asked, given, outs, strict=True)]
 
 
 def _specification(text: str, choice: Path | None = None) -> Specification:
@@ -167,7 +169,7 @@ def _specification(text: str, choice: Path | None = None) -> Specification:
     asked = Specification.parse(_json(text))
     if (asked.tuned is None) != (choice is None):
         raise UserError(
-            f"--tuning {choice}: goes with a specification that names its choice (`tuned`); give both or none"
+            f"--tuning {choice or NONE}: goes with a specification that names its choice (`tuned`); give both or none"
         )
     if choice is None:
         return asked

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apfl.errors import UserError
 from apfl.storage.files import atomic_path, read_record, require_file, sha256_file
@@ -157,11 +157,10 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
 
 
-def portable(text: str) -> str:
-    """A study's configuration without this machine's folders, which nobody needs who only reads its results.
+def portable(values: Mapping[str, Any]) -> str:
+    """A study's configuration as JSON, without this machine's folders, which nobody needs who only reads its results.
 
-    >>> portable('{"name": "demo", "data_root": "/home/me/data"}')
+    >>> portable({"name": "demo", "data_root": "/home/me/data"})
     '{"data_root": "unpacked", "name": "demo", "semantics_root": "unpacked"}'
     """
-    roots = {"data_root": "unpacked", "semantics_root": "unpacked"}
-    return json.dumps(json.loads(text) | roots, sort_keys=True)
+    return json.dumps({**values, "data_root": "unpacked", "semantics_root": "unpacked"}, sort_keys=True)
