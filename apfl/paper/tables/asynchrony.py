@@ -205,7 +205,7 @@ def _notes_on_times(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
         f"methods that have none here, are compared with {reference}."
     )
     speed = cells[0].timing.server_speed
-    costs = rows.dropna(subset=["server_time"]).drop_duplicates(["column", "heterogeneity"])
+    costs = rows.dropna(subset=["server_time"])
     if len(costs):
         yield (
             "Personalised models count from when the last client has its own: when the server has trained the "
