@@ -143,7 +143,7 @@ def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame, left: fl
 def _matrix_lines(readings: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """The options and their values that there are in the picture, the literal value first."""
     for option, default in DEFAULTS.items():
-        there = [value for value in dict.fromkeys(readings[option]) if value]
+        there = [value for value in dict.fromkeys(readings[option]) if value != ""]
         yield from ((option, value) for value in sorted(there, key=lambda value: (value != default, value)))
 
 
