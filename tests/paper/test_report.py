@@ -20,7 +20,7 @@ from apfl.paper import published
 from apfl.paper.html import PageSection, inline_svg
 from apfl.paper.report.cost import costs, total
 from apfl.paper.report.gallery import draw
-from apfl.paper.report.provenance import embedded, essentials, provenance_facts
+from apfl.paper.report.provenance import embedded, essentials, provenance_facts, read_records
 from apfl.paper.report.report import render
 from apfl.storage.files import write_npz
 from apfl.study.cells import cells, runs
@@ -281,6 +281,13 @@ def test_a_picture_in_a_page_has_ids_of_its_own_and_a_label():
     assert found.startswith('<svg role="img" aria-label="say &#34;so&#34;" width="1">')
     assert 'id="x-a"' in found
     assert 'href="#x-a" clip-path="url(#x-b)"' in found
+
+
+def test_a_record_that_is_none_is_refused_in_one_line(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("[]")
+    with pytest.raises(UserError, match=r"one/run\.json: holds no JSON object; remove it and run again"):
+        read_records(tmp_path, ["one"])
 
 
 def test_provenance_lists_every_commit_and_every_diverged_run():

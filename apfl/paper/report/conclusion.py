@@ -86,7 +86,7 @@ def _claims(made: Document) -> str:
     *most, last = _counts(one for one in ours if not one["interim"])
     text = f"Of the paper's {len(ours)} claims, in the literal reading of its text, {', '.join(most)} and {last}"
     if interim := sum(one["interim"] for one in ours):
-        text += f"; {interim} wait for runs that are missing"
+        text += f"; {interim} {'waits' if interim == 1 else 'wait'} for runs that are missing"
     parts = [part for one in ours for part in one["datasets"] if not part["interim"]]
     found = [(status, [part for part in parts if part["status"] == status]) for status in (REPRODUCED, CONTRADICTED)]
     lines = [_lines(status, alike) for status, alike in found if alike]

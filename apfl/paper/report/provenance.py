@@ -20,7 +20,7 @@ from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
 from apfl.paper.numbers.virtual import ROLE, time_to_target
 from apfl.paper.tables import asynchrony
 from apfl.paper.tables.keys import EntryKey, key_of_cell
-from apfl.storage.files import read_json
+from apfl.storage.files import read_record
 from apfl.study.outputs import OUTPUTS
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _facts(cell: Cell, role: str, test: str) -> list[list[str]]:
 def read_records(results: str | Path, runs: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """By path the ``{results}/{run}/run.json`` of the runs that have one."""
     paths = {run: Path(results) / run / "run.json" for run in sorted(runs)}
-    return {run: read_json(path, "run record") for run, path in paths.items() if path.is_file()}
+    return {run: read_record(path) for run, path in paths.items() if path.is_file()}
 
 
 Facts = tuple[tuple[str, str], ...]
