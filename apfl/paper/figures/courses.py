@@ -61,15 +61,14 @@ def draw_timelines(cells: Sequence[Cell], narrow: bool = False) -> tuple[Figure,
     recorded, titles = events(cells), _titles(cells)
     cells = [cell for cell in cells if id(cell) in titles]
     with matplotlib.style.context(["default", RC]):
-        heights = [ROW * (clients(cell) + 1) for cell in cells]
-        seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < _end(cells)}
+        end, heights = _end(cells), [ROW * (clients(cell) + 1) for cell in cells]
+        seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < end}
         handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
         width, lines = (NARROW - 1.1, len(handles)) if narrow else (WIDTH, 1)
         bottom, top = 0.75, 0.3 + 0.16 * (lines - 1)
         high = bottom + sum(heights) + HEAD * len(cells) + GAP * (len(cells) - 1) + top
         size = (0.85 + width + 0.25, high)
         figure = Figure(figsize=size)
-        end = _end(cells)
         y = high - top
         for cell, height in zip(cells, heights, strict=True):
             y -= HEAD + height
