@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import join
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError, require
@@ -29,9 +29,7 @@ from apfl.study import cells as asked
 from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
 from apfl.study.runs import Artefact, Run, jobs_of
-
-if TYPE_CHECKING:
-    from apfl.study.study import MethodEntry, Study
+from apfl.study.study import MethodEntry, Study
 
 RESULTS = "results/"
 LISTED = {"data", "methods"}

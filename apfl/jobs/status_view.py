@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from apfl.durations import hours
 from apfl.jobs.paths import KINDS
-from apfl.jobs.status import STATES
+from apfl.jobs.status import STATES, Job, Left
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from apfl.jobs.status import Job, Left
 
 SHOWN = 20
 """How many jobs of a state are listed by name; --json lists them all."""

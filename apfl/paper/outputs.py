@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures import ranks as ranks_picture
@@ -12,12 +11,10 @@ from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import formats, readings, spread, teachers
 from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import forest_picture
+from apfl.paper.verdict.verdicts import Finding
 from apfl.study.cells import beside, cells, runs
 from apfl.study.outputs import JUDGED
-
-if TYPE_CHECKING:
-    from apfl.paper.verdict.verdicts import Finding
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def gather(study: Study, results: str | Path) -> Metrics:

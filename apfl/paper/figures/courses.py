@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from apfl.clock.timeline import Arrival, Timeline
 from apfl.paper.figures.style import INK, NARROW, RC, SOFT
 from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.clock.timeline import Arrival, Timeline
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 FATES: Mapping[str, Mapping[str, Any]] = {
     "merged": {"facecolor": "#0072b2", "edgecolor": "#ffffff"},

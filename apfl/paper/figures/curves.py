@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,12 +21,8 @@ from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_lab
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS, Output
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.study.cells import Cell
 
 TESTS = {"": "pooled", "_own": "own"}
 """By suffix of the file name, the test set that a figure shows."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apfl.paper.figures.files import save, save_points
@@ -16,12 +17,8 @@ from apfl.paper.figures.style import EMPHASISED, INK, NARROW, PAPER, RC, SOFT
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts, tuples
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.study.cells import Cell
+from apfl.paper.numbers.metrics import Metrics
+from apfl.study.cells import Cell
 
 METHODS = ("FedAvg", EMPHASISED)
 TEST = "pooled"

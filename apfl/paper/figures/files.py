@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.style
 import pandas as pd
@@ -21,10 +20,7 @@ from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.multiverse import points as multiverse_points
 from apfl.storage.files import atomic_path, write_text
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-
+from apfl.study.cells import Cell
 
 METADATA = {
     "svg": {"Date": None, "Creator": "apfl"},

@@ -8,11 +8,12 @@ sets and partitions), that of their mean over the places, so that a column is on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,10 +21,6 @@ from apfl.paper.figures.style import INK, NARROW, RC, SOFT
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.multiverse import DEFAULTS, WHEN
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 OPTIONS = {
     "friend_labels": "friend's labels",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.style
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apfl.paper.figures.files import save, save_points
@@ -17,11 +17,7 @@ from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
 """In inches: the scale, the space above it, a name, a bar, and the space below."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,7 @@ import pandas as pd
 from apfl.errors import UserError
 from apfl.storage.files import read_record
 from apfl.storage.tables import read_parquet
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 COLUMNS = ("round", "client", "client_role", "model", "test", "accuracy", "samples", "train_samples")
 """What this module reads of a run's metrics.parquet."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,8 @@ from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.intervals import differences, holm, interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
+from apfl.study.cells import Cell
 from apfl.study.tuning import TUNED
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 TESTS = ("pooled", "own")
 BASELINE = "FedAvg"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,7 @@ import pandas as pd
 from apfl.data.setting import parse_setting
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, run_frame
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 ALONE = "Local"
 """What each client can do without the others."""

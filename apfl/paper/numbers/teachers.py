@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,8 @@ from apfl.paper.labels import ordered
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import Cellwise, differences, least_step, with_interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate, tested_images
+from apfl.study.cells import Cell
 from apfl.study.readings import options_of
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-
 
 CONTROLS = ("onehot", "random", "shuffled")
 """Sources of embeddings that mean nothing: what reaches their accuracy is not owed to semantics."""

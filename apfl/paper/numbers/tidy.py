@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,11 +18,9 @@ from apfl.errors import UserError
 from apfl.paper import published
 from apfl.paper.labels import ordered, semantics_label
 from apfl.paper.numbers.metrics import Estimate, Metrics, cell_values, estimate
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
 from apfl.study.tuning import TUNED
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 COLUMNS = (
     "table", "dataset", "setting", "clients", "alpha", "missing_percent", "client_role", "method", "title", "column",

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from apfl.errors import UserError
 from apfl.paper.numbers.metrics import Metrics, cell_values
 from apfl.storage.files import read_record, sha256_file
-from apfl.study.cells import cells
+from apfl.study.cells import Cell, cells
+from apfl.study.study import Study
 from apfl.study.tuning import choice_path
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
 
 TEST = "validation-pooled"
 RULE = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from apfl.data.catalogue import IN_PAPER
@@ -17,11 +18,7 @@ from apfl.paper.numbers.ranks import many
 from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, REPRODUCED, STATUSES
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 NOT_THE_PAPERS = (
     "This study shows the paper's tables and figures on data that the paper does not have. Its numbers say what the "

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from apfl.errors import UserError
 from apfl.paper.labels import dataset_label, semantics_label, setting_label
 from apfl.storage.files import read_npz
-from apfl.study.runs import generators
-
-if TYPE_CHECKING:
-    from apfl.study.runs import Artefact, Run
-    from apfl.study.study import Study
+from apfl.study.runs import Artefact, Run, generators
+from apfl.study.study import Study
 
 CELL, CELL_OF_MANY = 18, 7
 """Pixels that a class is wide: in a partition of up to 30 classes, and of more."""

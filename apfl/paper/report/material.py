@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.jobs.paths import command
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.report.provenance import Sources, read_records, sources
-from apfl.study.cells import cells, runs
+from apfl.study.cells import Cell, cells, runs
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.runs import Run
-    from apfl.study.study import Study
+from apfl.study.runs import Run
+from apfl.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -21,12 +21,10 @@ from apfl.paper.numbers.virtual import ROLE, time_to_target
 from apfl.paper.tables import asynchrony
 from apfl.paper.tables.keys import EntryKey, key_of_cell
 from apfl.storage.files import read_record
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.runs import Run
-    from apfl.study.study import Study
+from apfl.study.runs import Run
+from apfl.study.study import Study
 
 FACTS = (
     "stage", "status", "code", "commit", "clean", "seconds", "peak_memory", "device", "precision", "threads", "python",

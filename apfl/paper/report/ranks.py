@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -13,10 +13,8 @@ from apfl.paper.html import PageSection, environment
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import RULE, Ranking, rankings, remarks
+from apfl.study.cells import Cell
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 
 def section(cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -19,9 +19,7 @@ from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
 from apfl.paper.report.sections import sections
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def study_facts(study: Study) -> Facts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -26,12 +26,9 @@ from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import document as verdict_pages
 from apfl.paper.verdict import forest_picture, verdicts
-from apfl.study.cells import artefacts, beside
+from apfl.study.cells import Cell, artefacts, beside
 from apfl.study.outputs import OUTPUTS, Output
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def sections(material: Material) -> Iterator[PageSection]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.paper.labels import dataset_label, partition_label
 from apfl.paper.numbers.tuning import read_choices
 from apfl.study.cells import cells
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,7 @@ from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def table(found: pd.DataFrame) -> Table:
