@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
 from apfl.paper.figures import courses, multiverse
 from apfl.paper.figures.curves import TESTS, data, draw, tidy_points
-from apfl.paper.figures.style import RC
+from apfl.paper.figures.style import STYLED
 from apfl.paper.html import inline_svg
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
@@ -29,11 +28,11 @@ METADATA = {
 }
 
 
+@STYLED
 def encode(figure: Figure, kind: str) -> bytes:
     """The figure as ``svg``, ``pdf`` or ``png``, with neither date nor random names in it."""
     stream = io.BytesIO()
-    with matplotlib.style.context(["default", RC]):
-        figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
+    figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
     return stream.getvalue()
 
 
