@@ -19,21 +19,19 @@ def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset 
     from apfl.errors import UserError
     from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
-    from apfl.paper.numbers.tuning import choice, trials_of, with_digests
+    from apfl.paper.numbers.tuning import choice, trials, with_digests
     from apfl.storage.files import write_json
-    from apfl.study.cells import cells
     from apfl.study.load import load_study
     from apfl.study.tuning import choice_path
 
     loaded = load_study(study)
-    tuned = dict.fromkeys((cell.dataset, cell.method) for cell in cells(loaded, "tuning"))
+    tuned = trials(loaded)
     wanted = [key for key in tuned if dataset in ("", key[0]) and method in ("", key[1])]
     if not wanted:
         asked = " ".join(filter(None, (method, dataset and f"on {dataset}")))
         raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
     for key in wanted:
-        trials = trials_of(loaded, *key)
-        metrics = collect(results, (run for cell in trials for run in cell.runs), command=command(study))
+        metrics = collect(results, (run for cell in tuned[key] for run in cell.runs), command=command(study))
         path = results / choice_path(loaded, *key)
-        write_json(path, with_digests(choice(trials, metrics), results))
+        write_json(path, with_digests(choice(tuned[key], metrics), results))
         print(path)

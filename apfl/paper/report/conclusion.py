@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import inline
-from apfl.paper.html import PageSection, environment
+from apfl.paper.html import PageSection, render
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers.ranks import many
 from apfl.paper.verdict.csv import Document, Part
@@ -28,20 +27,11 @@ NOT_THE_PAPERS = (
 
 def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[str, str]) -> PageSection:
     """``made`` is claims.json, ``found`` are the pairs of the dumbbell plot, ``forest`` the other by its layout."""
-    drawn = [("forest", forest, BESIDE["forest"].caption)]
-    if len(found):
-        drawn.append(("dumbbell", _dumbbell(found), BESIDE["dumbbell"].caption))
-    pictures = [
-        {"name": name, "layouts": {layout: Markup(svg) for layout, svg in layouts.items()}, "caption": caption}
-        for name, layouts, caption in drawn
-    ]
+    drawn = [("forest", forest), *([("dumbbell", _dumbbell(found))] if len(found) else [])]
+    pictures = [{"name": name, "layouts": layouts, "caption": BESIDE[name].caption} for name, layouts in drawn]
     papers = set(study.data) & set(IN_PAPER)
     sentences = [_table2(study, found), _claims(made)] if papers else [NOT_THE_PAPERS]
-    body = (
-        environment()
-        .get_template("conclusion.html.j2")
-        .render(sentences=sentences, pictures=pictures, folded=not papers)
-    )
+    body = render("conclusion.html.j2", sentences=sentences, pictures=pictures, folded=not papers)
     return PageSection("conclusion", "What came out", body)
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from apfl.durations import duration
 from apfl.paper.labels import ROLES, TEST_LABELS, dataset_label, semantics_label
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
@@ -186,10 +184,10 @@ def provenance_facts(records: Mapping[str, Mapping[str, Any]], planned: int) -> 
         ("Computing time", duration(sum(record.get("seconds", 0.0) for record in every))),
         ("Commit", _values(_commit(record) for record in every)),
         ("Versions", ", ".join(f"{name} {text}" for name, text in versions.items() if text)),
-        ("Python", _values(record.get("python") for record in every)),
-        ("Platform", _values(record.get("platform") for record in every)),
-        ("Device", _values(record.get("device") for record in every)),
-        ("Precision", _values(record.get("precision") for record in every)),
+        *(
+            (name.capitalize(), _values(record.get(name) for record in every))
+            for name in ("python", "platform", "device", "precision")
+        ),
     )
     return tuple((name, text) for name, text in facts if text)
 
@@ -229,13 +227,13 @@ def missing(
     return found
 
 
-def embedded(data: Mapping[str, Any]) -> Markup:
+def embedded(data: Mapping[str, Any]) -> str:
     """JSON for a ``<script type="application/json">``: no text in it can end the element or open another.
 
     >>> embedded({"title": "</script><b>&"})
-    Markup('{"title":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e\\\\u0026"}')
+    '{"title":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e\\\\u0026"}'
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for char in "<>&'":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)
+    return text

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from apfl.data.catalogue import thinning
-from apfl.paper.html import TEMPLATES, PageSection, environment, page
+from apfl.paper import html
+from apfl.paper.html import PageSection
 from apfl.paper.labels import TEST_LABELS, TEST_MEANINGS, dataset_label
 from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
@@ -59,23 +58,20 @@ def _tests(study: Study) -> set[str]:
 
 def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:
     """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
-    body = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=study.name,
-            description=study.description,
-            facts=study_facts(study),
-            unfinished=unfinished,
-            tests=[test for test in TEST_LABELS if test in _tests(study)],
-            meanings=TEST_MEANINGS,
-            sections=[
-                {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in parts
-            ],
-        )
+    body = html.render(
+        "report.html.j2",
+        name=study.name,
+        description=study.description,
+        facts=study_facts(study),
+        unfinished=unfinished,
+        tests=[test for test in TEST_LABELS if test in _tests(study)],
+        meanings=TEST_MEANINGS,
+        sections=parts,
     )
     data = embedded(made.data if made else {})
-    return page(f"AP-FL bench: {study.name}", body, data=data, script=(TEMPLATES / "script.js").read_text("utf-8"))
+    return html.page(
+        f"AP-FL bench: {study.name}", body, data=data, script=(html.TEMPLATES / "script.js").read_text("utf-8")
+    )
 
 
 def build(study: Study, results: str | Path, file: str | Path) -> str:
