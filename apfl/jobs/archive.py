@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from apfl.errors import UserError
 from apfl.storage.files import atomic_path, read_record, require_file, sha256_file
 from apfl.storage.tables import read_parquet, write_parquet
+from apfl.study.cells import artefacts, runs
+from apfl.study.runs import generators
+from apfl.study.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from apfl.study.study import Study
 
 METRICS, RECORDS, WHOLE = "metrics.parquet", "records.zip", "runs.zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -39,9 +40,6 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
 
     ``text`` is the study's configuration as it was run; ``whole``: with every file of each run, its models among them.
     """
-    from apfl.study.cells import artefacts, runs
-    from apfl.study.runs import generators
-
     done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")

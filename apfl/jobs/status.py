@@ -20,7 +20,7 @@ from apfl.errors import UserError
 from apfl.jobs import log as joblog
 from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of, program_log
 from apfl.registry.code import code_digest
-from apfl.storage.files import canonical_json, read_json
+from apfl.storage.files import canonical_json, read_record
 from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
 from apfl.study.outputs import JUDGED
@@ -68,8 +68,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others; of the stage of
-    ``unknown`` runs none has got so far, so that they are in no estimate."""
+    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others. ``unknown`` are
+    the numbers of those that are in no estimate, with their stages, of which no run has got that far."""
 
     seconds: float
     runs: int
@@ -175,13 +175,10 @@ def _asked(run: Run, recorded: Any) -> bool:
 
 def _record(folder: Path) -> tuple[dict[str, Any], str]:
     """A run's record, empty if there is none; and what is wrong with it."""
-    if not (folder / "run.json").is_file():
-        return {}, ""
     try:
-        record = read_json(folder / "run.json", "run record")
+        return (read_record(path) if (path := folder / "run.json").is_file() else {}), ""
     except UserError as error:
         return {}, str(error)
-    return (record, "") if isinstance(record, dict) else ({}, f"run record {folder}/run.json: is not a record")
 
 
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
