@@ -164,8 +164,10 @@ def test_a_choice_among_readings_that_a_table_does_not_run_is_refused_when_the_s
     assert check_choice(load_study(values | {"paper": False})) == []
 
 
-def test_the_figure_of_all_readings_may_run_what_table_2_does_not() -> None:
+def test_the_figure_of_all_readings_may_run_what_table_2_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at the paper's scale, where all readings of the choice are in the figure alone."""
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "nowhere")
     values = yaml.safe_load((ROOT / "config" / "paper_scale.yaml").read_text(encoding="utf-8"))
     there = check_choice(load_study(values, [ROOT / "config"]))
     assert len(there) == 1 and there[0].startswith("note: Figure 4 does not run uniform-soft-labels")

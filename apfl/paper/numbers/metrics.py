@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def run_frame(metrics: Metrics, cell: Cell, run: str) -> pd.DataFrame:
     return frame
 
 
-def estimate(values: tuple[SeedValue, ...]) -> Estimate:
+def estimate(values: Sequence[SeedValue]) -> Estimate:
     """Mean and standard deviation over the seeds that there are."""
     states = {value.status for value in values}
     done = [value for value in values if value.status == "ok"]

@@ -19,6 +19,7 @@ import pandas as pd
 from apfl.data.setting import parse_setting
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, run_frame
+from apfl.paper.numbers.virtual import MEGABYTE
 from apfl.study.cells import Cell
 
 ALONE = "Local"
@@ -34,7 +35,6 @@ COLUMNS = (
 """In per cent, and points for the deviation; ``hurt`` is the share of clients below `ALONE` in the same seed. Megabytes
 are those of one round, of all clients that take part in it; ``megabytes_after`` is what every client is sent once,
 after training. ``clients`` is the mean number of clients that are looked at."""
-MEGABYTE = 1e6
 
 
 def lowest_tenth(accuracies: np.ndarray) -> float:
