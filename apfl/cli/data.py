@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apfl.errors import UserError
+from apfl.storage.files import expanded, require_output
 
 if TYPE_CHECKING:
     from apfl.data.decode import Progress
@@ -34,7 +35,6 @@ def data(
     from apfl.data.decode import make_dataset
     from apfl.data.plots import sample_picture
     from apfl.data.sources import SOURCES
-    from apfl.storage.files import expanded, require_output
 
     check_name(name)
     require_output(out, ".npz")
@@ -65,7 +65,6 @@ def partition(
     from apfl.data.partition import load_partition, make_partition, save_partition
     from apfl.data.plots import partition_picture
     from apfl.data.setting import parse_setting
-    from apfl.storage.files import require_output
 
     require_output(out, ".npz")
     wanted = parse_setting(setting)
@@ -90,7 +89,6 @@ def clients(
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import check_match, load_partition
     from apfl.data.sources import image_names
-    from apfl.storage.files import expanded, require_output
 
     require_output(out, ".csv")
     dataset, shared = load_dataset(data), load_partition(partition)
@@ -116,7 +114,6 @@ def semantics(
     from apfl.data.dataset import load_dataset
     from apfl.semantics.sources import embed
     from apfl.semantics.table import Semantics, save_semantics
-    from apfl.storage.files import expanded, require_output
 
     require_output(out, ".npz")
     dataset = load_dataset(data)

@@ -10,6 +10,7 @@ import typer
 
 from apfl.cli.study import Results
 from apfl.errors import UserError
+from apfl.storage.files import write_text
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -67,7 +68,6 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
     It is made at any time: what has not been run is named on the page, with the command that makes it.
     """
     from apfl.paper.report.report import build
-    from apfl.storage.files import write_text
     from apfl.study.load import load_study
 
     loaded = load_study(study)

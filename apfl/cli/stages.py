@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apfl.errors import UserError
+from apfl.errors import UserError, require
+from apfl.storage.files import read_record, require_file, require_output
 
 if TYPE_CHECKING:
     from apfl.stages.several import Call
     from apfl.stages.specification import Specification
 
+EXAMPLES = "`apfl plan STUDY --json` prints the specifications of a study"
 WRITTEN = "specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."
 Spec = Annotated[str, typer.Option(help=f"The run's {WRITTEN}")]
 NONE = "-"
@@ -62,7 +64,6 @@ def initial(
     from apfl.data.dataset import load_dataset
     from apfl.engine.networks import initial_parameters
     from apfl.stages.specification import InitialSpecification, configure
-    from apfl.storage.files import require_output
     from apfl.storage.tensors import write_tensors
 
     given = configure(InitialSpecification, _json(spec), "spec")
@@ -123,7 +124,6 @@ def accept(
     """Check what a foreign program has measured, and make a run of it, which tables read."""
     from apfl.stages.external import accept as accepted
     from apfl.stages.problem import Inputs
-    from apfl.storage.files import require_output
 
     require_output(out)
     accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
@@ -137,7 +137,6 @@ def _calls(
     from apfl.stages.job import Keeping
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
-    from apfl.storage.files import require_output
 
     for name, values in {"out": outs, "tuning": tuning, **paths}.items():
         if values and len(values) != len(specs):
@@ -164,7 +163,6 @@ def _calls(
 def _specification(text: str, choice: Path | None = None) -> Specification:
     """The specification in a text or file, with the settings of the choice that it names."""
     from apfl.stages.specification import Specification
-    from apfl.storage.files import read_record, require_file
 
     asked = Specification.parse(_json(text))
     if (asked.tuned is None) != (choice is None):
@@ -183,15 +181,10 @@ def _specification(text: str, choice: Path | None = None) -> Specification:
 
 
 def _json(text: str) -> dict[str, Any]:
-    from apfl.storage.files import require_file
-
     try:
         path = text.removeprefix("@")
         value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"--spec: not JSON ({error}); `apfl plan STUDY --json` prints the specifications of a study"
-        ) from None
-    if not isinstance(value, dict):
-        raise UserError("--spec: must be a JSON object; `apfl plan STUDY --json` prints the specifications of a study")
-    return value
+        raise UserError(f"--spec: not JSON ({error}); {EXAMPLES}") from None
+    require(isinstance(value, dict), f"--spec: must be a JSON object; {EXAMPLES}")
+    return dict(value)
