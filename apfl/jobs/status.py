@@ -23,7 +23,7 @@ from apfl.registry.code import code_digest
 from apfl.storage.files import canonical_json, read_record
 from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
-from apfl.study.outputs import JUDGED
+from apfl.study.outputs import JUDGED, OUTPUTS
 from apfl.study.parse import read as read_study
 from apfl.study.runs import Run, job_unit, jobs_of
 from apfl.study.study import Study
@@ -183,10 +183,8 @@ def _record(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
     """A table, a figure, the report or the verdicts: done if nothing that it shows is younger or missing."""
-    every = (*study.tables, *study.figures)
     judging = {"claims", *BESIDE}
-    seen = tuple(name for name in every if name in JUDGED)
-    names = {"report": every, **dict.fromkeys(judging, seen)}.get(output, (output,))
+    names = {"report": tuple(OUTPUTS), **dict.fromkeys(judging, JUDGED)}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
     known = {name: name for name in KINDS} | dict.fromkeys(BESIDE, "compare") | dict.fromkeys(study.tables, "table")
     kind = known.get(output, "figure")
