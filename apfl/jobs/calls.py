@@ -131,9 +131,9 @@ class Plan:
         return list(paths)
 
     def page_inputs(self) -> list[str]:
-        """What the page is made from: what all outputs show, every record, every partition."""
+        """What the page is made from: what all outputs and the choices show, every record, every partition."""
         records = (f"{RESULTS}{path}/run.json" for path in self.runs)
-        shown = self.shown((*self.study.tables, *self.study.figures))
+        shown = self.shown((*self.study.tables, *self.study.figures, "selection"))
         return list(dict.fromkeys([*shown, *records, *self.choices(), *self.partitions()]))
 
     def choices(self) -> list[str]:

@@ -49,7 +49,8 @@ def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     planned = tuple(runs(study))
     shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=list(OUTPUTS).index)}
     paths = {run.path for run in planned}
-    read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
+    looked_at = (cell for ours in (*shown.values(), cells(study, "selection")) for cell in ours)
+    read = paths & {run for cell in looked_at for run in (*cell.runs, *cell.origins)}
     metrics = collect(results, read, partial=True, command=command(file))
     records = {**metrics.records, **read_records(results, paths - read)}
     return Material(study, Path(file), Path(results), planned, shown, metrics, records)
