@@ -62,9 +62,9 @@ def _begin(context: typer.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a `UserError` becomes one line on standard error and exit status 2.
 
-    So do an unknown command or option, a file that cannot be read or written, and a full disk, on
-    which standard output may be as well. SIGTERM ends the process as an exception would, so that no half-written file
-    stays; its status is 143, as if nobody had caught it.
+    So do an unknown command or option, a file that cannot be read or written, and a full disk, on which standard output
+    may be as well. SIGTERM ends the process as an exception would, so that no half-written file stays; its status is
+    143, as if nobody had caught it.
     """
     tune_start()
     register()

@@ -25,7 +25,9 @@ def data(
     out: Out,
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
     root: Annotated[Path | None, typer.Option(help="A folder with one for each data set, named after it.")] = None,
-    max_samples: Annotated[int | None, typer.Option(help="Keep so many images, classes in proportion.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(help="Keep this many images, with the classes in proportion.")
+    ] = None,
     classes: Annotated[int | None, typer.Option(help="How many classes it must have.", min=2)] = None,
     seed: Seed = 0,
 ) -> None:
@@ -57,7 +59,7 @@ def partition(
     seed: Seed = 0,
     validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
     saved: Annotated[
-        Path | None, typer.Option(help="A partition (.npz) whose clients the setting natural has.")
+        Path | None, typer.Option(help="A partition (.npz) that the setting natural takes its clients from.")
     ] = None,
 ) -> None:
     """Share the images of a data set among clients."""
@@ -103,7 +105,9 @@ def semantics(
     name: Annotated[
         str | None, typer.Argument(help="What to call them: w2v, clip ... (default: the file's name).")
     ] = None,
-    path: Annotated[Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download theirs.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the source's own, by name.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="Prompt, {} for the name; repeat to average.")] = None,
     of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,

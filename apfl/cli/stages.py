@@ -176,7 +176,7 @@ def _specification(text: str, choice: Path | None = None) -> Specification:
         return asked.tuned_by(made["method"], made["chosen"]["parameters"])
     except (AttributeError, KeyError, TypeError):
         raise UserError(
-            f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`"
+            f"choice {choice}: does not say which trial is chosen; make it again with `apfl tune`"
         ) from None
 
 
