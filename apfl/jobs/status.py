@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -36,13 +36,6 @@ ROUND = re.compile(
     r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b(?:.* (?P<left>\d+:\d\d:\d\d) left)?"
 )
 """A line of a log: of which run's round it speaks, and how long that run will take yet."""
-LIKENESS: tuple[Callable[[Run], tuple[object, ...]], ...] = (
-    lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
-    lambda run: (run.stage, run.spec.get("module"), run.dataset),
-    lambda run: (run.stage, run.spec.get("module")),
-    lambda run: (run.stage,),
-)
-"""Which finished runs are of the same kind as one that is left: the first of these under which there are any."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +107,24 @@ def _log(kind: str, path: str, results: Path, batch: str = "") -> str:
 def left(all_jobs: Sequence[Job]) -> Left:
     """An estimate of the computing time that is left, one run after another: rounds times seconds a round."""
     timed = [(job.run, job.seconds / rounds(job.run)) for job in all_jobs if job.run and job.seconds is not None]
-    levels: list[dict[tuple[object, ...], list[float]]] = []
-    for key in LIKENESS:
-        alike: dict[tuple[object, ...], list[float]] = {}
-        for run, seconds in timed:
-            alike.setdefault(key(run), []).append(seconds)
-        levels.append(alike)
+    known: dict[tuple[object, ...], list[float]] = {}
+    for run, seconds in timed:
+        for key in _likeness(run):
+            known.setdefault(key, []).append(seconds)
     waiting = [(job, job.run) for job in all_jobs if job.run and job.state not in ("done", "diverged")]
     total, unknown = 0.0, Counter[str]()
     for job, run in waiting:
-        likest = next(filter(None, (level.get(key(run)) for key, level in zip(LIKENESS, levels, strict=True))), None)
-        if likest:
-            total += (1 - job.share) * rounds(run) * mean(likest)
+        if alike := next((known[key] for key in _likeness(run) if key in known), None):
+            total += (1 - job.share) * rounds(run) * mean(alike)
         else:
             unknown[job.kind] += 1
     return Left(total, len(waiting), len(timed), tuple(f"{number} {kind}" for kind, number in unknown.items()))
+
+
+def _likeness(run: Run) -> list[tuple[object, ...]]:
+    """What runs of the same kind as this one share, the most alike first."""
+    kind = (run.stage, run.spec.get("module"), run.dataset, run.setting)
+    return [kind[:length] for length in range(len(kind), 0, -1)]
 
 
 def rounds(run: Run) -> int:

@@ -108,8 +108,6 @@ Found = tuple[EntryKey, list[list[str]], Sequence[str], list[list[Any]], Sequenc
 
 
 def _entries(study: Study, name: str, cells: Sequence[Cell], metrics: Metrics) -> Iterable[Found]:
-    if name == "table1":
-        return
     if name == "convergence":
         yield from _times(study, cells, metrics)
         return
