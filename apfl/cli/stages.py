@@ -14,7 +14,7 @@ from apfl.errors import UserError, require
 from apfl.storage.files import read_record, require_file, require_output
 
 if TYPE_CHECKING:
-    from apfl.stages.several import Call
+    from apfl.stages.several import Call, Stage
     from apfl.stages.specification import Specification
 
 EXAMPLES = "`apfl plan STUDY --json` prints the specifications of a study"
@@ -91,13 +91,10 @@ def memorize(
     tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
-    from apfl.engine.process import tune_process
     from apfl.stages.memorize import memorize_run
-    from apfl.stages.several import one_after_another
 
-    tune_process()
     paths = {"data": data, "partition": partition, "semantics": semantics, "run": run}
-    one_after_another(memorize_run, _calls(spec, out, tuning, paths, store), device)
+    _one_after_another(memorize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def personalize(
@@ -105,13 +102,10 @@ def personalize(
     tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
-    from apfl.engine.process import tune_process
     from apfl.stages.personalize import personalize_run
-    from apfl.stages.several import one_after_another
 
-    tune_process()
     paths = {"data": data, "partition": partition, "run": run, "generator": generator}
-    one_after_another(personalize_run, _calls(spec, out, tuning, paths, store), device)
+    _one_after_another(personalize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def accept(
@@ -127,6 +121,14 @@ def accept(
 
     require_output(out)
     accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
+
+
+def _one_after_another(stage: Stage, calls: list[Call], device: str) -> None:
+    from apfl.engine.process import tune_process
+    from apfl.stages.several import one_after_another
+
+    tune_process()
+    one_after_another(stage, calls, device)
 
 
 def _calls(

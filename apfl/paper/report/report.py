@@ -49,22 +49,18 @@ def _training(values: Mapping[str, Any]) -> str:
     )
 
 
-def _tests(study: Study) -> set[str]:
-    """The tests that a table or a figure of the study shows."""
-    return {
-        test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests
-    }
-
-
 def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:
     """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
+    shown = {
+        test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests
+    }
     body = html.render(
         "report.html.j2",
         name=study.name,
         description=study.description,
         facts=study_facts(study),
         unfinished=unfinished,
-        tests=[test for test in TEST_LABELS if test in _tests(study)],
+        tests=[test for test in TEST_LABELS if test in shown],
         meanings=TEST_MEANINGS,
         sections=parts,
     )
