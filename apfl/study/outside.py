@@ -114,7 +114,8 @@ def _found(name: str, folders: Folders, kind: Callable[[Path], bool] = Path.is_f
 
 def rules_folder(name: str, folders: Folders) -> str:
     """The folder of the study's rules, as it is named from here."""
-    path = _found(name, folders, Path.is_dir)
+    # An archive has it beside the study, wherever it was before.
+    path = _found(name, folders, Path.is_dir) or _found(Path(name).name, folders, Path.is_dir)
     if path is None or not list(path.glob("*.smk")):
         raise UserError(
             f"rules {name!r}: is not a folder beside the study with files *.smk; add one, or remove the key"
