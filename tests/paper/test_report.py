@@ -22,7 +22,7 @@ from apfl.paper.report.cost import costs, total
 from apfl.paper.report.gallery import draw
 from apfl.paper.report.provenance import embedded, essentials, provenance_facts, read_records
 from apfl.paper.report.report import render
-from apfl.storage.files import write_npz
+from apfl.storage.files import read_json, write_json, write_npz
 from apfl.study.cells import cells, runs
 from apfl.study.load import load_study
 from tests.helpers.paper_runs import row, write_run
@@ -102,6 +102,15 @@ def test_one_table_alone_needs_its_own_runs_alone(study):
     assert isinstance(refused.exception, UserError)
     assert "snakemake --configfile=" in str(refused.exception)
     assert not (study.parent / "results" / "tiny" / "tables" / "table2.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["tables", "claims", "report"])
+def test_runs_of_different_code_are_refused_with_the_command_that_makes_them_again(study, name):
+    run = study.parent / "results" / cells(load_study(study), "table2")[0].runs[0] / "run.json"
+    write_json(run, read_json(run) | {"code": "other"})
+    refused = call(study, name)
+    assert isinstance(refused.exception, UserError)
+    assert f"run `snakemake --configfile={study}` to make the older one again" in str(refused.exception)
 
 
 def test_holes_end_in_status_1_and_are_listed(study):
