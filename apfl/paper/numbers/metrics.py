@@ -87,11 +87,13 @@ class Estimate:
         }
 
 
-def collect(results: str | Path, runs: Iterable[str], partial: bool = False, command: str = "snakemake") -> Metrics:
+def collect(
+    results: str | Path, runs: Iterable[str], partial: bool | None = None, command: str = "snakemake"
+) -> Metrics:  # fmt: skip
     """Read ``{results}/{run}/metrics.parquet`` and ``run.json`` of each run.
 
     Runs of one stage and module must have been made by the same code. A missing run is a `UserError` that names it and
-    the ``command`` that makes it, unless ``partial`` is asked.
+    the ``command`` that makes it, unless ``partial`` is asked; None if it cannot be.
     """
     frames, records = {}, {}
     made_by: MadeBy = {}
@@ -100,9 +102,8 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
         record = read_record(folder / "run.json", "run") if (folder / "run.json").is_file() else None
         if record is None or not ((folder / "metrics.parquet").is_file() or record.get("status") == "diverged"):
             if not partial:
-                raise UserError(
-                    f"run {run}: not finished under {results}; make it with `{command}`, or leave it out with --partial"
-                )
+                instead = "" if partial is None else ", or leave it out with --partial"
+                raise UserError(f"run {run}: not finished under {results}; make it with `{command}`{instead}")
             continue
         _refuse_mixed_code(run, record, made_by, command)
         records[run] = record
