@@ -92,6 +92,7 @@ CASES = [
          r"metrics \S+: has no column 'accuracy'; make it again"),
     Case("metrics of texts", runs(accuracy="high"), TABLES, r"metrics \S+: column 'accuracy' .*; make it again"),
     Case("metrics above one", runs(accuracy=50.0), TABLES, r"metrics \S+: column 'accuracy' .*; make it again"),
+    Case("metrics below zero", runs(samples=-1), TABLES, r"column 'samples' has -1, not 0 or more; make it again"),
     Case("metrics truncated", in_results("metrics.parquet", b"PAR1"), TABLES, r"metrics \S+: cannot be read"),
     Case("run record a list", in_results("run.json", "[]"), TABLES, r"run \S+run\.json: holds no JSON object"),
     Case("run record cut short", in_results("run.json", '{"stage": '), TABLES, r"run \S+run\.json: not JSON"),

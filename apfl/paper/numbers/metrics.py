@@ -116,14 +116,14 @@ def collect(
 def _check_frame(frame: pd.DataFrame, path: Path) -> None:
     """A `UserError` unless accuracies are in [0, 1] (or lost, in a run that diverged) and the counts are counts."""
     for name in ("accuracy", "round", "client", "samples", "train_samples"):
-        kinds, most = ("iu", np.inf) if name != "accuracy" else ("f", 1)
+        kinds, most, wanted = ("iu", np.inf, "0 or more") if name != "accuracy" else ("f", 1, "0 to 1")
         column = frame[name]
         if column.dtype.kind not in kinds and len(column):
             raise UserError(
                 f"metrics {path}: column {name!r} holds {column.dtype}, not numbers of its kind; make it again"
             )
         if len(wrong := column[(column < 0) | (column > most)]):
-            raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not 0 to {most}; make it again")
+            raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not {wanted}; make it again")
 
 
 def _refuse_mixed_code(run: str, record: Mapping[str, Any], made_by: MadeBy, command: str) -> None:
