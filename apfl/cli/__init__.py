@@ -36,12 +36,12 @@ JOBS = (
 
 def register() -> typer.Typer:
     """The command line with all its commands, however often it is asked for."""
-    from apfl.cli import archive, begin, claims, data, paper, stages, study, tune
+    from apfl.cli import archive, begin, claims, data, paper, stages, study
 
     if not app.registered_commands:
         for command in (
             begin.init, data.data, data.partition, data.clients, data.semantics,
-            stages.initial, stages.federate, stages.memorize, stages.personalize, stages.accept, tune.tune,
+            stages.initial, stages.federate, stages.memorize, stages.personalize, stages.accept, paper.tune,
             paper.tables, paper.figures, paper.report, paper.check_tables,
             study.methods, study.plan, study.check, study.status,
             archive.pack, archive.unpack, archive.merge, claims.claims,

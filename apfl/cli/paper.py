@@ -1,4 +1,4 @@
-"""``apfl tables``, ``figures``, ``report`` and ``check-tables``: a study's outputs from finished runs."""
+"""``apfl tables``, ``figures``, ``report``, ``check-tables`` and ``tune``: what is made from a study's finished runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from apfl.cli.study import Results
 from apfl.errors import UserError
-from apfl.storage.files import write_text
+from apfl.storage.files import write_json, write_text
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -20,6 +20,8 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
 Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
+Dataset = Annotated[str, typer.Option(help="The data set; left out, all that the study tunes on.")]
+Method = Annotated[str, typer.Option(help="The id of the method; left out, all that the study tunes.")]
 
 
 def tables(
@@ -89,6 +91,27 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
     if found:
         raise typer.Exit(1)
     print(f"{folder}: every cell that the study runs holds a number")
+
+
+def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
+    """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
+    from apfl.jobs.paths import command
+    from apfl.paper.numbers.metrics import collect
+    from apfl.paper.numbers.tuning import choice, trials, with_digests
+    from apfl.study.load import load_study
+    from apfl.study.tuning import choice_path
+
+    loaded = load_study(study)
+    tuned = trials(loaded)
+    wanted = [key for key in tuned if dataset in ("", key[0]) and method in ("", key[1])]
+    if not wanted:
+        asked = " ".join(filter(None, (method, dataset and f"on {dataset}")))
+        raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
+    for key in wanted:
+        metrics = collect(results, (run for cell in tuned[key] for run in cell.runs), command=command(study))
+        path = results / choice_path(loaded, *key)
+        write_json(path, with_digests(choice(tuned[key], metrics), results))
+        print(path)
 
 
 def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable[[str], list[Path]]) -> None:
