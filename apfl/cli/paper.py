@@ -1,4 +1,4 @@
-"""``apfl tables``, ``figures``, ``report``, ``check-tables`` and ``tune``: what is made from a study's finished runs."""
+"""``apfl tables``, ``figures``, ``report``, ``check-tables`` and ``tune``: what is made of a study's finished runs."""
 
 from __future__ import annotations
 
@@ -95,8 +95,6 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
 
 def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
     """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
-    from apfl.jobs.paths import command
-    from apfl.paper.numbers.metrics import collect
     from apfl.paper.numbers.tuning import choice, trials, with_digests
     from apfl.study.load import load_study
     from apfl.study.tuning import choice_path
@@ -108,9 +106,8 @@ def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset 
         asked = " ".join(filter(None, (method, dataset and f"on {dataset}")))
         raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
     for key in wanted:
-        metrics = collect(results, (run for cell in tuned[key] for run in cell.runs), command=command(study))
         path = results / choice_path(loaded, *key)
-        write_json(path, with_digests(choice(tuned[key], metrics), results))
+        write_json(path, with_digests(choice(tuned[key], _metrics(study, results, tuned[key])), results))
         print(path)
 
 
@@ -124,7 +121,7 @@ def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable
         print(path)
 
 
-def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
+def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool | None = None) -> Metrics:
     from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
 
