@@ -36,12 +36,12 @@ JOBS = (
 
 def register() -> typer.Typer:
     """The command line with all its commands, however often it is asked for."""
-    from apfl.cli import archive, begin, claims, data, paper, stages, study, tune
+    from apfl.cli import archive, begin, claims, data, paper, stages, study
 
     if not app.registered_commands:
         for command in (
             begin.init, data.data, data.partition, data.clients, data.semantics,
-            stages.initial, stages.federate, stages.memorize, stages.personalize, stages.accept, tune.tune,
+            stages.initial, stages.federate, stages.memorize, stages.personalize, stages.accept, paper.tune,
             paper.tables, paper.figures, paper.report, paper.check_tables,
             study.methods, study.plan, study.check, study.status,
             archive.pack, archive.unpack, archive.merge, claims.claims,
@@ -62,9 +62,9 @@ def _begin(context: typer.Context) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a `UserError` becomes one line on standard error and exit status 2.
 
-    So do an unknown command or option, a file that cannot be read or written, and a full disk, on
-    which standard output may be as well. SIGTERM ends the process as an exception would, so that no half-written file
-    stays; its status is 143, as if nobody had caught it.
+    So do an unknown command or option, a file that cannot be read or written, and a full disk, on which standard output
+    may be as well. SIGTERM ends the process as an exception would, so that no half-written file stays; its status is
+    143, as if nobody had caught it.
     """
     tune_start()
     register()

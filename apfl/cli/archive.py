@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from apfl.cli.study import Results
+from apfl.errors import UserError
 
 
 def pack(
@@ -20,11 +21,13 @@ def pack(
 ) -> None:
     """Pack metrics, records, partitions and pictures of all finished runs, without models or with them."""
     from apfl.jobs import archive
-    from apfl.storage.files import require_file
     from apfl.study.load import load_study
+    from apfl.study.parse import read
 
-    text = archive.portable(require_file(study, "study").read_text(encoding="utf-8"))
-    for path in archive.pack(load_study(study), text, results, out, whole):
+    loaded = load_study(study)
+    if study.suffix != ".json":
+        raise UserError(f"{study}: is not the study as it was run; give results/{loaded.name}/study.json")
+    for path in archive.pack(loaded, archive.portable(read(study)[1]), results, out, whole):
         print(path)
 
 

@@ -38,13 +38,15 @@ def claims(
         return
     if study is None:
         raise UserError("claims: no study named; give its file, such as config/demo.yaml")
+    from apfl.jobs.paths import command
     from apfl.paper import outputs as beside
     from apfl.paper.verdict.document import document, power_lines, summary_lines, write
     from apfl.paper.verdict.verdicts import findings
     from apfl.study.load import load_study
 
     loaded = load_study(study)
-    metrics, folder = beside.gather(loaded, results), out or results / loaded.name / "verdict"
+    metrics = beside.gather(loaded, results, command(study))
+    folder = out or results / loaded.name / "verdict"
     if not loaded.paper:
         for path in beside.write(loaded, metrics, (), folder):
             print(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apfl.errors import UserError
+from apfl.storage.files import expanded, require_output
 
 if TYPE_CHECKING:
     from apfl.data.decode import Progress
@@ -24,7 +25,9 @@ def data(
     out: Out,
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
     root: Annotated[Path | None, typer.Option(help="A folder with one for each data set, named after it.")] = None,
-    max_samples: Annotated[int | None, typer.Option(help="Keep so many images, classes in proportion.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(help="Keep this many images, with the classes in proportion.")
+    ] = None,
     classes: Annotated[int | None, typer.Option(help="How many classes it must have.", min=2)] = None,
     seed: Seed = 0,
 ) -> None:
@@ -34,7 +37,6 @@ def data(
     from apfl.data.decode import make_dataset
     from apfl.data.plots import sample_picture
     from apfl.data.sources import SOURCES
-    from apfl.storage.files import expanded, require_output
 
     check_name(name)
     require_output(out, ".npz")
@@ -57,7 +59,7 @@ def partition(
     seed: Seed = 0,
     validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
     saved: Annotated[
-        Path | None, typer.Option(help="A partition (.npz) whose clients the setting natural has.")
+        Path | None, typer.Option(help="A partition (.npz) that the setting natural takes its clients from.")
     ] = None,
 ) -> None:
     """Share the images of a data set among clients."""
@@ -65,7 +67,6 @@ def partition(
     from apfl.data.partition import load_partition, make_partition, save_partition
     from apfl.data.plots import partition_picture
     from apfl.data.setting import parse_setting
-    from apfl.storage.files import require_output
 
     require_output(out, ".npz")
     wanted = parse_setting(setting)
@@ -90,7 +91,6 @@ def clients(
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import check_match, load_partition
     from apfl.data.sources import image_names
-    from apfl.storage.files import expanded, require_output
 
     require_output(out, ".csv")
     dataset, shared = load_dataset(data), load_partition(partition)
@@ -105,7 +105,9 @@ def semantics(
     name: Annotated[
         str | None, typer.Argument(help="What to call them: w2v, clip ... (default: the file's name).")
     ] = None,
-    path: Annotated[Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download.")] = None,
+    path: Annotated[
+        Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download theirs.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Another model than the source's own, by name.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="Prompt, {} for the name; repeat to average.")] = None,
     of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,
@@ -116,7 +118,6 @@ def semantics(
     from apfl.data.dataset import load_dataset
     from apfl.semantics.sources import embed
     from apfl.semantics.table import Semantics, save_semantics
-    from apfl.storage.files import expanded, require_output
 
     require_output(out, ".npz")
     dataset = load_dataset(data)

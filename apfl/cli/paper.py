@@ -1,4 +1,4 @@
-"""``apfl tables``, ``figures``, ``report`` and ``check-tables``: a study's outputs from finished runs."""
+"""``apfl tables``, ``figures``, ``report``, ``check-tables`` and ``tune``: what is made of a study's finished runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from apfl.cli.study import Results
 from apfl.errors import UserError
+from apfl.storage.files import write_json, write_text
 
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
@@ -19,6 +20,8 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
 Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
+Dataset = Annotated[str, typer.Option(help="The data set; left out, all that the study tunes on.")]
+Method = Annotated[str, typer.Option(help="The id of the method; left out, all that the study tunes.")]
 
 
 def tables(
@@ -67,7 +70,6 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
     It is made at any time: what has not been run is named on the page, with the command that makes it.
     """
     from apfl.paper.report.report import build
-    from apfl.storage.files import write_text
     from apfl.study.load import load_study
 
     loaded = load_study(study)
@@ -91,6 +93,24 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
     print(f"{folder}: every cell that the study runs holds a number")
 
 
+def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
+    """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
+    from apfl.paper.numbers.tuning import choice, trials, with_digests
+    from apfl.study.load import load_study
+    from apfl.study.tuning import choice_path
+
+    loaded = load_study(study)
+    tuned = trials(loaded)
+    wanted = [key for key in tuned if dataset in ("", key[0]) and method in ("", key[1])]
+    if not wanted:
+        asked = " ".join(filter(None, (method, dataset and f"on {dataset}")))
+        raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
+    for key in wanted:
+        path = results / choice_path(loaded, *key)
+        write_json(path, with_digests(choice(tuned[key], _metrics(study, results, tuned[key])), results))
+        print(path)
+
+
 def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable[[str], list[Path]]) -> None:
     """Make those of the known tables or figures that are wanted, and print their files."""
     known = sorted(known)
@@ -101,7 +121,7 @@ def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable
         print(path)
 
 
-def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool) -> Metrics:
+def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool | None = None) -> Metrics:
     from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
 

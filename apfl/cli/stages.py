@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apfl.errors import UserError
+from apfl.errors import UserError, require
+from apfl.storage.files import read_record, require_file, require_output
 
 if TYPE_CHECKING:
-    from apfl.stages.several import Call
+    from apfl.stages.several import Call, Stage
     from apfl.stages.specification import Specification
 
+EXAMPLES = "`apfl plan STUDY --json` prints the specifications of a study"
 WRITTEN = "specification as JSON, or @FILE; `apfl plan STUDY --json` prints those of a study."
 Spec = Annotated[str, typer.Option(help=f"The run's {WRITTEN}")]
 NONE = "-"
@@ -62,7 +64,6 @@ def initial(
     from apfl.data.dataset import load_dataset
     from apfl.engine.networks import initial_parameters
     from apfl.stages.specification import InitialSpecification, configure
-    from apfl.storage.files import require_output
     from apfl.storage.tensors import write_tensors
 
     given = configure(InitialSpecification, _json(spec), "spec")
@@ -90,13 +91,10 @@ def memorize(
     tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Train AP-FL's semantic generator on the models of a federated run."""
-    from apfl.engine.process import tune_process
     from apfl.stages.memorize import memorize_run
-    from apfl.stages.several import one_after_another
 
-    tune_process()
     paths = {"data": data, "partition": partition, "semantics": semantics, "run": run}
-    one_after_another(memorize_run, _calls(spec, out, tuning, paths, store), device)
+    _one_after_another(memorize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def personalize(
@@ -104,13 +102,10 @@ def personalize(
     tuning: Tunings = None, device: Device = "auto", store: Store = None,
 ) -> None:  # fmt: skip
     """Derive personalized models (fine-tuning, AP-FL) from a federated run and record their accuracies."""
-    from apfl.engine.process import tune_process
     from apfl.stages.personalize import personalize_run
-    from apfl.stages.several import one_after_another
 
-    tune_process()
     paths = {"data": data, "partition": partition, "run": run, "generator": generator}
-    one_after_another(personalize_run, _calls(spec, out, tuning, paths, store), device)
+    _one_after_another(personalize_run, _calls(spec, out, tuning, paths, store), device)
 
 
 def accept(
@@ -123,10 +118,17 @@ def accept(
     """Check what a foreign program has measured, and make a run of it, which tables read."""
     from apfl.stages.external import accept as accepted
     from apfl.stages.problem import Inputs
-    from apfl.storage.files import require_output
 
     require_output(out)
     accepted(_specification(spec), Inputs(data, partition), out, metrics, model, code)
+
+
+def _one_after_another(stage: Stage, calls: list[Call], device: str) -> None:
+    from apfl.engine.process import tune_process
+    from apfl.stages.several import one_after_another
+
+    tune_process()
+    one_after_another(stage, calls, device)
 
 
 def _calls(
@@ -137,7 +139,6 @@ def _calls(
     from apfl.stages.job import Keeping
     from apfl.stages.problem import Inputs
     from apfl.stages.several import Call
-    from apfl.storage.files import require_output
 
     for name, values in {"out": outs, "tuning": tuning, **paths}.items():
         if values and len(values) != len(specs):
@@ -148,26 +149,27 @@ def _calls(
         raise UserError("--out: two runs have the same folder; give each run its own")
     for out in outs:
         require_output(out)
-    given = {name: values for name, values in paths.items() if values}
-    inputs = [
-        Inputs(**{name: values[place] for name, values in given.items() if str(values[place]) != NONE})
+    given = [
+        {name: values[place] for name, values in paths.items() if values and str(values[place]) != NONE}
         for place in range(len(specs))
     ]
+    for name in ("data", "partition"):
+        if not all(name in one for one in given):
+            raise UserError(f"--{name} {NONE}: every run reads one; give its path")
     choices = [None if str(choice) == NONE else choice for choice in tuning or [Path(NONE)] * len(specs)]
     asked = [_specification(spec, choice) for spec, choice in zip(specs, choices, strict=True)]
     keeping = Keeping(store if store and store.name else None, last_state)
-    return [Call(*one, keeping) for one in zip(asked, inputs, outs, strict=True)]
+    return [Call(spec, Inputs(**one), out, keeping) for spec, one, out in zip(asked, given, outs, strict=True)]
 
 
 def _specification(text: str, choice: Path | None = None) -> Specification:
     """The specification in a text or file, with the settings of the choice that it names."""
     from apfl.stages.specification import Specification
-    from apfl.storage.files import read_record, require_file
 
     asked = Specification.parse(_json(text))
     if (asked.tuned is None) != (choice is None):
         raise UserError(
-            f"--tuning {choice}: goes with a specification that names its choice (`tuned`); give both or none"
+            f"--tuning {choice or NONE}: goes with a specification that names its choice (`tuned`); give both or none"
         )
     if choice is None:
         return asked
@@ -176,20 +178,15 @@ def _specification(text: str, choice: Path | None = None) -> Specification:
         return asked.tuned_by(made["method"], made["chosen"]["parameters"])
     except (AttributeError, KeyError, TypeError):
         raise UserError(
-            f"choice {choice}: says of no trial that it is chosen; make it again with `apfl tune`"
+            f"choice {choice}: does not say which trial is chosen; make it again with `apfl tune`"
         ) from None
 
 
 def _json(text: str) -> dict[str, Any]:
-    from apfl.storage.files import require_file
-
     try:
         path = text.removeprefix("@")
         value = json.loads(text if path == text else require_file(path, "specification").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"--spec: not JSON ({error}); `apfl plan STUDY --json` prints the specifications of a study"
-        ) from None
-    if not isinstance(value, dict):
-        raise UserError("--spec: must be a JSON object; `apfl plan STUDY --json` prints the specifications of a study")
-    return value
+        raise UserError(f"--spec: not JSON ({error}); {EXAMPLES}") from None
+    require(isinstance(value, dict), f"--spec: must be a JSON object; {EXAMPLES}")
+    return dict(value)

@@ -4,6 +4,9 @@ far it is."""
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict
+from json import dumps, loads
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +23,6 @@ def _results(context: typer.Context, value: Path) -> Path:
     source = context.get_parameter_source("results")
     if source is None or source.name != "DEFAULT" or study is None or study.name != "study.json":
         return value
-    from contextlib import suppress
-    from json import loads
-
     with suppress(OSError, ValueError, AttributeError):  # whoever reads the study says what is wrong with it
         if loads(study.read_text(encoding="utf-8")).get("name") == study.absolute().parent.name:
             return study.parent.parent
@@ -57,9 +57,6 @@ def plan(
 
     For the estimate each method works on a few random images.
     """
-    from dataclasses import asdict
-    from json import dumps
-
     from apfl.jobs.status import planned as read_study
     from apfl.study.cells import artefacts, asked, runs
 

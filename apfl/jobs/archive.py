@@ -15,16 +15,17 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apfl.errors import UserError
 from apfl.storage.files import atomic_path, read_record, require_file, sha256_file
 from apfl.storage.tables import read_parquet, write_parquet
+from apfl.study.cells import artefacts, runs
+from apfl.study.runs import generators
+from apfl.study.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from apfl.study.study import Study
 
 METRICS, RECORDS, WHOLE = "metrics.parquet", "records.zip", "runs.zip"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -39,9 +40,6 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
 
     ``text`` is the study's configuration as it was run; ``whole``: with every file of each run, its models among them.
     """
-    from apfl.study.cells import artefacts, runs
-    from apfl.study.runs import generators
-
     done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
@@ -51,6 +49,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     files |= {f"{run.path}/run.json": (results / run.path / "run.json").read_bytes() for run in done}
     beside = [Path(file) for method in study.methods.values() for file in method.files]
     files |= {f"{study.name}/{path.name}": path.read_bytes() for path in beside}
+    rules = Path(study.rules).glob("*.smk") if study.rules else ()
+    files |= {f"{study.name}/{path.parent.name}/{path.name}": path.read_bytes() for path in rules}
     partitions = (entry.path for entry in artefacts(study) if entry.kind in ("partition", "tune"))
     files |= {path: (results / path).read_bytes() for path in partitions if (results / path).is_file()}
     shown = (first.path for first, *_ in generators(done).values())
@@ -157,11 +157,10 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
 
 
-def portable(text: str) -> str:
-    """A study's configuration without this machine's folders, which nobody needs who only reads its results.
+def portable(values: Mapping[str, Any]) -> str:
+    """A study's configuration as JSON, without this machine's folders, which nobody needs who only reads its results.
 
-    >>> portable('{"name": "demo", "data_root": "/home/me/data"}')
+    >>> portable({"name": "demo", "data_root": "/home/me/data"})
     '{"data_root": "unpacked", "name": "demo", "semantics_root": "unpacked"}'
     """
-    roots = {"data_root": "unpacked", "semantics_root": "unpacked"}
-    return json.dumps(json.loads(text) | roots, sort_keys=True)
+    return json.dumps({**values, "data_root": "unpacked", "semantics_root": "unpacked"}, sort_keys=True)

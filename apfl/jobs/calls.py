@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from posixpath import join
-from typing import TYPE_CHECKING, Any
+from posixpath import dirname, join
+from typing import Any
 
 from apfl.data.catalogue import UNDER_ROOT
 from apfl.errors import UserError, require
@@ -29,9 +28,7 @@ from apfl.study import cells as asked
 from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
 from apfl.study.runs import Artefact, Run, jobs_of
-
-if TYPE_CHECKING:
-    from apfl.study.study import MethodEntry, Study
+from apfl.study.study import MethodEntry, Study
 
 RESULTS = "results/"
 LISTED = {"data", "methods"}
@@ -134,9 +131,9 @@ class Plan:
         return list(paths)
 
     def page_inputs(self) -> list[str]:
-        """What the page is made from: what all outputs show, every record, every partition."""
+        """What the page is made from: what all outputs and the choices show, every record, every partition."""
         records = (f"{RESULTS}{path}/run.json" for path in self.runs)
-        shown = self.shown((*self.study.tables, *self.study.figures))
+        shown = self.shown((*self.study.tables, *self.study.figures, "selection"))
         return list(dict.fromkeys([*shown, *records, *self.choices(), *self.partitions()]))
 
     def choices(self) -> list[str]:
@@ -204,7 +201,7 @@ def inputs(jobs: Iterable[Run | Artefact]) -> dict[str, list[str]]:
         for name, path in job.inputs.items():
             read.setdefault(name, {})[RESULTS + path + READ_OF_A_RUN.get(name, "")] = None
         if "saved" in job.spec:
-            read.setdefault("note", {})[RESULTS + job.path.removesuffix(".npz") + NOTE] = None
+            read.setdefault("note", {})[_note_of(job)] = None
     return {name: list(paths) for name, paths in read.items()}
 
 
@@ -219,9 +216,8 @@ def run_options(runs: Iterable[Run], root: str = RESULTS) -> str:
     """For each run its specification, its inputs, with - for those that only others read, and its folder; a `UserError`
     if the system takes no call so long."""
     runs = list(runs)
-    none = dict.fromkeys((name for run in runs for name in run.inputs), "-")
-    given = ({"spec": canonical_json(run.spec), **none, **_placed(run, root), "out": root + run.path} for run in runs)
-    words = " ".join(_options({name: shlex.quote(value) for name, value in one.items()}) for one in given)
+    names = dict.fromkeys(name for run in runs for name in run.inputs)
+    words = " ".join(_run_words(run, names, root, run.path) for run in runs)
     require(
         len(words) < LONGEST, f"one_job_per: the call of a job has {len(words)} characters; put fewer runs into one"
     )
@@ -231,16 +227,13 @@ def run_options(runs: Iterable[Run], root: str = RESULTS) -> str:
 def program_options(runs: Sequence[Run], root: str = RESULTS) -> str:
     """What a foreign program is called with: its run's specification, its inputs, and the folder for metrics.csv."""
     (run,) = runs
-    given = {"spec": canonical_json(run.spec), **_placed(run, root), "out": root + posixpath.dirname(program_of(run))}
-    return _options({name: shlex.quote(value) for name, value in given.items()})
+    return _run_words(run, run.inputs, root, dirname(program_of(run)))
 
 
 def accept_options(runs: Sequence[Run], root: str = RESULTS) -> str:
     """The run that is made of what a foreign program has written."""
     (run,) = runs
-    given = {"spec": canonical_json(run.spec), **_placed(run, root), "out": root + run.path}
-    given = {name: value for name, value in given.items() if name != "initial"}
-    return _options({name: shlex.quote(value) for name, value in given.items()})
+    return _run_words(run, [name for name in run.inputs if name != "initial"], root, run.path)
 
 
 def program_of(run: Run) -> str:
@@ -271,14 +264,15 @@ def partition_options(entries: Sequence[Artefact]) -> str:
 
 def source_note(entries: Sequence[Artefact]) -> list[str]:
     """The note on what the files of a data set hold, so that it is made again when that has changed."""
-    return [RESULTS + entry.path.removesuffix(".npz") + NOTE for entry in entries if entry.spec["source"] in UNDER_ROOT]
+    return [_note_of(entry) for entry in entries if entry.spec["source"] in UNDER_ROOT]
 
 
 def semantics_options(entries: Sequence[Artefact], root: str = RESULTS) -> str:
     """What an embedding is made from, and how."""
     (entry,) = entries
     spec = entry.spec
-    words = _placed(entry, root) | {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
+    words = {name: root + path for name, path in entry.inputs.items()}
+    words |= {name: str(spec[name]) for name in ("source", "model", "dimension") if name in spec}
     given = {name: shlex.quote(word) for name, word in words.items()}
     if "path" in spec:
         given["path"] = f'"{join("$APFL_SEMANTICS_ROOT", spec["path"])}"'
@@ -337,8 +331,15 @@ def any_of(values: Iterable[str]) -> str:
     return "|".join(re.escape(value) for value in sorted(set(values))) or "none"
 
 
-def _placed(job: Run | Artefact, root: str) -> dict[str, str]:
-    return {name: root + path for name, path in job.inputs.items()}
+def _run_words(run: Run, names: Iterable[str], root: str, out: str) -> str:
+    """A run's specification, its inputs of these names, with - for one that it does not read, and a folder."""
+    read = {name: root + run.inputs[name] if name in run.inputs else "-" for name in names}
+    given = {"spec": canonical_json(run.spec), **read, "out": root + out}
+    return _options({name: shlex.quote(word) for name, word in given.items()})
+
+
+def _note_of(job: Run | Artefact) -> str:
+    return RESULTS + job.path.removesuffix(".npz") + NOTE
 
 
 def _options(values: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -20,10 +20,10 @@ from apfl.errors import UserError
 from apfl.jobs import log as joblog
 from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of, program_log
 from apfl.registry.code import code_digest
-from apfl.storage.files import canonical_json, read_json
+from apfl.storage.files import canonical_json, read_record
 from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
-from apfl.study.outputs import JUDGED
+from apfl.study.outputs import JUDGED, OUTPUTS
 from apfl.study.parse import read as read_study
 from apfl.study.runs import Run, job_unit, jobs_of
 from apfl.study.study import Study
@@ -36,13 +36,6 @@ ROUND = re.compile(
     r"(?:.*, seed (?P<seed>\d+): )?.*\bround (?P<round>\d+)/(?P<last>\d+)\b(?:.* (?P<left>\d+:\d\d:\d\d) left)?"
 )
 """A line of a log: of which run's round it speaks, and how long that run will take yet."""
-LIKENESS: tuple[Callable[[Run], tuple[object, ...]], ...] = (
-    lambda run: (run.stage, run.spec.get("module"), run.dataset, run.setting),
-    lambda run: (run.stage, run.spec.get("module"), run.dataset),
-    lambda run: (run.stage, run.spec.get("module")),
-    lambda run: (run.stage,),
-)
-"""Which finished runs are of the same kind as one that is left: the first of these under which there are any."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others; of the stage of
-    ``unknown`` runs none has got so far, so that they are in no estimate."""
+    """What is left: seconds of computing for ``runs`` runs, judged by the rounds of ``basis`` others. ``unknown`` are
+    the numbers of those that are in no estimate, with their stages, of which no run has got that far."""
 
     seconds: float
     runs: int
@@ -114,21 +107,24 @@ def _log(kind: str, path: str, results: Path, batch: str = "") -> str:
 def left(all_jobs: Sequence[Job]) -> Left:
     """An estimate of the computing time that is left, one run after another: rounds times seconds a round."""
     timed = [(job.run, job.seconds / rounds(job.run)) for job in all_jobs if job.run and job.seconds is not None]
-    levels: list[dict[tuple[object, ...], list[float]]] = []
-    for key in LIKENESS:
-        alike: dict[tuple[object, ...], list[float]] = {}
-        for run, seconds in timed:
-            alike.setdefault(key(run), []).append(seconds)
-        levels.append(alike)
+    known: dict[tuple[object, ...], list[float]] = {}
+    for run, seconds in timed:
+        for key in _likeness(run):
+            known.setdefault(key, []).append(seconds)
     waiting = [(job, job.run) for job in all_jobs if job.run and job.state not in ("done", "diverged")]
     total, unknown = 0.0, Counter[str]()
     for job, run in waiting:
-        likest = next(filter(None, (level.get(key(run)) for key, level in zip(LIKENESS, levels, strict=True))), None)
-        if likest:
-            total += (1 - job.share) * rounds(run) * mean(likest)
+        if alike := next((known[key] for key in _likeness(run) if key in known), None):
+            total += (1 - job.share) * rounds(run) * mean(alike)
         else:
             unknown[job.kind] += 1
     return Left(total, len(waiting), len(timed), tuple(f"{number} {kind}" for kind, number in unknown.items()))
+
+
+def _likeness(run: Run) -> list[tuple[object, ...]]:
+    """What runs of the same kind as this one share, the most alike first."""
+    kind = (run.stage, run.spec.get("module"), run.dataset, run.setting)
+    return [kind[:length] for length in range(len(kind), 0, -1)]
 
 
 def rounds(run: Run) -> int:
@@ -175,21 +171,16 @@ def _asked(run: Run, recorded: Any) -> bool:
 
 def _record(folder: Path) -> tuple[dict[str, Any], str]:
     """A run's record, empty if there is none; and what is wrong with it."""
-    if not (folder / "run.json").is_file():
-        return {}, ""
     try:
-        record = read_json(folder / "run.json", "run record")
+        return (read_record(path) if (path := folder / "run.json").is_file() else {}), ""
     except UserError as error:
         return {}, str(error)
-    return (record, "") if isinstance(record, dict) else ({}, f"run record {folder}/run.json: is not a record")
 
 
 def _output_job(study: Study, output: str, results: Path, found: Mapping[str, Job]) -> Job:
     """A table, a figure, the report or the verdicts: done if nothing that it shows is younger or missing."""
-    every = (*study.tables, *study.figures)
     judging = {"claims", *BESIDE}
-    seen = tuple(name for name in every if name in JUDGED)
-    names = {"report": every, **dict.fromkeys(judging, seen)}.get(output, (output,))
+    names = {"report": tuple(OUTPUTS), **dict.fromkeys(judging, JUDGED)}.get(output, (output,))
     shown = {run for name in names for cell in cells(study, name) for run in (*cell.runs, *cell.origins)}
     known = {name: name for name in KINDS} | dict.fromkeys(BESIDE, "compare") | dict.fromkeys(study.tables, "table")
     kind = known.get(output, "figure")

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from apfl.durations import hours
 from apfl.jobs.paths import KINDS
-from apfl.jobs.status import STATES
+from apfl.jobs.status import STATES, Job, Left
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from apfl.jobs.status import Job, Left
 
 SHOWN = 20
 """How many jobs of a state are listed by name; --json lists them all."""
@@ -69,7 +67,7 @@ def estimate(left: Left) -> str:
     if not left.runs:
         return "left: no run"
     said = f"left: {left.runs} {'run' if left.runs == 1 else 'runs'}"
-    rest = f"; no estimate for {', '.join(left.unknown)}, as none has got so far" if left.unknown else ""
+    rest = f"; no estimate for {', '.join(left.unknown)}, as none has got that far" if left.unknown else ""
     if not left.basis:
         return f"{said}, and no estimate yet, as none is finished or says how far it is"
     basis = f"an estimate from the rounds of {'1 run' if left.basis == 1 else f'{left.basis} runs'}{rest}"

@@ -1,1 +1,1 @@
-"""The paper's outputs: published numbers, Tables 1-4, Figures 4-5 and the report that holds them."""
+"""From finished runs to the paper's outputs: tables, figures, verdicts on its claims, and the page that holds them."""

@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from apfl.durations import duration
 
@@ -36,12 +37,10 @@ def inline_svg(text: str, prefix: str, label: str) -> str:
 
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_LINES_OF_A_PAGE = 45
 
 
 @cache
-def environment() -> Environment:
-    """The templates, escaping whatever they are given."""
+def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -54,10 +53,13 @@ def environment() -> Environment:
     return made
 
 
+def render(template: str, **values: Any) -> str:
+    """HTML by one of the templates, which escape whatever they are given but what they call safe."""
+    return _environment().get_template(template).render(**values)
+
+
 def subscripts(text: str) -> str:
     """A_n and A_d with real subscripts, the rest escaped."""
-    from markupsafe import Markup
-
     return Markup(re.sub(r"\bA_([nd])\b", r"A<sub>\1</sub>", html.escape(text)))
 
 
@@ -66,8 +68,5 @@ def page(title: str, body: str, data: str = "", script: str = "") -> str:
 
     The page may load nothing, and run no script but this one.
     """
-    from markupsafe import Markup
-
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else ""
-    template = environment().get_template("page.html.j2")
-    return template.render(title=title, body=Markup(body), data=Markup(data), script=Markup(script), allowed=allowed)
+    return render("page.html.j2", title=title, body=body, data=data, script=script, allowed=allowed)

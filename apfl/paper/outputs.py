@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures import ranks as ranks_picture
@@ -12,19 +11,18 @@ from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.tables import formats, readings, spread, teachers
 from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import forest_picture
+from apfl.paper.verdict.verdicts import Finding
 from apfl.study.cells import beside, cells, runs
 from apfl.study.outputs import JUDGED
-
-if TYPE_CHECKING:
-    from apfl.paper.verdict.verdicts import Finding
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
-def gather(study: Study, results: str | Path) -> Metrics:
-    """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out."""
+def gather(study: Study, results: str | Path, command: str = "snakemake") -> Metrics:
+    """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out. What
+    has to be run again is made by the ``command``."""
     wanted = {run for output in JUDGED for cell in cells(study, output) for run in (*cell.runs, *cell.origins)}
     wanted |= {run.inputs["run"] for run in runs(study) if run.path in wanted and "run" in run.inputs}
-    return collect(results, wanted, partial=True)
+    return collect(results, wanted, partial=True, command=command)
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:

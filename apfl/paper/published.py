@@ -19,6 +19,8 @@ METHODS = {
     "table4": ("w2v", "bert", "clip"),
 }
 """The columns of each table, in the paper's order; Table 4 compares semantics."""
+ROWS = {"table2": ("clients", "alpha"), "table3": ("missing_classes_percent",), "table4": ("clients",)}
+"""What a table distinguishes besides the data set, as its file calls it."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,13 @@ def table1() -> tuple[Device, ...]:
 @cache
 def accuracies(table: str) -> tuple[Published, ...]:
     """The printed accuracies of ``table2``, ``table3`` or ``table4``, in the order of the file."""
-    if table == "table4":
-        return tuple(
-            Published(row["dataset"], (row["clients"],), row["semantics"], float(row["accuracy"]), None)
-            for row in _rows(table)
-        )
     return tuple(
         Published(
             row["dataset"],
-            (row["clients"], row["alpha"] or "-") if table == "table2" else (row["missing_classes_percent"],),
-            row["method"],
-            float(row["accuracy_mean"]),
-            float(row["accuracy_std"]),
+            tuple(row[name] or "-" for name in ROWS[table]),
+            row.get("method") or row["semantics"],
+            float(row.get("accuracy_mean") or row["accuracy"]),
+            float(row["accuracy_std"]) if "accuracy_std" in row else None,
         )
         for row in _rows(table)
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NEEDED = ("round", "client", "test", "accuracy")
 """What a program must write; the other columns of a run's metrics are filled in."""
 KNOWN = (*NEEDED, "model", "loss", "virtual_time")
-WHOLE = ("round", "client")
+WHOLE, TEXTS = ("round", "client"), ("test", "model")
 
 
 def accept(specification: Specification, inputs: Inputs, out: Path, metrics: Path, model: str, code: str) -> None:
@@ -80,10 +80,10 @@ def completed(
     if unknown := sorted({str(name) for name in frame.columns} - {*KNOWN}):
         raise UserError(f"{where}: column {unknown[0]!r} is unknown; write {', '.join(KNOWN)}")
     samples = counted(labels, partition)
-    for name in (*WHOLE, "accuracy"):
-        kinds = "iu" if name in WHOLE else "iuf"
+    for name in (name for name in KNOWN if name in frame.columns and name not in TEXTS):
+        kinds, what = ("iu", "whole numbers") if name in WHOLE else ("iuf", "numbers")
         require(
-            frame[name].dtype.kind in kinds, f"{where}: column {name!r} holds something else than numbers; correct it"
+            frame[name].dtype.kind in kinds, f"{where}: column {name!r} holds something other than {what}; correct it"
         )
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, row in enumerate(frame.to_dict("records"), start=1):

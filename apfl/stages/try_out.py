@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apfl.data.catalogue import channels_of
 from apfl.data.setting import parse_setting
 from apfl.engine.networks import build_network
 from apfl.engine.settings import TrainingConfig
@@ -16,14 +17,11 @@ from apfl.study.cells import runs
 from apfl.study.runs import Run
 from apfl.study.study import MethodEntry, Study, generator_fields
 
-COLOURS = 3
-"""Channels that a network is tried with: how many the images have is not known before they are read."""
-
 
 def try_out(study: Study) -> None:
     """A `UserError` if a method, in a table or not, or a run of the study cannot be set up with its values."""
     for dataset in study.data:
-        build_network(study.network, COLOURS, study.classes(dataset))
+        build_network(study.network, channels_of(dataset), study.classes(dataset))
     for method in study.methods.values():
         for dataset in study.data if method.card.stage != "external" else ():
             _try_method(study, method, dataset)

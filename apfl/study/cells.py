@@ -161,7 +161,7 @@ def requests(study: Study, outputs: Iterable[str] = OUTPUTS) -> Iterator[Request
               "table1": _table1, "table2": _table2, "table3": _table3, "table4": _table4,
               "convergence": partial(_on_schedules, table="convergence"),
               "dropout": partial(_on_schedules, table="dropout"), "figure4": _figure4, "figure5": _figure5,
-              "figure_time": _figure_time, "figure_staleness": _figure_time,
+              "figure_time": _shown_in_convergence, "figure_staleness": _shown_in_convergence,
               "figure_timeline": _figure_timeline, "figure_multiverse": _figure_multiverse,
               "selection": _selection, "tuning": _tuning}  # fmt: skip
     choices = {name: study.apfl[name] for name in ("selection",) if name in study.apfl}
@@ -273,9 +273,8 @@ def _tuning(study: Study, section: Asked) -> Iterator[Request]:
                 yield replace(cell, title=entry.title), chains
 
 
-def _figure_time(study: Study, section: Asked) -> Iterator[Request]:
-    """What the table of convergence shows."""
-    yield from _on_schedules(study, study.tables["convergence"], "convergence")
+def _shown_in_convergence(study: Study, section: Asked) -> Iterator[Request]:
+    return _on_schedules(study, study.tables["convergence"], "convergence")
 
 
 def _figure_timeline(study: Study, section: Asked) -> Iterator[Request]:

@@ -16,14 +16,12 @@ from apfl.project import home
 from apfl.registry.cards import Card
 from apfl.storage.files import expanded
 from apfl.study.checks import check_study
-from apfl.study.outside import outside, rules_folder
+from apfl.study.outside import RESERVED, outside, rules_folder
 from apfl.study.parse import explain, read
 from apfl.study.schedules import completed
 from apfl.study.study import MethodEntry, Study
 
 SCHEMA = home() / "workflow" / "schemas" / "config.schema.yaml"
-RESERVED = ("module", "external", "base", "semantics", "title", "datasets")
-"""Keys of a method's entry that are not hyper-parameters."""
 
 
 def load_study(

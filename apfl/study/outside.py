@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from apfl.registry.trees import BASELINES, ROOT, look_in, module_path
 Folders = Sequence[str | os.PathLike[str]]
 PROGRAM = "program/"
 """How the modules of foreign programs begin, which have none in the project."""
-NOT_GIVEN = ("title", "semantics", "base", "module")
-"""What an entry says of a program beside its hyper-parameters."""
+RESERVED = ("module", "external", "base", "semantics", "title", "datasets")
+"""Keys of a method's entry that are not hyper-parameters."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,16 @@ def _program(id_: str, entry: Mapping[str, Any], where: str, folders: Folders, r
             f"`rules` ({rules or 'which it does not name'}); add it"
         )
     if "env" in external:
-        place = next((path for folder in (*folders, ".") if (path := Path(folder, external["env"])).is_dir()), None)
+        place = _found(external["env"], folders, Path.is_dir)
         if place is None or not (place / "bin").is_dir() or "rule" in external:
             raise UserError(
                 f"{where}.external.env {external['env']!r}: is not a folder with bin/, for a command; name one"
             )
         external["env"] = os.path.relpath(place)
-    first = {name: value[0] if isinstance(value, list) else value for name, value in entry.items()}
-    own = ((name, value) for name, value in first.items() if name not in NOT_GIVEN)
-    fields = {name: Field(type(value).__name__, value) for name, value in own if isinstance(value, int | float | str)}
+    own = {name: value for name, value in entry.items() if name not in RESERVED}
+    first = {name: value[0] if isinstance(value, list) else value for name, value in own.items()}
+    plain = ((name, value) for name, value in first.items() if isinstance(value, int | float | str))
+    fields = {name: Field(type(value).__name__, value) for name, value in plain}
     title = entry.get("title", id_)
     made = Card(f"{PROGRAM}{id_}", title, "external", external["model"], "", (), fields, "A foreign program.")
     return Outside(made, {"external": external}, external, files)
@@ -106,13 +107,15 @@ def _command(text: str, where: str, folders: Folders) -> tuple[str, tuple[str, .
     return shlex.join(named.get(word, word) for word in words), tuple(named.values())
 
 
-def _found(name: str, folders: Folders) -> Path | None:
-    return next((path for folder in (*folders, ".") if (path := Path(folder, name)).is_file()), None)
+def _found(name: str, folders: Folders, kind: Callable[[Path], bool] = Path.is_file) -> Path | None:
+    """What of that name lies beside the study, or else here."""
+    return next((path for folder in (*folders, ".") if kind(path := Path(folder, name))), None)
 
 
 def rules_folder(name: str, folders: Folders) -> str:
     """The folder of the study's rules, as it is named from here."""
-    path = next((path for folder in (*folders, ".") if (path := Path(folder, name)).is_dir()), None)
+    # An archive has it beside the study, wherever it was before.
+    path = _found(name, folders, Path.is_dir) or _found(Path(name).name, folders, Path.is_dir)
     if path is None or not list(path.glob("*.smk")):
         raise UserError(
             f"rules {name!r}: is not a folder beside the study with files *.smk; add one, or remove the key"

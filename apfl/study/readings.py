@@ -70,13 +70,13 @@ def reading(name: str, where: str = "apfl.readings") -> dict[str, dict[str, Any]
     return chosen
 
 
-def options_of(name: str) -> dict[str, Any]:
-    """Every option in a reading, those of the literal one included, in the order of `LITERAL`.
+def options_of(name: str, where: str = "apfl.readings") -> dict[str, Any]:
+    """Every option in a reading, those of the literal one included, in the order of `LITERAL`; see `reading`.
 
     >>> options_of("soft-labels")["friend_labels"], options_of("soft-labels")["teacher"]
     ('soft', 'clients')
     """
-    chosen = reading(name)
+    chosen = reading(name, where)
     return dict(LITERAL) | chosen.get("friend", {}) | chosen.get("generator", {})
 
 
@@ -84,7 +84,5 @@ def check_distinct(names: Iterable[str], where: str = "apfl.readings") -> None:
     """Refuse two names for the same options: what they name would be trained twice."""
     seen: dict[tuple[tuple[str, Any], ...], str] = {}
     for name in names:
-        reading(name, where)
-        other = seen.setdefault(tuple(options_of(name).items()), name)
-        if other != name:
+        if (other := seen.setdefault(tuple(options_of(name, where).items()), name)) != name:
             raise UserError(f"{where} {name!r}: has the same options as {other!r}; leave one out")

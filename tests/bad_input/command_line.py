@@ -9,7 +9,7 @@ import pandas as pd
 
 from apfl.storage.files import write_json
 from apfl.storage.tables import write_parquet
-from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, study, text
+from tests.bad_input import Case, both, federate, folder_instead, memorize, nothing, personalize, spec, study, text
 
 TABLES = ("tables", "study.yaml")
 RUN = "tiny/runs/digits/dirichlet-alpha0.1-clients3"
@@ -63,6 +63,11 @@ CASES = [
     Case("device", nothing, federate(device="tpu"), r"device 'tpu': not available here; choose auto or cpu"),
     Case("semantics not given", nothing, ("memorize", *memorize()[1:7], "--run", "base", "--out", "out"),
          r"Missing option '--semantics'|needs --semantics"),
+    Case("no data set of all runs", nothing, federate(data="-"), r"--data -: every run reads one; give its path"),
+    Case("no choice of a tuned run", nothing, federate(spec(tuned="tuning/noise/fedavg.json")),
+         r"--tuning -: goes with a specification that names its choice"),
+    Case("pack a study in YAML", nothing, ("pack", "study.yaml", "--out", "packed"),
+         r"study\.yaml: is not the study as it was run; give results/tiny/study\.json"),
     # Outputs.
     Case("data out a folder", folder_instead("x.npz"), (*DIGITS, "x.npz"),
          r"--out x\.npz: is not a file name; end it"),
@@ -87,6 +92,7 @@ CASES = [
          r"metrics \S+: has no column 'accuracy'; make it again"),
     Case("metrics of texts", runs(accuracy="high"), TABLES, r"metrics \S+: column 'accuracy' .*; make it again"),
     Case("metrics above one", runs(accuracy=50.0), TABLES, r"metrics \S+: column 'accuracy' .*; make it again"),
+    Case("metrics below zero", runs(samples=-1), TABLES, r"column 'samples' has -1, not 0 or more; make it again"),
     Case("metrics truncated", in_results("metrics.parquet", b"PAR1"), TABLES, r"metrics \S+: cannot be read"),
     Case("run record a list", in_results("run.json", "[]"), TABLES, r"run \S+run\.json: holds no JSON object"),
     Case("run record cut short", in_results("run.json", '{"stage": '), TABLES, r"run \S+run\.json: not JSON"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
                 pd.read_parquet(folder / run.path / "metrics.parquet") for folder in (results, made.parents[1])
             )
             pd.testing.assert_frame_equal(one, other)
+
+
+def test_an_archive_brings_the_study_s_own_rules_along(tmp_path, monkeypatch) -> None:
+    here = tmp_path / "here"
+    write_text(here / "own/mine.smk", "rule mine:\n")
+    values = STUDY | {"methods": {"mine": {"external": {"rule": "mine", "model": "global"}}}, "rules": "./own"}
+    monkeypatch.chdir(here)
+    study = load_study(values | {"apfl": {}, "semantics": {}}, [here])
+    (run,) = runs(study)
+    write_run(here / "results", run.path, both(0.5))
+    text = json.dumps(values | {"apfl": {}, "semantics": {}})
+    archive.pack(study, text, Path("results"), tmp_path / "packed")
+    monkeypatch.chdir(tmp_path)
+    again = load_study(archive.unpack(tmp_path / "packed", tmp_path / "there"))
+    assert runs(again) == [run] and again.rules == "there/tiny/own"
 
 
 def test_equal_results_are_equal_bytes(results, tmp_path) -> None:

@@ -216,6 +216,28 @@ def test_verdicts_that_were_made_before_all_runs_are_interim(tmp_path: Path, pla
         assert states(tmp_path, paper=paper)[f"tiny/verdict/{name}"].state == "interim"
 
 
+def test_runs_by_which_a_reading_is_chosen_count_for_verdicts_and_the_page(tmp_path: Path) -> None:
+    apfl = STUDY["apfl"] | {"readings": ["literal", "soft-labels"], "selection": {"seeds": [70]}}
+    made = runs(load_study(STUDY | {"apfl": apfl}))
+    for run in made:
+        finish(tmp_path, run)
+    verdicts, page = (tmp_path / "tiny" / name for name in ("verdict/claims.json", "report.html"))
+    verdicts.parent.mkdir()
+    for path in (verdicts, page):
+        path.touch()
+
+    def found() -> list[str]:
+        there = states(tmp_path, apfl=apfl)
+        return [there[path.relative_to(tmp_path).as_posix()].state for path in (verdicts, page)]
+
+    assert found() == ["done", "done"]
+    record = tmp_path / next(run.path for run in made if run.seed == 70 and run.stage == "personalize") / "run.json"
+    os.utime(record, (time.time() + 60,) * 2)
+    assert found() == ["outdated", "outdated"]
+    record.unlink()
+    assert found() == ["interim", "outdated"]
+
+
 def test_what_is_left_is_judged_by_the_most_alike_runs(tmp_path: Path, planned_runs: dict[str, Any]) -> None:
     finish(tmp_path, planned_runs[f"{FOLDER}/fedavg/seed0"], seconds=100.0)
     found = left(jobs(load_study(STUDY), tmp_path))

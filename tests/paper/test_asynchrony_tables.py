@@ -190,6 +190,19 @@ def test_personalised_models_are_there_when_the_server_and_then_the_slowest_clie
     assert federated["time_mean"] == 8.0 and federated[["server_time", "client_time"]].isna().all()
 
 
+def test_the_note_on_what_personalising_takes_holds_for_all_data_sets(tmp_path) -> None:
+    made = [*the_study(tmp_path), derived_cell(tmp_path)]
+    metrics = metrics_of(tmp_path, made)
+    server = {"cifar10": 1.0, "digits": 5.0}  # in units of time, as that of an average client's training is 10 / 3
+    cells = [
+        replace(cell, dataset=name, timing=replace(cell.timing, server_speed=10 / one))
+        for name, one in server.items()
+        for cell in made
+    ]
+    table = asynchrony.build("convergence", cells, metrics, share=0.75)
+    assert any("(1.0 to 5.0 in the last round" in note for note in table.notes)
+
+
 @pytest.mark.parametrize(("accuracy", "ended"), [(0.9, 6), (0.3, 20)])
 def test_speed_counts_what_personalising_takes_whether_the_target_is_reached_or_not(
     tmp_path, monkeypatch, accuracy, ended

@@ -12,8 +12,11 @@ import yaml
 
 from apfl.cli import main
 from apfl.errors import UserError
+from apfl.paper import outputs as beside
 from apfl.paper.numbers import choice as choice_module
 from apfl.paper.numbers.metrics import Metrics
+from apfl.paper.report.material import gather
+from apfl.paper.tables import readings
 from apfl.paper.verdict.best import check_choice
 from apfl.paper.verdict.claims import claims
 from apfl.paper.verdict.contrasts import Question, Source
@@ -21,7 +24,7 @@ from apfl.paper.verdict.document import across_readings
 from apfl.registry.trees import ROOT
 from apfl.study.cells import cells, runs
 from apfl.study.load import load_study
-from tests.helpers.paper_runs import row
+from tests.helpers.paper_runs import row, write_run
 from tests.helpers.studies import tiny
 
 READINGS = ["literal", "soft-labels", "uniform-labels"]
@@ -164,8 +167,10 @@ def test_a_choice_among_readings_that_a_table_does_not_run_is_refused_when_the_s
     assert check_choice(load_study(values | {"paper": False})) == []
 
 
-def test_the_figure_of_all_readings_may_run_what_table_2_does_not() -> None:
+def test_the_figure_of_all_readings_may_run_what_table_2_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at the paper's scale, where all readings of the choice are in the figure alone."""
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "nowhere")
     values = yaml.safe_load((ROOT / "config" / "paper_scale.yaml").read_text(encoding="utf-8"))
     there = check_choice(load_study(values, [ROOT / "config"]))
     assert len(there) == 1 and there[0].startswith("note: Figure 4 does not run uniform-soft-labels")
@@ -174,6 +179,20 @@ def test_the_figure_of_all_readings_may_run_what_table_2_does_not() -> None:
     values["figures"]["figure_multiverse"]["alphas"] = ["0.01"]
     with pytest.raises(UserError, match=r"Table 2 does not run soft-labels\+weights-over-all"):
         check_choice(load_study(values, [ROOT / "config"]))
+
+
+def test_the_page_reads_the_runs_by_which_a_reading_is_chosen(tmp_path) -> None:
+    study = study_of()
+    for cell in cells(study, "selection"):
+        for run in cell.runs:
+            write_run(
+                tmp_path, run, [row(0.6, model=cell.model, test=f"validation-{test}") for test in ("pooled", "own")]
+            )
+    found = readings.made(study, gather(study, tmp_path, "study.yaml").metrics).rows
+    assert found["chosen"].sum() == 2 and (found["runs"] == found["runs_planned"]).all()
+    assert found.equals(readings.made(study, beside.gather(study, tmp_path)).rows), (
+        "as the command of the verdicts does"
+    )
 
 
 def test_while_the_choice_is_not_made_the_best_reading_is_planned_and_waits_for_it() -> None:

@@ -927,6 +927,12 @@ def test_a_corrected_line_by_data_set_is_interim_only_where_a_missing_run_could_
         assert found["fedprox", "cifar100"] == "interim: open so far"
 
 
+def test_a_single_claim_that_is_interim_waits_for_runs(tmp_path: Path) -> None:
+    loaded, made = two_claims(tmp_path, 0.004, without="fedprox")
+    page = conclusion.section(loaded, made, pairs(cells(loaded, "table2"), collect(tmp_path, [])), {}).body
+    assert "; 1 waits for runs that are missing" in page
+
+
 def test_holms_correction_of_lines_holds_for_all_of_them_together() -> None:
     """One claim with a line, one with three, one with six: whichever are wrong, they rarely count."""
     shares = np.array([1.0, *[1 / 3] * 3, *[1 / 6] * 6])

@@ -89,6 +89,16 @@ def test_the_matrix_has_the_options_of_each_reading():
     assert rows.loc[("AP-FL (feedback)", ""), multiverse_module.WHEN] == "in every round"
 
 
+def test_the_matrix_names_every_literal_option_a_zero_among_them():
+    cells, metrics = study()
+    texts = {
+        text.get_text() for text in multiverse.draw(multiverse_module.points(cells, metrics, "pooled")).axes[-1].texts
+    }
+    named = {multiverse.GLOBAL[name] if value == "global" else multiverse.VALUES.get(value, value)
+             for name, value in multiverse_module.DEFAULTS.items()}  # fmt: skip
+    assert "epochs" in named and named | set(multiverse.OPTIONS.values()) <= texts
+
+
 def test_what_a_method_without_readings_was_run_with_stands_in_the_matrix():
     cells, metrics = study()
     for run in cells[4].runs:

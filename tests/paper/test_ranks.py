@@ -122,6 +122,16 @@ def test_a_method_that_lacks_a_seed_that_others_have_is_left_out():
     assert ranks.rank(found, "pooled").ranked["method"].tolist() == ["AP-FL", "FedAvg"]
 
 
+def test_where_no_method_has_every_cell_all_are_named_and_nothing_is_ranked(tmp_path):
+    cells, metrics = study(TABLE, missing={("FedAvg", 0), ("Local", 1), ("AP-FL", 2)})
+    ranking = ranks.rank(ranks.values(cells, metrics, "pooled"), "pooled")
+    assert ranking.rows["status"].tolist() == ["left out: lacks 1 of 4 cells"] * 3
+    assert ranking.pairs.empty and ranking.friedman is None and not ranks.cliques(ranking)
+    assert "fewer than two methods have every cell" in ranks.remarks(ranking)[0]
+    assert len(ranks_picture.write(cells, metrics, tmp_path)) == 5
+    assert "lacks 1 of 4 cells" in ranks_module.section(cells, metrics).body
+
+
 def test_a_method_of_which_a_seed_diverged_is_left_out():
     found = given_values(TABLE)
     found["Local"][BLOCKS[1]] = (*found["Local"][BLOCKS[1]][:2], SeedValue(2, "diverged"))

@@ -20,9 +20,9 @@ from apfl.paper import published
 from apfl.paper.html import PageSection, inline_svg
 from apfl.paper.report.cost import costs, total
 from apfl.paper.report.gallery import draw
-from apfl.paper.report.provenance import embedded, essentials, provenance_facts
+from apfl.paper.report.provenance import embedded, essentials, provenance_facts, read_records
 from apfl.paper.report.report import render
-from apfl.storage.files import write_npz
+from apfl.storage.files import read_json, write_json, write_npz
 from apfl.study.cells import cells, runs
 from apfl.study.load import load_study
 from tests.helpers.paper_runs import row, write_run
@@ -100,8 +100,17 @@ def test_one_table_alone_needs_its_own_runs_alone(study):
     assert call(study, "tables", "--only", "table1").exit_code == 0
     refused = call(study, "tables", "--only", "table2")
     assert isinstance(refused.exception, UserError)
-    assert "snakemake --configfile=" in str(refused.exception)
+    assert "snakemake --configfile=" in str(refused.exception) and "with --partial" in str(refused.exception)
     assert not (study.parent / "results" / "tiny" / "tables" / "table2.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["tables", "claims", "report"])
+def test_runs_of_different_code_are_refused_with_the_command_that_makes_them_again(study, name):
+    run = study.parent / "results" / cells(load_study(study), "table2")[0].runs[0] / "run.json"
+    write_json(run, read_json(run) | {"code": "other"})
+    refused = call(study, name)
+    assert isinstance(refused.exception, UserError)
+    assert f"run `snakemake --configfile={study}` to make the older one again" in str(refused.exception)
 
 
 def test_holes_end_in_status_1_and_are_listed(study):
@@ -281,6 +290,13 @@ def test_a_picture_in_a_page_has_ids_of_its_own_and_a_label():
     assert found.startswith('<svg role="img" aria-label="say &#34;so&#34;" width="1">')
     assert 'id="x-a"' in found
     assert 'href="#x-a" clip-path="url(#x-b)"' in found
+
+
+def test_a_record_that_is_none_is_refused_in_one_line(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("[]")
+    with pytest.raises(UserError, match=r"one/run\.json: holds no JSON object; remove it and run again"):
+        read_records(tmp_path, ["one"])
 
 
 def test_provenance_lists_every_commit_and_every_diverged_run():

@@ -11,7 +11,8 @@ import pytest
 from apfl.cli import main
 from apfl.paper.numbers import ranks
 from apfl.paper.numbers.metrics import Metrics, collect
-from apfl.paper.numbers.tuning import choice, read_choices, trials_of, with_digests
+from apfl.paper.numbers.tuning import choice, read_choices, with_digests
+from apfl.paper.numbers.tuning import trials as trials_by_method
 from apfl.paper.tables.build import table
 from apfl.storage.files import sha256_file, write_json
 from apfl.study.cells import cells
@@ -37,7 +38,7 @@ def measured(trials, validation, test):
 
 @pytest.fixture
 def trials():
-    return trials_of(load_study(VALUES), "digits", "fedprox")
+    return trials_by_method(load_study(VALUES))["digits", "fedprox"]
 
 
 HIGH = ((0.5, 0.5), (0.7, 0.5), (0.6, 0.7), (0.9, 0.2))
@@ -113,7 +114,8 @@ def test_the_choice_waits_for_every_trial(trials, tmp_path, capsys) -> None:
     write_trials(results, trials[:-1], HIGH[:-1])
     with pytest.raises(SystemExit) as ended:
         main(["tune", str(path), "--results", str(results), "--method", "fedprox"])
-    assert ended.value.code == 2 and "not finished" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "not finished" in said and "--partial" not in said, "which it does not have"
     assert not (results / "tiny/tuning").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_a_run_is_decided_by_the_engine_and_its_method_and_by_no_other() -> None
 
 def test_a_module_beside_a_folder_of_its_name_is_covered() -> None:
     assert "apfl.paper.published" in imported_modules("apfl.paper.report.report")
+
+
+@pytest.mark.parametrize(
+    ("rule", "command"), [("table", "tables"), ("figure", "figures"), ("course", "figures"), ("page", "report")]
+)
+def test_a_rule_that_shows_results_sees_all_code_that_its_command_calls(rule: str, command: str) -> None:
+    text = (ROOT / "workflow/rules/paper.smk").read_text(encoding="utf-8")
+    body = text.partition(f"\nrule {rule}:\n")[2].partition("\nrule ")[0]
+    (code,) = re.findall(r"shown_code\((.*)\),\n", body)
+    commands = ast.parse((ROOT / "apfl/cli/paper.py").read_text(encoding="utf-8")).body
+    (function,) = (node for node in commands if isinstance(node, ast.FunctionDef) and node.name == command)
+    called = {node.module for node in ast.walk(function) if isinstance(node, ast.ImportFrom)}
+    shown = {module for module in called if module and module.startswith("apfl.paper.")}
+    assert shown and shown <= imported_modules(*re.findall(r'"(apfl\.[\w.]+)"', code))
 
 
 # One digest on all versions of Python.

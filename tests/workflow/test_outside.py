@@ -52,9 +52,6 @@ def test_an_edit_of_the_program_or_of_the_method_s_file_repeats_its_runs_alone(p
 
 def test_an_archive_brings_the_files_of_the_methods_along(project: Project, tmp_path: Path) -> None:
     apfl = [sys.executable, "-m", "apfl"]
-    study = (project.root / "mine/study.yaml").read_text().split("  prototypes-by-rule")
-    (project.root / "mine/without.yaml").write_text(study[0] + study[1].split("rules: ./rules\n")[1])
-    project.succeed("snakemake", "--configfile=mine/without.yaml", "results/outside/study.json")
     project.succeed(*apfl, "pack", "results/outside/study.json", "--out", str(tmp_path / "packed"))
     shutil.move(project.root / "mine", tmp_path / "mine")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apfl.paper.numbers.metrics import collect
-from apfl.paper.numbers.tuning import choice, read_choices, trials_of, with_digests
+from apfl.paper.numbers.tuning import choice, read_choices, trials, with_digests
 from apfl.study.load import load_study
 from tests.helpers.project import Project
 from tests.helpers.studies import tiny
@@ -35,7 +35,7 @@ def test_one_command_tunes_and_tuned_runs_use_what_was_chosen(tmp_path: Path) ->
     made = read_choices(study, results)
     assert set(made) == {("digits", method) for method in study.methods}
     for key, found in made.items():
-        cells = trials_of(study, *key)
+        cells = trials(study)[key]
         metrics = collect(results, [run for cell in cells for run in cell.runs])
         assert found == with_digests(choice(cells, metrics), results), "made again from the trials' metrics"
     for method, chosen in ((method, found["chosen"]["parameters"]) for (_, method), found in made.items()):

@@ -63,7 +63,7 @@ rule figure:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.figures.curves"),
+        code=shown_code("apfl.paper.figures.files"),
     shell:
         "python -m apfl figures {input.study:q} --only {wildcards.figure} > {log:q} 2>&1"
 
@@ -87,7 +87,7 @@ rule course:
         "../../environment.yml"
     threads: 1
     params:
-        code=shown_code("apfl.paper.figures.curves"),
+        code=shown_code("apfl.paper.figures.files"),
     shell:
         "python -m apfl figures {input.study:q} --only {wildcards.course} > {log:q} 2>&1"
 

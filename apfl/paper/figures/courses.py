@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from apfl.paper.figures.style import INK, NARROW, RC, SOFT
+from apfl.clock.timeline import Arrival, Timeline
+from apfl.paper.figures.style import INK, NARROW, SOFT, STYLED, axes_at, remark, width_of
 from apfl.paper.numbers.frames import grouped, parts
 from apfl.paper.numbers.virtual import clients, round_ends, timeline
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.clock.timeline import Arrival, Timeline
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 FATES: Mapping[str, Mapping[str, Any]] = {
     "merged": {"facecolor": "#0072b2", "edgecolor": "#ffffff"},
@@ -56,35 +52,32 @@ def events(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@STYLED
 def draw_timelines(cells: Sequence[Cell], narrow: bool = False) -> tuple[Figure, pd.DataFrame]:
     """One panel a course of events, one row a client, for the first seed and as many rounds as the study asks for."""
     recorded, titles = events(cells), _titles(cells)
     cells = [cell for cell in cells if id(cell) in titles]
-    with matplotlib.style.context(["default", RC]):
-        heights = [ROW * (clients(cell) + 1) for cell in cells]
-        seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < _end(cells)}
-        handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
-        width, lines = (NARROW - 1.1, len(handles)) if narrow else (WIDTH, 1)
-        bottom, top = 0.75, 0.3 + 0.16 * (lines - 1)
-        high = bottom + sum(heights) + HEAD * len(cells) + GAP * (len(cells) - 1) + top
-        size = (0.85 + width + 0.25, high)
-        figure = Figure(figsize=size)
-        end = _end(cells)
-        y = high - top
-        for cell, height in zip(cells, heights, strict=True):
-            y -= HEAD + height
-            box = (0.85 / size[0], y / high, width / size[0], height / high)
-            _draw_timeline(figure.add_axes(box), cell, titles[id(cell)], end, last=cell is cells[-1])
-            y -= GAP
-        figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", ncols=1 if narrow else len(handles),
-                      bbox_to_anchor=(0.85 / size[0] - 0.01, 1.0))  # fmt: skip
-        notes = (
-            "Numbers: how many versions old an upload was.",
-            "Dotted: another round's worth of uploads has arrived.",
-        )
-        foot = ("\n" if narrow else " ").join(notes)
-        figure.text(0.85 / size[0], 0.1 / high, foot, fontsize=7.5, color=SOFT)
-        return figure, recorded
+    end, heights = _end(cells), [ROW * (clients(cell) + 1) for cell in cells]
+    seen = {one.fate for cell in cells for one in timeline(cell, cell.seeds[0]).arrivals if one.start < end}
+    handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in FATES if fate in seen]
+    width, lines = (NARROW - 1.1, len(handles)) if narrow else (WIDTH, 1)
+    bottom, top = 0.75, 0.3 + 0.16 * (lines - 1)
+    high = bottom + sum(heights) + HEAD * len(cells) + GAP * (len(cells) - 1) + top
+    across, y = 0.85 + width + 0.25, high - top
+    figure = Figure(figsize=(across, high))
+    for cell, height in zip(cells, heights, strict=True):
+        y -= HEAD + height
+        axes = axes_at(figure, 0.85, y, width, height)
+        _draw_timeline(axes, cell, titles[id(cell)], end, last=cell is cells[-1])
+        y -= GAP
+    figure.legend(handles=handles, fontsize=8, frameon=False, loc="upper left", ncols=1 if narrow else len(handles),
+                  bbox_to_anchor=(0.85 / across - 0.01, 1.0))  # fmt: skip
+    notes = (
+        "Numbers: how many versions old an upload was.",
+        "Dotted: another round's worth of uploads has arrived.",
+    )
+    remark(figure, ("\n" if narrow else " ").join(notes), left=0.85)
+    return figure, recorded
 
 
 def _end(cells: Sequence[Cell]) -> float:
@@ -116,8 +109,7 @@ def _draw_timeline(axes: Axes, cell: Cell, title: str, end: float, last: bool) -
     for one, stop in _bars(course, end):
         width = stop - one.start
         axes.barh(one.client, width, left=one.start, height=0.7, linewidth=0.7, zorder=2, **FATES[one.fate])
-        inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-        fits = width / end * inches > 0.09 + 0.05 * len(str(one.staleness))
+        fits = width / end * width_of(axes) > 0.09 + 0.05 * len(str(one.staleness))
         if one.fate != "lost" and cell.timing.values["mode"] == "async" and fits:
             light, middle = "#ffffff" if one.fate == "merged" else INK, one.start + width / 2
             axes.text(middle, one.client, str(one.staleness), ha="center", va="center_baseline", fontsize=6.5,
@@ -167,30 +159,30 @@ def _asynchronous(cells: Sequence[Cell]) -> list[Cell]:
     return [here[0] for here in alike.values()]
 
 
+@STYLED
 def draw_staleness(cells: Sequence[Cell]) -> tuple[Figure, pd.DataFrame]:
     """A row of panels for each asynchronous schedule, a column for each level of heterogeneity."""
     counts, shown = histogram(cells), _asynchronous(cells)
     names = list(dict.fromkeys(cell.timing.name for cell in shown))
     levels = sorted({cell.axis["heterogeneity"] for cell in shown})
-    with matplotlib.style.context(["default", RC]):
-        figure = Figure(figsize=(max(2.3 * len(levels) + 0.4, 4.0), max(1.75 * len(names) + 0.5, 0.6)))
-        if not shown:
-            figure.text(0.02, 0.5, "This study runs no asynchronous schedule.", fontsize=8, color=SOFT)
-            return figure, counts
-        grid = figure.subplots(len(names), len(levels), sharex=True, sharey="row", squeeze=False)
-        for row, name in zip(grid, names, strict=True):
-            for axes, level in zip(row, levels, strict=True):
-                here = counts[(counts["schedule"] == name) & (counts["heterogeneity"] == level)]
-                _draw_histogram(axes, here, f"{name}, heterogeneity {level:g}")
-        for axes in grid[-1]:
-            axes.set_xlabel("staleness (versions)")
-        for row in grid:
-            row[0].set_ylabel("uploads (%)")
-        if (counts["fate"] == "discarded").any():
-            handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in ("merged", "discarded")]
-            grid[0][-1].legend(handles=handles, fontsize=7, frameon=False, loc="center right", bbox_to_anchor=(1, 0.55))
-        figure.tight_layout()
+    figure = Figure(figsize=(max(2.3 * len(levels) + 0.4, 4.0), max(1.75 * len(names) + 0.5, 0.6)))
+    if not shown:
+        figure.text(0.02, 0.5, "This study runs no asynchronous schedule.", fontsize=8, color=SOFT)
         return figure, counts
+    grid = figure.subplots(len(names), len(levels), sharex=True, sharey="row", squeeze=False)
+    for row, name in zip(grid, names, strict=True):
+        for axes, level in zip(row, levels, strict=True):
+            here = counts[(counts["schedule"] == name) & (counts["heterogeneity"] == level)]
+            _draw_histogram(axes, here, f"{name}, heterogeneity {level:g}")
+    for axes in grid[-1]:
+        axes.set_xlabel("staleness (versions)")
+    for row in grid:
+        row[0].set_ylabel("uploads (%)")
+    if (counts["fate"] == "discarded").any():
+        handles = [Patch(label=EXPLAINED[fate], linewidth=0.7, **FATES[fate]) for fate in ("merged", "discarded")]
+        grid[0][-1].legend(handles=handles, fontsize=7, frameon=False, loc="center right", bbox_to_anchor=(1, 0.55))
+    figure.tight_layout()
+    return figure, counts
 
 
 def _draw_histogram(axes: Axes, here: pd.DataFrame, title: str) -> None:

@@ -6,26 +6,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from apfl.data.catalogue import IN_PAPER
-from apfl.paper.figures.style import EMPHASISED, NARROW, RC, SOFT, LineStyle, dataset_styles, method_styles, write_names
+from apfl.paper.figures.style import (
+    EMPHASISED,
+    NARROW,
+    SOFT,
+    STYLED,
+    LineStyle,
+    axes_at,
+    dataset_styles,
+    method_styles,
+    remark,
+    width_of,
+    write_names,
+)
 from apfl.paper.labels import TEST_LABELS, dataset_label, ordered, partition_label
 from apfl.paper.numbers import tidy, virtual
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, cell_values, curve, estimate
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS, Output
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.study.cells import Cell
 
 TESTS = {"": "pooled", "_own": "own"}
 """By suffix of the file name, the test set that a figure shows."""
@@ -135,31 +143,29 @@ LEAST = 2.2
 """How wide the axes of a panel are at least, in inches."""
 
 
+@STYLED
 def draw(name: str, panels: Sequence[Plot], test: str, paper: bool = True, narrow: bool = False) -> Figure:
     """The figure, with a remark at its foot on what of the paper's figure the study does not run; panels stand two
     abreast, or in a ``narrow`` one below each other."""
-    with matplotlib.style.context(["default", RC]):
-        columns = 1 if narrow or len(panels) < 2 else 2
-        rows = max(1, -(-len(panels) // columns))
-        curves = [item for panel in panels for item in panel.curves]
-        shown = [_name(item, narrow) for item in curves if len(item.points)]
-        right = 0.35 + 0.068 * max((len(line) for text in shown for line in text.split("\n")), default=0)
-        height = max(HEIGHT, 0.16 * max((len(panel.curves) for panel in panels), default=0))
-        across = max(LEAST, NARROW - LEFT - right) if narrow else WIDTH
-        wide, high = LEFT + across + right, BOTTOM + height + TOP
-        size = (wide * columns, high * rows + FOOT) if panels else (6.0, 0.5)
-        figure = Figure(figsize=size)
-        styles = STYLES[name](list(dict.fromkeys(item.name for item in curves)))
-        for place, panel in enumerate(panels):
-            row, column = divmod(place, columns)
-            corner = wide * column + LEFT, FOOT + high * (rows - 1 - row) + BOTTOM
-            box = (corner[0] / size[0], corner[1] / size[1], across / size[0], height / size[1])
-            axes = figure.add_axes(box)
-            axes.set_ylim(*_limits(curves if name == "figure5" else panel.curves))
-            axes.set_ylabel(f"{WHAT[name]}, {TEST_LABELS[test]} (%)" if column == 0 else "")
-            _draw_panel(axes, panel, styles, narrow)
-        figure.text(0.1 / size[0], 0.1 / size[1], _absent(OUTPUTS[name].shown(paper), panels), fontsize=7.5, color=SOFT)
-        return figure
+    columns = 1 if narrow or len(panels) < 2 else 2
+    rows = max(1, -(-len(panels) // columns))
+    curves = [item for panel in panels for item in panel.curves]
+    shown = [_name(item, narrow) for item in curves if len(item.points)]
+    right = 0.35 + 0.068 * max((len(line) for text in shown for line in text.split("\n")), default=0)
+    height = max(HEIGHT, 0.16 * max((len(panel.curves) for panel in panels), default=0))
+    across = max(LEAST, NARROW - LEFT - right) if narrow else WIDTH
+    wide, high = LEFT + across + right, BOTTOM + height + TOP
+    figure = Figure(figsize=(wide * columns, high * rows + FOOT) if panels else (6.0, 0.5))
+    styles = STYLES[name](list(dict.fromkeys(item.name for item in curves)))
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        corner = wide * column + LEFT, FOOT + high * (rows - 1 - row) + BOTTOM
+        axes = axes_at(figure, *corner, across, height)
+        axes.set_ylim(*_limits(curves if name == "figure5" else panel.curves))
+        axes.set_ylabel(f"{WHAT[name]}, {TEST_LABELS[test]} (%)" if column == 0 else "")
+        _draw_panel(axes, panel, styles, narrow)
+    remark(figure, _absent(OUTPUTS[name].shown(paper), panels))
+    return figure
 
 
 def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle], narrow: bool) -> None:
@@ -222,9 +228,8 @@ def _name(item: Curve, narrow: bool) -> str:
 
 def _tick_labels(axes: Axes, ticks: Sequence[float]) -> list[str]:
     """The ticks of a logarithmic axis as text; one that would touch the next is not named."""
-    inches = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     whole = np.log(ticks[-1] / ticks[0]) if len(ticks) > 1 else 1.0
-    gaps = [inches * np.log(after / x) / whole for x, after in pairwise(ticks)]
+    gaps = [width_of(axes) * np.log(after / x) / whole for x, after in pairwise(ticks)]
     return [f"{x:g}" if gap > 0.2 else "" for x, gap in zip(ticks, [*gaps, np.inf], strict=True)] if ticks else []
 
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib.style
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apfl.paper.figures.files import save, save_points
-from apfl.paper.figures.style import EMPHASISED, INK, NARROW, PAPER, RC, SOFT
+from apfl.paper.figures.style import EMPHASISED, INK, NARROW, PAPER, SOFT, STYLED, axes_at, nothing
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts, tuples
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.study.cells import Cell
+from apfl.paper.numbers.metrics import Metrics
+from apfl.study.cells import Cell
 
 METHODS = ("FedAvg", EMPHASISED)
 TEST = "pooled"
@@ -56,33 +52,30 @@ def pairs(cells: Sequence[Cell], metrics: Metrics) -> pd.DataFrame:
     return shown[list(COLUMNS)].reset_index(drop=True)
 
 
+@STYLED
 def draw(found: pd.DataFrame, layout: Layout = WIDE) -> Figure:
     """`pairs` as dumbbells: hollow what is printed, filled what was measured, with its deviation over seeds."""
-    with matplotlib.style.context(["default", RC]):
-        if found.empty:
-            figure = Figure(figsize=(6.0, 0.5))
-            figure.text(0.02, 0.4, "No row of Table 2 with printed numbers has been run.", fontsize=9, color=SOFT)
-            return figure
-        groups = [(name, list(parts(part, "setting"))) for name, part in parts(found, "dataset")]
-        below = sum(DATASET + ROW * len(rows) for _, rows in groups)
-        height = HEAD + below + FOOT
-        figure = Figure(figsize=(layout.width, height))
-        box = (layout.left / layout.width, FOOT / height, (layout.right - layout.left) / layout.width, below / height)
-        axes = figure.add_axes(box)
-        ends = found["reproduced_mean"] + found["reproduced_std"].fillna(0)
-        most = max(ends.max(), found["published_mean"].max())
-        axes.set(xlim=(0, min(100, 10 * (most // 10 + 1))), ylim=(-below, 0), xlabel="accuracy, pooled test (%)")
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        y = 0.0
-        for dataset, rows in groups:
-            _write(axes, layout, "left", y - 0.6 * DATASET, dataset_label(dataset), color=INK, fontweight="bold")
-            y -= DATASET
-            for _, row in rows:
-                _draw_row(axes, layout, row, y)
-                y -= ROW
-        _draw_legend(figure, layout, height)
-        return figure
+    if found.empty:
+        return nothing("No row of Table 2 with printed numbers has been run.")
+    groups = [(name, list(parts(part, "setting"))) for name, part in parts(found, "dataset")]
+    below = sum(DATASET + ROW * len(rows) for _, rows in groups)
+    height = HEAD + below + FOOT
+    figure = Figure(figsize=(layout.width, height))
+    axes = axes_at(figure, layout.left, FOOT, layout.right - layout.left, below)
+    ends = found["reproduced_mean"] + found["reproduced_std"].fillna(0)
+    most = max(ends.max(), found["published_mean"].max())
+    axes.set(xlim=(0, min(100, 10 * (most // 10 + 1))), ylim=(-below, 0), xlabel="accuracy, pooled test (%)")
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    y = 0.0
+    for dataset, rows in groups:
+        _write(axes, layout, "left", y - 0.6 * DATASET, dataset_label(dataset), color=INK, fontweight="bold")
+        y -= DATASET
+        for _, row in rows:
+            _draw_row(axes, layout, row, y)
+            y -= ROW
+    _draw_legend(figure, layout, height)
+    return figure
 
 
 def _write(axes: Axes, layout: Layout, side: str, y: float, text: str, **look: Any) -> None:

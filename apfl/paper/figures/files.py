@@ -7,24 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
 from apfl.paper.figures import courses, multiverse
 from apfl.paper.figures.curves import TESTS, data, draw, tidy_points
-from apfl.paper.figures.style import RC
+from apfl.paper.figures.style import STYLED
 from apfl.paper.html import inline_svg
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.multiverse import points as multiverse_points
 from apfl.storage.files import atomic_path, write_text
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-
+from apfl.study.cells import Cell
 
 METADATA = {
     "svg": {"Date": None, "Creator": "apfl"},
@@ -33,11 +28,11 @@ METADATA = {
 }
 
 
+@STYLED
 def encode(figure: Figure, kind: str) -> bytes:
     """The figure as ``svg``, ``pdf`` or ``png``, with neither date nor random names in it."""
     stream = io.BytesIO()
-    with matplotlib.style.context(["default", RC]):
-        figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
+    figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
     return stream.getvalue()
 
 

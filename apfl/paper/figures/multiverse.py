@@ -8,22 +8,20 @@ sets and partitions), that of their mean over the places, so that a column is on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 
-from apfl.paper.figures.style import INK, NARROW, RC, SOFT
+from apfl.paper.figures.style import INK, NARROW, SOFT, STYLED, axes_at, nothing, remark, width_of
 from apfl.paper.labels import TEST_LABELS, dataset_label, partition_label
 from apfl.paper.numbers.frames import parts, tuples
 from apfl.paper.numbers.multiverse import DEFAULTS, WHEN
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 OPTIONS = {
     "friend_labels": "friend's labels",
@@ -73,37 +71,31 @@ def verdict(low: float, high: float) -> str:
     return "above" if low > 0 else "below" if high < 0 else "neither"
 
 
+@STYLED
 def draw(rows: pd.DataFrame, narrow: bool = False) -> Figure:
     """The curve of `points` on one test: a panel for each place, and one matrix of options below them."""
     found = rows.dropna(subset="place")
-    with matplotlib.style.context(["default", RC]):
-        if found.empty:
-            figure = Figure(figsize=(6.0, 0.5))
-            figure.text(0.02, 0.4, "No reading of AP-FL has been run yet.", fontsize=9, color=SOFT)
-            return figure
-        readings = found.drop_duplicates("place").sort_values("place")
-        lines = list(_matrix_lines(readings))
-        places = list(dict.fromkeys(zip(found["dataset"], found["setting"], strict=True)))
-        least, room = (0.1, NARROW - NAMES - RIGHT) if narrow else (0.2, 7.2)
-        across = len(readings) * float(np.clip(room / len(readings), least, 0.55))
-        across = max(across, min(room, 4.4))
-        matrix = ROW * (len(lines) + 1)
-        foot = FOOT + 0.15 * max(0, len(missing := _missing(rows)) - 1)
-        size = (NAMES + across + RIGHT, TOP + (PANEL + HEAD) * len(places) + GAP + matrix + foot)
-        figure = Figure(figsize=size)
-
-        def axes_at(bottom: float, height: float) -> Axes:
-            return figure.add_axes((NAMES / size[0], bottom / size[1], across / size[0], height / size[1]))
-
-        for number, place in enumerate(places):
-            bottom = size[1] - TOP - (PANEL + HEAD) * (number + 1)
-            here = found[(found["dataset"] == place[0]) & (found["setting"] == place[1])]
-            _draw_panel(axes_at(bottom, PANEL), here, readings, 0.6 - NAMES if narrow else 0)
-        _draw_matrix(axes_at(foot, matrix), readings, lines)
-        _draw_legend(figure, found, (0.2 if narrow else NAMES) / size[0])
-        for number, line in enumerate(reversed(missing)):
-            figure.text(0.1 / size[0], (0.1 + 0.15 * number) / size[1], line, fontsize=7.5, color=SOFT)
-        return figure
+    if found.empty:
+        return nothing("No reading of AP-FL has been run yet.")
+    readings = found.drop_duplicates("place").sort_values("place")
+    lines = list(_matrix_lines(readings))
+    places = list(dict.fromkeys(zip(found["dataset"], found["setting"], strict=True)))
+    least, room = (0.1, NARROW - NAMES - RIGHT) if narrow else (0.2, 7.2)
+    across = len(readings) * float(np.clip(room / len(readings), least, 0.55))
+    across = max(across, min(room, 4.4))
+    matrix = ROW * (len(lines) + 1)
+    foot = FOOT + 0.15 * max(0, len(missing := _missing(rows)) - 1)
+    wide, high = NAMES + across + RIGHT, TOP + (PANEL + HEAD) * len(places) + GAP + matrix + foot
+    figure = Figure(figsize=(wide, high))
+    for number, place in enumerate(places):
+        bottom = high - TOP - (PANEL + HEAD) * (number + 1)
+        here = found[(found["dataset"] == place[0]) & (found["setting"] == place[1])]
+        _draw_panel(axes_at(figure, NAMES, bottom, across, PANEL), here, readings, 0.6 - NAMES if narrow else 0)
+    _draw_matrix(axes_at(figure, NAMES, foot, across, matrix), readings, lines)
+    _draw_legend(figure, found, (0.2 if narrow else NAMES) / wide)
+    for number, line in enumerate(reversed(missing)):
+        remark(figure, line, bottom=0.1 + 0.15 * number)
+    return figure
 
 
 def _bands(axes: Axes, readings: pd.DataFrame) -> None:
@@ -126,8 +118,7 @@ def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame, left: fl
         axes.plot(row.place, row.mean, linestyle="none", markersize=5.2, markeredgewidth=1.1, zorder=4, **look)
     first = here.iloc[0]
     setting = f"{dataset_label(first['dataset'])}, {partition_label(first['setting'])}"
-    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    axes.set_title(setting, pad=5, x=left / width)
+    axes.set_title(setting, pad=5, x=left / width_of(axes))
     states = [verdict(row.low, row.high) for row in tuples(here)]
     said = f"{states.count('above')} above, {states.count('below')} below {first['against']}, of {len(here)}"
     axes.text(1.0, 1.045, said, transform=axes.transAxes, ha="right", fontsize=8, color=SOFT)
@@ -143,7 +134,7 @@ def _draw_panel(axes: Axes, here: pd.DataFrame, readings: pd.DataFrame, left: fl
 def _matrix_lines(readings: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """The options and their values that there are in the picture, the literal value first."""
     for option, default in DEFAULTS.items():
-        there = [value for value in dict.fromkeys(readings[option]) if value]
+        there = [value for value in dict.fromkeys(readings[option]) if value != ""]
         yield from ((option, value) for value in sorted(there, key=lambda value: (value != default, value)))
 
 
@@ -151,7 +142,7 @@ def _draw_matrix(axes: Axes, readings: pd.DataFrame, lines: Sequence[tuple[str, 
     _bands(axes, readings)
     axes.set_ylim(len(lines) + 0.4, -0.6)
     axes.set_axis_off()
-    label = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+    label: dict[str, Any] = {"transform": _inches(axes), "va": "center", "fontsize": 8}
     for y, (option, value) in enumerate(lines):
         literal = value == DEFAULTS[option]
         there = readings.loc[readings[option] == value, "place"]
@@ -160,28 +151,24 @@ def _draw_matrix(axes: Axes, readings: pd.DataFrame, lines: Sequence[tuple[str, 
             markersize=3.6 if literal else 6, color=FAINT if literal else INK,
         )  # fmt: skip
         if option != (lines[y - 1][0] if y else ""):
-            axes.text(-NAMES + 0.1, y, OPTIONS[option], fontweight="bold", color=INK, **_inches(axes, label))
+            axes.text(-NAMES + 0.1, y, OPTIONS[option], fontweight="bold", color=INK, **label)
             if y:
                 axes.axhline(y - 0.5, color=FAINT, linewidth=0.6, zorder=1)
         said = GLOBAL.get(option, value) if value == "global" else VALUES.get(value, value)
-        axes.text(-0.1, y, said, color=SOFT if literal else INK, ha="right", **_inches(axes, label))
-    room = axes.get_position().width * axes.figure.get_figwidth() / len(readings)  # type: ignore[union-attr]
-    shown = _numbers(len(readings), room)
-    for place in shown:
+        axes.text(-0.1, y, said, color=SOFT if literal else INK, ha="right", **label)
+    for place in _numbers(len(readings), width_of(axes) / len(readings)):
         axes.text(place, len(lines), str(place), ha="center", va="center", fontsize=7, color=SOFT)
-    axes.text(-0.1, len(lines), "reading, by number", color=SOFT, ha="right", **_inches(axes, label | {"fontsize": 7}))
+    axes.text(-0.1, len(lines), "reading, by number", color=SOFT, ha="right", **label | {"fontsize": 7})
     for place in readings.loc[readings["reading"] == "literal", "place"]:
         axes.annotate("literal", (place, -0.6), xytext=(0, 1), textcoords="offset points", ha="center", va="bottom",
                       fontsize=7.5, color="#8a5a00", annotation_clip=False)  # fmt: skip
 
 
-def _inches(axes: Axes, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Text keywords in which x is in inches right of the axes' left edge, and y in the axes' data."""
-    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
-
+def _inches(axes: Axes) -> Transform:
+    """In which x is in inches right of the axes' left edge, and y in the axes' data."""
     figure = axes.figure
     left = ScaledTranslation(axes.get_position().x0 * figure.get_figwidth(), 0, figure.dpi_scale_trans)  # type: ignore[union-attr]
-    return dict(keywords) | {"transform": blended_transform_factory(figure.dpi_scale_trans + left, axes.transData)}
+    return blended_transform_factory(figure.dpi_scale_trans + left, axes.transData)
 
 
 def _numbers(count: int, room: float) -> list[int]:
@@ -190,8 +177,6 @@ def _numbers(count: int, room: float) -> list[int]:
 
 
 def _draw_legend(figure: Figure, found: pd.DataFrame, left: float) -> None:
-    from matplotlib.lines import Line2D
-
     names = {
         "above": "interval above 0",
         "neither": "interval holds 0",

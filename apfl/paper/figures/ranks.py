@@ -1,58 +1,50 @@
-"""The picture of mean ranks (Demšar 2006), the part of the page around it, and the files."""
+"""The picture of mean ranks (Demšar 2006), and the files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib.style
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from apfl.paper.figures.files import save, save_points
-from apfl.paper.figures.style import EMPHASISED, INK, NARROW, RC, SOFT, method_styles
+from apfl.paper.figures.style import EMPHASISED, INK, NARROW, SOFT, STYLED, axes_at, method_styles, nothing
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import Ranking, cliques, many, rankings
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 ACROSS, HEAD, ROW, BAR, FOOT = 4.2, 0.58, 0.21, 0.11, 0.24
 """In inches: the scale, the space above it, a name, a bar, and the space below."""
 
 
+@STYLED
 def draw(made: Sequence[Ranking], narrow: bool = False) -> Figure:
     """A scale of mean ranks for each test, the best on the left; bars join methods that do not differ."""
-    with matplotlib.style.context(["default", RC]):
-        shown = [ranking for ranking in made if len(ranking.ranked) > 1]
-        if not shown:
-            figure = Figure(figsize=(6.0, 0.5))
-            figure.text(0.02, 0.4, "Fewer than two methods have every cell.", fontsize=9, color=SOFT)
-            return figure
-        joined = [cliques(ranking) for ranking in shown]
-        depths = [
-            HEAD + BAR * (len(groups) + 1) + ROW * ceil(len(ranking.ranked) / 2) + FOOT
-            for ranking, groups in zip(shown, joined, strict=True)
-        ]
-        side = 0.75 + 0.078 * max(len(name) for one in shown for name in one.ranked["method"])
-        across = max(1.8, NARROW - 2 * side) if narrow else ACROSS
-        size = (across + 2 * side, sum(depths))
-        figure = Figure(figsize=size)
-        styles = method_styles(list(dict.fromkeys(name for one in shown for name in one.ranked["method"])))
-        top = size[1]
-        for ranking, groups, depth in zip(shown, joined, depths, strict=True):
-            axes = figure.add_axes((0, (top - depth) / size[1], 1, depth / size[1]))
-            axes.set(xlim=(0, size[0]), ylim=(-depth, 0))
-            axes.set_axis_off()
-            _draw_scale(axes, ranking, groups, {name: style.color for name, style in styles.items()}, side, across)
-            top -= depth
-        return figure
+    shown = [ranking for ranking in made if len(ranking.ranked) > 1]
+    if not shown:
+        return nothing("Fewer than two methods have every cell.")
+    joined = [cliques(ranking) for ranking in shown]
+    depths = [
+        HEAD + BAR * (len(groups) + 1) + ROW * ceil(len(ranking.ranked) / 2) + FOOT
+        for ranking, groups in zip(shown, joined, strict=True)
+    ]
+    side = 0.75 + 0.078 * max(len(name) for one in shown for name in one.ranked["method"])
+    across = max(1.8, NARROW - 2 * side) if narrow else ACROSS
+    wide, top = across + 2 * side, sum(depths)
+    figure = Figure(figsize=(wide, top))
+    styles = method_styles(list(dict.fromkeys(name for one in shown for name in one.ranked["method"])))
+    for ranking, groups, depth in zip(shown, joined, depths, strict=True):
+        axes = axes_at(figure, 0, top - depth, wide, depth)
+        axes.set(xlim=(0, wide), ylim=(-depth, 0))
+        axes.set_axis_off()
+        _draw_scale(axes, ranking, groups, {name: style.color for name, style in styles.items()}, side, across)
+        top -= depth
+    return figure
 
 
 def _draw_scale(

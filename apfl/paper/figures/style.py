@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 INK, SOFT = "#1b1f24", "#59636e"
 RC = {
@@ -32,11 +33,37 @@ RC = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a title may hold dollar signs
 }
+STYLED = matplotlib.style.context(["default", RC])
+"""Before a function that draws: everything in it looks so, whatever others have set."""
 EMPHASISED = "AP-FL"
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 3}
 """The thin line from a name to the end of its line."""
 NARROW = 4.8
 """How wide in inches a picture is on a telephone, as far as there is room for what it says."""
+
+
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in the figure, in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def width_of(axes: Axes) -> float:
+    """In inches."""
+    return float(axes.get_position().width * axes.figure.get_figwidth())  # type: ignore[union-attr]
+
+
+def remark(figure: Figure, text: str, left: float = 0.1, bottom: float = 0.1) -> None:
+    """A line at the foot of the figure, in inches from its corner."""
+    across, up = figure.get_size_inches()
+    figure.text(left / across, bottom / up, text, fontsize=7.5, color=SOFT)
+
+
+def nothing(why: str) -> Figure:
+    """A line in place of a picture for which there is nothing to draw."""
+    figure = Figure(figsize=(6.0, 0.5))
+    figure.text(0.02, 0.4, why, fontsize=9, color=SOFT)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -131,10 +158,10 @@ def _merged(
 
 
 def write_names(
-    axes: Axes, names: Sequence[str], ends: Sequence[tuple[float, float]], styles: Sequence[LineStyle], size: float = 8
+    axes: Axes, names: Sequence[str], ends: Sequence[tuple[float, float]], styles: Sequence[LineStyle]
 ) -> None:
     """Write each line's name right of the axes, joined to its end, without overlap; the limits must be final."""
-    low, high = axes.get_ylim()
+    (low, high), size = axes.get_ylim(), 8
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
     lines = max((name.count("\n") + 1 for name in names), default=1)
     places = spread([y for _, y in ends], gap=1.25 * size * lines * (high - low) / height, low=low, high=high)

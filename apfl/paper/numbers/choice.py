@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.metrics import Metrics, cell_values
-from apfl.study.cells import cells
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
-
+from apfl.study.cells import Cell, cells
+from apfl.study.study import Study
 
 BEST = "best reading"
 """The name under which the chosen readings are judged."""

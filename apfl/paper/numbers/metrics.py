@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,7 @@ import pandas as pd
 from apfl.errors import UserError
 from apfl.storage.files import read_record
 from apfl.storage.tables import read_parquet
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 COLUMNS = ("round", "client", "client_role", "model", "test", "accuracy", "samples", "train_samples")
 """What this module reads of a run's metrics.parquet."""
@@ -89,11 +87,13 @@ class Estimate:
         }
 
 
-def collect(results: str | Path, runs: Iterable[str], partial: bool = False, command: str = "snakemake") -> Metrics:
+def collect(
+    results: str | Path, runs: Iterable[str], partial: bool | None = None, command: str = "snakemake"
+) -> Metrics:  # fmt: skip
     """Read ``{results}/{run}/metrics.parquet`` and ``run.json`` of each run.
 
     Runs of one stage and module must have been made by the same code. A missing run is a `UserError` that names it and
-    the ``command`` that makes it, unless ``partial`` is asked.
+    the ``command`` that makes it, unless ``partial`` is asked; None if it cannot be.
     """
     frames, records = {}, {}
     made_by: MadeBy = {}
@@ -102,9 +102,8 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
         record = read_record(folder / "run.json", "run") if (folder / "run.json").is_file() else None
         if record is None or not ((folder / "metrics.parquet").is_file() or record.get("status") == "diverged"):
             if not partial:
-                raise UserError(
-                    f"run {run}: not finished under {results}; make it with `{command}`, or leave it out with --partial"
-                )
+                instead = "" if partial is None else ", or leave it out with --partial"
+                raise UserError(f"run {run}: not finished under {results}; make it with `{command}`{instead}")
             continue
         _refuse_mixed_code(run, record, made_by, command)
         records[run] = record
@@ -117,14 +116,14 @@ def collect(results: str | Path, runs: Iterable[str], partial: bool = False, com
 def _check_frame(frame: pd.DataFrame, path: Path) -> None:
     """A `UserError` unless accuracies are in [0, 1] (or lost, in a run that diverged) and the counts are counts."""
     for name in ("accuracy", "round", "client", "samples", "train_samples"):
-        kinds, most = ("iu", np.inf) if name != "accuracy" else ("f", 1)
+        kinds, most, wanted = ("iu", np.inf, "0 or more") if name != "accuracy" else ("f", 1, "0 to 1")
         column = frame[name]
         if column.dtype.kind not in kinds and len(column):
             raise UserError(
                 f"metrics {path}: column {name!r} holds {column.dtype}, not numbers of its kind; make it again"
             )
         if len(wrong := column[(column < 0) | (column > most)]):
-            raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not 0 to {most}; make it again")
+            raise UserError(f"metrics {path}: column {name!r} has {wrong.iloc[0]}, not {wanted}; make it again")
 
 
 def _refuse_mixed_code(run: str, record: Mapping[str, Any], made_by: MadeBy, command: str) -> None:
@@ -216,7 +215,7 @@ def run_frame(metrics: Metrics, cell: Cell, run: str) -> pd.DataFrame:
     return frame
 
 
-def estimate(values: tuple[SeedValue, ...]) -> Estimate:
+def estimate(values: Sequence[SeedValue]) -> Estimate:
     """Mean and standard deviation over the seeds that there are."""
     states = {value.status for value in values}
     done = [value for value in values if value.status == "ok"]

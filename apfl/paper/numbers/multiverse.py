@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import differences, with_interval
 from apfl.paper.numbers.metrics import Metrics, cell_values
+from apfl.study.cells import Cell
 from apfl.study.readings import LITERAL, options_of
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-
 
 WHEN = "generator trained"
 DEFAULTS: Mapping[str, str] = {**LITERAL, WHEN: "afterwards"}

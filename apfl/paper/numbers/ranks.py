@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,8 @@ from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.numbers.intervals import differences, holm, interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
+from apfl.study.cells import Cell
 from apfl.study.tuning import TUNED
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 TESTS = ("pooled", "own")
 BASELINE = "FedAvg"
@@ -108,7 +106,8 @@ def rank(found: Values, test: str) -> Ranking:
     }
     names = [name for name in found if blocks and not holes[name]]
     each = [np.array([[value.weighted for value in _done(found[name], block)] for name in names]) for block in blocks]
-    each = [table.reshape(len(names), -1) for table in each]  # [methods, seeds] for each cell
+    # [methods, seeds] for each cell, also where no method is left.
+    each = [table.reshape(len(names), len(seeds[block])) for table, block in zip(each, blocks, strict=True)]
     means = np.array([table.mean(axis=1) for table in each]).reshape(len(blocks), len(names))
     mean_ranks = stats.rankdata(-means, axis=1).mean(axis=0) if names else np.zeros(0)  # 1 for the highest
     per_seed = stats.rankdata(-np.hstack(each).T, axis=1).mean(axis=0) if names else np.zeros(0)

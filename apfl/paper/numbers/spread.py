@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,8 @@ import pandas as pd
 from apfl.data.setting import parse_setting
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, run_frame
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
+from apfl.paper.numbers.virtual import MEGABYTE
+from apfl.study.cells import Cell
 
 ALONE = "Local"
 """What each client can do without the others."""
@@ -34,9 +33,8 @@ COLUMNS = (
     "megabytes_down", "megabytes_up", "megabytes_after", "clients", "seeds", "seeds_planned", "status",
 )  # fmt: skip
 """In per cent, and points for the deviation; ``hurt`` is the share of clients below `ALONE` in the same seed. Megabytes
-are those of one round, of all clients that take part in it; ``megabytes_after`` is what is sent to them once, after
-training. ``clients`` is the mean number of clients that are looked at."""
-MEGABYTE = 1e6
+are those of one round, of all clients that take part in it; ``megabytes_after`` is what every client is sent once,
+after training. ``clients`` is the mean number of clients that are looked at."""
 
 
 def lowest_tenth(accuracies: np.ndarray) -> float:
@@ -124,9 +122,9 @@ def _moved(cell: Cell, origins: Mapping[str, str], records: Mapping[str, Mapping
     for run in cell.runs:
         record, origin = records.get(run, {}), records.get(origins.get(run, run), {})
         if "payload" in origin:
-            # Runs before it was recorded took part as a whole.
-            clients = origin.get("clients", parse_setting(cell.setting).clients)
-            moved = clients * origin["payload"] / MEGABYTE
-            after = clients * record.get("generator_bytes", 0) / MEGABYTE
+            everyone = parse_setting(cell.setting).clients
+            # Before it was recorded who takes part in a round, all clients did.
+            moved = origin.get("clients", everyone) * origin["payload"] / MEGABYTE
+            after = everyone * record.get("generator_bytes", 0) / MEGABYTE
             return {"megabytes_down": moved, "megabytes_up": moved, "megabytes_after": after}
     return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,8 @@ from apfl.paper.labels import ordered
 from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.intervals import Cellwise, differences, least_step, with_interval
 from apfl.paper.numbers.metrics import Metrics, SeedValue, averages, cell_values, estimate, tested_images
+from apfl.study.cells import Cell
 from apfl.study.readings import options_of
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-
 
 CONTROLS = ("onehot", "random", "shuffled")
 """Sources of embeddings that mean nothing: what reaches their accuracy is not owed to semantics."""
@@ -78,7 +75,7 @@ def teacher_rows(cells: Iterable[Cell], metrics: Metrics) -> pd.DataFrame:
 
 def _teacher_row(cell: Cell, metrics: Metrics) -> dict[str, Any]:
     every = heights(cell, metrics)
-    found = {part: estimate(tuple(values)) for part, values in every.items()}
+    found = {part: estimate(values) for part, values in every.items()}
     row: dict[str, Any] = {name: getattr(cell, name) for name in COLUMNS[:5]}
     row |= {f"{part}_mean": one.mean for part, one in found.items()} | {f"{p}_std": one.std for p, one in found.items()}
     teacher = "global" if options_of(cell.reading)["teacher"] == "global" else "teachers"
@@ -145,7 +142,7 @@ def control_rows(
 
 
 def _control(values: Sequence[SeedValue], chance: float) -> dict[str, Any]:
-    found = estimate(tuple(values))
+    found = estimate(values)
     done = [value for value in values if value.weighted is not None and found.status == "ok"]
     above = np.array([100 * value.weighted - chance for value in done if value.weighted is not None])
     _, low, high = with_interval(Cellwise(above, least_step(done)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,11 +18,9 @@ from apfl.errors import UserError
 from apfl.paper import published
 from apfl.paper.labels import ordered, semantics_label
 from apfl.paper.numbers.metrics import Estimate, Metrics, cell_values, estimate
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
 from apfl.study.tuning import TUNED
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 COLUMNS = (
     "table", "dataset", "setting", "clients", "alpha", "missing_percent", "client_role", "method", "title", "column",
@@ -50,17 +48,17 @@ class Column:
 def rows(table: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> pd.DataFrame:
     """The tidy rows of ``table2``, ``table3`` or ``table4``, in the table's order."""
     heads = columns(table, cells, paper)
-    by_place = {(_setting(cell), column_key(table, cell)): cell for cell in cells}
+    by_place = {(_row_key(cell), column_key(table, cell)): cell for cell in cells}
     if len(by_place) < len(cells):
         raise UserError(f"{table}: two cells of the study share one place; give their methods different titles")
     asked = {key for _, key in by_place}
 
-    def found(setting: RowKey, column: Column) -> Cell | str:
-        return by_place.get((setting, column.key)) or _absent(table, setting, column, asked)
+    def found(row: RowKey, column: Column) -> Cell | str:
+        return by_place.get((row, column.key)) or _absent(table, row, column, asked)
 
     lines = [
-        _row(table, setting, role, column, found(setting, column), test, metrics)
-        for setting in _settings(table, cells, paper)
+        _line(table, row, role, column, found(row, column), test, metrics)
+        for row in _row_keys(table, cells, paper)
         for role, tests in OUTPUTS[table].tests.items()
         for column in heads
         for test in tests
@@ -79,38 +77,34 @@ class RowKey:
     missing_percent: str
 
 
-def _setting(cell: Cell) -> RowKey:
+def _row_key(cell: Cell) -> RowKey:
     clients = str(parse_setting(cell.setting).clients)
     missing = str(cell.axis["missing"]) if cell.output != "table2" else ""
     return RowKey(cell.dataset, cell.setting, clients, str(cell.axis.get("alpha", "")), missing)
 
 
-def _published_setting(table: str, item: published.Published) -> RowKey:
+def _published_row(table: str, item: published.Published) -> RowKey:
     if table == "table2":
         return RowKey(item.dataset, "", item.row[0], item.row[1], "")
     return RowKey(item.dataset, "", "10", "", item.row[0] if table == "table3" else "20")
 
 
-def _settings(table: str, cells: Sequence[Cell], paper: bool) -> list[RowKey]:
-    """The study's settings, and the paper's that the study leaves out: by data set, clients, alpha, missing classes."""
-    ours = dict.fromkeys(_setting(cell) for cell in cells)
-    covered = {_place(setting) for setting in ours}
-    theirs = dict.fromkeys(_published_setting(table, item) for item in published.accuracies(table) if paper)
-    both = [*ours, *(setting for setting in theirs if _place(setting) not in covered)]
-    datasets = ordered((setting.dataset for setting in both), IN_PAPER if paper else ())
+def _row_keys(table: str, cells: Sequence[Cell], paper: bool) -> list[RowKey]:
+    """The study's rows, and the paper's that the study leaves out: by data set, clients, alpha, missing classes."""
+    ours = dict.fromkeys(_row_key(cell) for cell in cells)
+    covered = {_place(row) for row in ours}
+    theirs = dict.fromkeys(_published_row(table, item) for item in published.accuracies(table) if paper)
+    both = [*ours, *(row for row in theirs if _place(row) not in covered)]
+    datasets = ordered((row.dataset for row in both), IN_PAPER if paper else ())
+    return sorted(both, key=lambda row: (datasets.index(row.dataset), *_place(row)[1:], row.setting))
 
-    return sorted(both, key=lambda setting: (datasets.index(setting.dataset), *_place(setting)[1:], setting.setting))
 
-
-def _place(setting: RowKey) -> tuple[str, float, float, float]:
-    return setting.dataset, _number(setting.clients), _number(setting.alpha), _number(setting.missing_percent)
+def _place(row: RowKey) -> tuple[str, float, float, float]:
+    return row.dataset, _number(row.clients), _number(row.alpha), _number(row.missing_percent)
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return -1.0
+    return float(text) if text not in ("", "-") else -1.0
 
 
 def column_key(table: str, cell: Cell) -> ColumnKey:
@@ -152,9 +146,9 @@ def _side_by_side(made: Sequence[Column]) -> list[Column]:
     return paired
 
 
-def _absent(table: str, setting: RowKey, column: Column, asked: Container[ColumnKey]) -> str:
+def _absent(table: str, row: RowKey, column: Column, asked: Container[ColumnKey]) -> str:
     """Why a row has no cell in a column; where other rows of the study do, its data set lacks something."""
-    if setting.setting and column.key in asked:
+    if row.setting and column.key in asked:
         if OUTPUTS[table].columns == "semantics":
             return "no embedding"
         if column.label.endswith(TUNED):
@@ -162,16 +156,16 @@ def _absent(table: str, setting: RowKey, column: Column, asked: Container[Column
     return "not run"
 
 
-def _row(
-    table: str, setting: RowKey, role: str, column: Column, found: Cell | str, test: str, metrics: Metrics
+def _line(
+    table: str, row: RowKey, role: str, column: Column, found: Cell | str, test: str, metrics: Metrics
 ) -> dict[str, Any]:
     """A row of the cell that was ``found``, or without one why there is none."""
     cell = None if isinstance(found, str) else found
     ours = Estimate(found, planned=0) if isinstance(found, str) else estimate(cell_values(metrics, found, test, role))
-    printed, by_title = _published(table, setting, role, column), OUTPUTS[table].columns == "title"
+    printed, by_title = _published(table, row, role, column), OUTPUTS[table].columns == "title"
     return {
         "table": table,
-        **vars(setting),
+        **vars(row),
         "client_role": role,
         "method": cell.method if cell else "",
         "title": cell.title if cell else column.key[0] if by_title else "AP-FL",
@@ -187,9 +181,9 @@ def _row(
     }
 
 
-def _published(table: str, setting: RowKey, role: str, column: Column) -> published.Published | None:
-    other = table == "table4" and setting.missing_percent != "20"
-    if column.published is None or other or (table != "table2" and setting.clients != "10"):
+def _published(table: str, row: RowKey, role: str, column: Column) -> published.Published | None:
+    other = table == "table4" and row.missing_percent != "20"
+    if column.published is None or other or (table != "table2" and row.clients != "10"):
         return None
-    row = {"table2": (setting.clients, setting.alpha), "table3": (setting.missing_percent,), "table4": (role,)}[table]
-    return published.lookup(table).get((setting.dataset, row, column.published))
+    printed = {"table2": (row.clients, row.alpha), "table3": (row.missing_percent,), "table4": (role,)}[table]
+    return published.lookup(table).get((row.dataset, printed, column.published))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from apfl.errors import UserError
+from apfl.paper.numbers.frames import grouped
 from apfl.paper.numbers.metrics import Metrics, cell_values
 from apfl.storage.files import read_record, sha256_file
-from apfl.study.cells import cells
+from apfl.study.cells import Cell, cells
+from apfl.study.study import Study
 from apfl.study.tuning import choice_path
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
 
 TEST = "validation-pooled"
 RULE = (
@@ -25,19 +22,16 @@ RULE = (
 )
 
 
-def trials_of(study: Study, dataset: str, method: str) -> list[Cell]:
-    """The trials of a method on a data set, in their order; a `UserError` if it is not tuned there."""
-    found = [cell for cell in cells(study, "tuning") if (cell.dataset, cell.method) == (dataset, method)]
-    if not found:
-        raise UserError(f"study {study.name}: does not tune {method!r} on {dataset!r}; see its `tuning`")
-    return found
+def trials(study: Study) -> dict[tuple[str, str], list[Cell]]:
+    """By data set and method, the trials in their order."""
+    return grouped(cells(study, "tuning"), lambda cell: (cell.dataset, cell.method))
 
 
-def choice(trials: Sequence[Cell], metrics: Metrics) -> dict[str, Any]:
+def choice(among: Sequence[Cell], metrics: Metrics) -> dict[str, Any]:
     """The trials with their hyper-parameters and accuracies in per cent, and which is chosen: the number of the trial,
     from 1, and its hyper-parameters. A trial without a number in every seed has no mean."""
     tried = []
-    for cell in trials:
+    for cell in among:
         values = cell_values(metrics, cell, TEST, "non_dropout")
         each = [None if value.weighted is None else 100 * value.weighted for value in values]
         known = [value for value in each if value is not None]
@@ -53,11 +47,9 @@ def choice(trials: Sequence[Cell], metrics: Metrics) -> dict[str, Any]:
             }
         )
     best = max(tried, key=lambda one: -np.inf if one["mean"] is None else one["mean"])  # the first of equal ones
-    first = trials[0]
-    facts = {"dataset": first.dataset, "setting": first.setting, "method": first.method, "title": first.title}
-    measured = {"model": first.model, "test": TEST, "rule": RULE}
+    facts = {name: getattr(among[0], name) for name in ("dataset", "setting", "method", "title", "model")}
     chosen = {"trial": best["trial"], "parameters": best["parameters"]}
-    return {**facts, **measured, "chosen": chosen, "trials": tried}
+    return {**facts, "test": TEST, "rule": RULE, "chosen": chosen, "trials": tried}
 
 
 def with_digests(choice: dict[str, Any], results: Path) -> dict[str, Any]:
@@ -69,6 +61,5 @@ def with_digests(choice: dict[str, Any], results: Path) -> dict[str, Any]:
 
 def read_choices(study: Study, results: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """By data set and method, the choices that are made already."""
-    wanted = dict.fromkeys((cell.dataset, cell.method) for cell in cells(study, "tuning"))
-    paths = {key: results / choice_path(study, *key) for key in wanted}
+    paths = {key: results / choice_path(study, *key) for key in trials(study)}
     return {key: read_record(path, "choice") for key, path in paths.items() if path.is_file()}

@@ -11,7 +11,7 @@ federated method have none, and runs made before it was recorded count as if the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,7 @@ from apfl.clock.timeline import Timeline, plan, rounds_of, speed_factor
 from apfl.data.setting import parse_setting
 from apfl.errors import UserError
 from apfl.paper.numbers.metrics import Metrics, averages, cell_values, curve, run_frame
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 ROLE = "non_dropout"
 MEGABYTE = 1e6

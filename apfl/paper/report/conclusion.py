@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from markupsafe import Markup
+import pandas as pd
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import inline
-from apfl.paper.html import PageSection, environment
+from apfl.paper.html import PageSection, render
 from apfl.paper.labels import dataset_label
 from apfl.paper.numbers.ranks import many
 from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, REPRODUCED, STATUSES
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 NOT_THE_PAPERS = (
     "This study shows the paper's tables and figures on data that the paper does not have. Its numbers say what the "
@@ -31,20 +27,11 @@ NOT_THE_PAPERS = (
 
 def section(study: Study, made: Document, found: pd.DataFrame, forest: Mapping[str, str]) -> PageSection:
     """``made`` is claims.json, ``found`` are the pairs of the dumbbell plot, ``forest`` the other by its layout."""
-    drawn = [("forest", forest, BESIDE["forest"].caption)]
-    if len(found):
-        drawn.append(("dumbbell", _dumbbell(found), BESIDE["dumbbell"].caption))
-    pictures = [
-        {"name": name, "layouts": {layout: Markup(svg) for layout, svg in layouts.items()}, "caption": caption}
-        for name, layouts, caption in drawn
-    ]
+    drawn = [("forest", forest), *([("dumbbell", _dumbbell(found))] if len(found) else [])]
+    pictures = [{"name": name, "layouts": layouts, "caption": BESIDE[name].caption} for name, layouts in drawn]
     papers = set(study.data) & set(IN_PAPER)
     sentences = [_table2(study, found), _claims(made)] if papers else [NOT_THE_PAPERS]
-    body = (
-        environment()
-        .get_template("conclusion.html.j2")
-        .render(sentences=sentences, pictures=pictures, folded=not papers)
-    )
+    body = render("conclusion.html.j2", sentences=sentences, pictures=pictures, folded=not papers)
     return PageSection("conclusion", "What came out", body)
 
 
@@ -86,7 +73,7 @@ def _claims(made: Document) -> str:
     *most, last = _counts(one for one in ours if not one["interim"])
     text = f"Of the paper's {len(ours)} claims, in the literal reading of its text, {', '.join(most)} and {last}"
     if interim := sum(one["interim"] for one in ours):
-        text += f"; {interim} wait for runs that are missing"
+        text += f"; {interim} {'waits' if interim == 1 else 'wait'} for runs that are missing"
     parts = [part for one in ours for part in one["datasets"] if not part["interim"]]
     found = [(status, [part for part in parts if part["status"] == status]) for status in (REPRODUCED, CONTRADICTED)]
     lines = [_lines(status, alike) for status, alike in found if alike]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.paper.numbers.frames import grouped
-
-if TYPE_CHECKING:
-    from apfl.study.runs import Run
-    from apfl.study.study import Study
+from apfl.study.runs import Run
+from apfl.study.study import Study
 
 STAGES = {
     "federate": "federated training",

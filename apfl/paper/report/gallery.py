@@ -9,23 +9,22 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from apfl.errors import UserError
 from apfl.paper.labels import dataset_label, semantics_label, setting_label
 from apfl.storage.files import read_npz
-from apfl.study.runs import generators
-
-if TYPE_CHECKING:
-    from apfl.study.runs import Artefact, Run
-    from apfl.study.study import Study
+from apfl.study.runs import Artefact, Run, generators
+from apfl.study.study import Study
 
 CELL, CELL_OF_MANY = 18, 7
 """Pixels that a class is wide: in a partition of up to 30 classes, and of more."""
 ROW = 18
 LEFT, TOP, RIGHT = 62, 18, 52
+SAMPLES = "samples.png"
+"""What a generator's images are called in the folder of its run."""
 SIZES = ((760, 72), (560, 65), (420, 60))
 """Width in pixels and quality of the pictures of synthetic images: the first with which all fit on the page."""
 PICTURES_AT_MOST = 1_500_000
@@ -66,35 +65,23 @@ class Missing:
     why: str
 
 
-def partition_counts(results: Path, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Training images int [clients, classes], which clients drop out and which classes they alone hold, of the
-    partition at ``path`` under ``results``; None if it is not there."""
-    file = results / path
-    if not file.is_file():
-        return None
-    arrays = read_npz(file, "partition", ("counts", "dropout", "unseen"))
-    return arrays["counts"], arrays["dropout"].astype(bool), arrays["unseen"].astype(bool)
-
-
-def sample_picture(results: Path, run: str) -> bytes | None:
-    """The picture of a generator's images as PNG; None if it is not there."""
-    file = results / run / "samples.png"
-    return file.read_bytes() if file.is_file() else None
-
-
 def partitions(study: Study, made: Sequence[Artefact], results: Path) -> list[Drawing | Missing]:
     """A drawing of each partition of the study's first seed, among the files that it makes."""
     wanted = [entry for entry in made if entry.kind == "partition" and entry.spec["seed"] == study.seeds[0]]
     drawn: list[Drawing | Missing] = []
     for entry in sorted(wanted, key=lambda entry: entry.path):
         title = f"{dataset_label(entry.spec['dataset'])}, {setting_label(entry.spec['setting'])}"
-        held = partition_counts(results, entry.path)
-        drawn.append(Missing(title, f"{entry.path} has not been made") if held is None else draw(title, *held))
+        if (path := results / entry.path).is_file():
+            held = read_npz(path, "partition", ("counts", "dropout", "unseen"))
+            drawn.append(draw(title, held["counts"], held["dropout"].astype(bool), held["unseen"].astype(bool)))
+        else:
+            drawn.append(Missing(title, f"{entry.path} has not been made"))
     return drawn
 
 
 def draw(title: str, counts: np.ndarray, dropout: np.ndarray, unseen: np.ndarray) -> Drawing:
-    """Lay out ``counts``, int [clients, classes], as circles in pixels."""
+    """Lay out ``counts``, int [clients, classes], as circles in pixels; ``dropout`` says which clients drop out, and
+    ``unseen`` which classes they alone hold."""
     clients, classes = counts.shape
     cell = CELL if classes <= 30 else CELL_OF_MANY
     largest = max(1, int(counts.max(initial=0)))
@@ -144,7 +131,7 @@ def samples(
     """For each data set and semantics the images of a generator: of the lowest seed, where most classes are missing."""
     found: dict[str, Run | None] = {}
     for (dataset, semantics), alike in sorted(generators(planned).items()):
-        done = (run for run in alike if run.path in records and sample_picture(results, run.path))
+        done = (run for run in alike if run.path in records and (results / run.path / SAMPLES).is_file())
         found[f"{dataset_label(dataset)}, {semantics_label(semantics)}"] = next(done, None)
     pictures: dict[str, GeneratorImages] = {}
     for width, quality in SIZES:
@@ -157,7 +144,7 @@ def samples(
         if run is None
         else pictures[title]
         if size <= PICTURES_AT_MOST
-        else Missing(title, f"see {run.path}/samples.png: this page would grow too large")
+        else Missing(title, f"see {run.path}/{SAMPLES}: this page would grow too large")
         for (title, run), size in zip(found.items(), sizes, strict=True)
     ]
 
@@ -166,11 +153,11 @@ def _sample(title: str, run: Run, results: Path, width: int, quality: int) -> Ge
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(sample_picture(results, run.path) or b"")) as picture:
+        with Image.open(results / run.path / SAMPLES) as picture:
             flat = Image.new("RGB", picture.size, "white")
             flat.paste(picture, mask=picture.getchannel("A") if picture.mode == "RGBA" else None)
     except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
-        raise UserError(f"{run.path}/samples.png: not a picture; remove the run's folder and run it again") from None
+        raise UserError(f"{run.path}/{SAMPLES}: not a picture; remove the run's folder and run it again") from None
     flat.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     flat.save(stream, format="JPEG", quality=quality, optimize=True)

@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.jobs.paths import command
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.report.provenance import Sources, read_records, sources
-from apfl.study.cells import cells, runs
+from apfl.study.cells import Cell, cells, runs
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.runs import Run
-    from apfl.study.study import Study
+from apfl.study.runs import Run
+from apfl.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,8 @@ def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     planned = tuple(runs(study))
     shown = {name: cells(study, name) for name in sorted([*study.tables, *study.figures], key=list(OUTPUTS).index)}
     paths = {run.path for run in planned}
-    read = paths & {run for ours in shown.values() for cell in ours for run in (*cell.runs, *cell.origins)}
+    looked_at = (cell for ours in (*shown.values(), cells(study, "selection")) for cell in ours)
+    read = paths & {run for cell in looked_at for run in (*cell.runs, *cell.origins)}
     metrics = collect(results, read, partial=True, command=command(file))
     records = {**metrics.records, **read_records(results, paths - read)}
     return Material(study, Path(file), Path(results), planned, shown, metrics, records)

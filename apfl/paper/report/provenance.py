@@ -10,9 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from apfl.durations import duration
 from apfl.paper.labels import ROLES, TEST_LABELS, dataset_label, semantics_label
@@ -20,13 +18,11 @@ from apfl.paper.numbers.metrics import Metrics, SeedValue, cell_values
 from apfl.paper.numbers.virtual import ROLE, time_to_target
 from apfl.paper.tables import asynchrony
 from apfl.paper.tables.keys import EntryKey, key_of_cell
-from apfl.storage.files import read_json
+from apfl.storage.files import read_record
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.runs import Run
-    from apfl.study.study import Study
+from apfl.study.runs import Run
+from apfl.study.study import Study
 
 FACTS = (
     "stage", "status", "code", "commit", "clean", "seconds", "peak_memory", "device", "precision", "threads", "python",
@@ -112,8 +108,6 @@ Found = tuple[EntryKey, list[list[str]], Sequence[str], list[list[Any]], Sequenc
 
 
 def _entries(study: Study, name: str, cells: Sequence[Cell], metrics: Metrics) -> Iterable[Found]:
-    if name == "table1":
-        return
     if name == "convergence":
         yield from _times(study, cells, metrics)
         return
@@ -167,7 +161,7 @@ def _facts(cell: Cell, role: str, test: str) -> list[list[str]]:
 def read_records(results: str | Path, runs: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """By path the ``{results}/{run}/run.json`` of the runs that have one."""
     paths = {run: Path(results) / run / "run.json" for run in sorted(runs)}
-    return {run: read_json(path, "run record") for run, path in paths.items() if path.is_file()}
+    return {run: read_record(path) for run, path in paths.items() if path.is_file()}
 
 
 Facts = tuple[tuple[str, str], ...]
@@ -188,10 +182,10 @@ def provenance_facts(records: Mapping[str, Mapping[str, Any]], planned: int) -> 
         ("Computing time", duration(sum(record.get("seconds", 0.0) for record in every))),
         ("Commit", _values(_commit(record) for record in every)),
         ("Versions", ", ".join(f"{name} {text}" for name, text in versions.items() if text)),
-        ("Python", _values(record.get("python") for record in every)),
-        ("Platform", _values(record.get("platform") for record in every)),
-        ("Device", _values(record.get("device") for record in every)),
-        ("Precision", _values(record.get("precision") for record in every)),
+        *(
+            (name.capitalize(), _values(record.get(name) for record in every))
+            for name in ("python", "platform", "device", "precision")
+        ),
     )
     return tuple((name, text) for name, text in facts if text)
 
@@ -231,13 +225,13 @@ def missing(
     return found
 
 
-def embedded(data: Mapping[str, Any]) -> Markup:
+def embedded(data: Mapping[str, Any]) -> str:
     """JSON for a ``<script type="application/json">``: no text in it can end the element or open another.
 
     >>> embedded({"title": "</script><b>&"})
-    Markup('{"title":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e\\\\u0026"}')
+    '{"title":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e\\\\u0026"}'
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for char in "<>&'":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)
+    return text

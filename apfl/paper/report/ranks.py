@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from apfl.paper.figures.files import inline
 from apfl.paper.figures.ranks import draw
-from apfl.paper.html import PageSection, environment
+from apfl.paper.html import PageSection, render
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.ranks import RULE, Ranking, rankings, remarks
+from apfl.study.cells import Cell
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 
 def section(cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
     """The ranks on both tests: the picture, the numbers, and what has to be known of them."""
     made, shown = rankings(cells, metrics), BESIDE["ranks"].shown(paper)
     layouts = {
-        name: Markup(inline(draw(made, name == "narrow"), f"ranks-{name}-", shown.caption))
-        for name in ("wide", "narrow")
+        name: inline(draw(made, name == "narrow"), f"ranks-{name}-", shown.caption) for name in ("wide", "narrow")
     }
-    body = environment().get_template("ranks.html.j2").render(
-        heading=shown.heading, caption=shown.caption, layouts=layouts, rule=RULE,
+    body = render(
+        "ranks.html.j2", heading=shown.heading, caption=shown.caption, layouts=layouts, rule=RULE,
         tables=[{"test": one.test, "title": TEST_LABELS[one.test], "rows": _plain(one)} for one in made],
         notes=[remark for one in made for remark in remarks(one)],
     )  # fmt: skip

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from apfl.data.catalogue import thinning
-from apfl.paper.html import TEMPLATES, PageSection, environment, page
+from apfl.paper import html
+from apfl.paper.html import PageSection
 from apfl.paper.labels import TEST_LABELS, TEST_MEANINGS, dataset_label
 from apfl.paper.report.material import gather
 from apfl.paper.report.provenance import Facts, Sources, embedded
 from apfl.paper.report.sections import sections
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def study_facts(study: Study) -> Facts:
@@ -52,32 +49,25 @@ def _training(values: Mapping[str, Any]) -> str:
     )
 
 
-def _tests(study: Study) -> set[str]:
-    """The tests that a table or a figure of the study shows."""
-    return {
-        test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests
-    }
-
-
 def render(study: Study, parts: Sequence[PageSection], made: Sources | None = None, unfinished: int = 0) -> str:
     """The page: what the study is, then its sections; ``unfinished`` runs are announced at its head."""
-    body = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=study.name,
-            description=study.description,
-            facts=study_facts(study),
-            unfinished=unfinished,
-            tests=[test for test in TEST_LABELS if test in _tests(study)],
-            meanings=TEST_MEANINGS,
-            sections=[
-                {"identifier": item.identifier, "title": item.title, "body": Markup(item.body)} for item in parts
-            ],
-        )
+    shown = {
+        test for name in (*study.tables, *study.figures) for tests in OUTPUTS[name].tests.values() for test in tests
+    }
+    body = html.render(
+        "report.html.j2",
+        name=study.name,
+        description=study.description,
+        facts=study_facts(study),
+        unfinished=unfinished,
+        tests=[test for test in TEST_LABELS if test in shown],
+        meanings=TEST_MEANINGS,
+        sections=parts,
     )
     data = embedded(made.data if made else {})
-    return page(f"AP-FL bench: {study.name}", body, data=data, script=(TEMPLATES / "script.js").read_text("utf-8"))
+    return html.page(
+        f"AP-FL bench: {study.name}", body, data=data, script=(html.TEMPLATES / "script.js").read_text("utf-8")
+    )
 
 
 def build(study: Study, results: str | Path, file: str | Path) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from apfl.paper.figures import curves as figures
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import Picture, inline, pictures
-from apfl.paper.html import PageSection, environment
+from apfl.paper.html import PageSection, render
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.report import conclusion, cost, gallery
 from apfl.paper.report import tuning as tuning_section
@@ -26,12 +24,9 @@ from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Table
 from apfl.paper.verdict import document as verdict_pages
 from apfl.paper.verdict import forest_picture, verdicts
-from apfl.study.cells import artefacts, beside
+from apfl.study.cells import Cell, artefacts, beside
 from apfl.study.outputs import OUTPUTS, Output
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def sections(material: Material) -> Iterator[PageSection]:
@@ -84,8 +79,8 @@ def sections_beside(study: Study, metrics: Metrics) -> Iterator[PageSection]:
 
 
 def _section(identifier: str, title: str, **values: Any) -> PageSection:
-    template = environment().get_template(f"report_{identifier}.html.j2")
-    return PageSection(identifier, title, template.render(identifier=identifier, title=title, **values))
+    body = render(f"report_{identifier}.html.j2", identifier=identifier, title=title, **values)
+    return PageSection(identifier, title, body)
 
 
 def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) -> PageSection:
@@ -95,16 +90,16 @@ def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) ->
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:
     """The figure on each of its tests, drawn into the page."""
-    shown, template = OUTPUTS[name].shown(paper), environment().get_template("figure.html.j2")
+    shown = OUTPUTS[name].shown(paper)
     drawn = [
         {
             "title": picture.title,
             "test": figures.TESTS[picture.suffix] if picture.title else "",
-            "layouts": {name: Markup(svg) for name, svg in _layouts(shown, picture)},
+            "layouts": dict(_layouts(shown, picture)),
         }
         for picture in pictures(name, cells, metrics, paper)[0]
     ]
-    body = template.render(name=name, heading=shown.heading, caption=shown.caption, pictures=drawn)
+    body = render("figure.html.j2", name=name, heading=shown.heading, caption=shown.caption, pictures=drawn)
     return PageSection(name, shown.heading, body)
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apfl.paper.labels import dataset_label, partition_label
-from apfl.paper.numbers.tuning import read_choices
-from apfl.study.cells import cells
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.paper.numbers.tuning import read_choices, trials
+from apfl.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,8 @@ def panels(study: Study, results: Path) -> list[TrialTable]:
     """A table for each method and data set."""
     made = read_choices(study, results)
     tables = []
-    for cell in (cell for cell in cells(study, "tuning") if cell.axis["trial"] == 1):
-        key, names = (cell.dataset, cell.method), tuple(cell.axis["parameters"])
-        choice = made.get(key, {"trials": [], "chosen": {}})
+    for key, (cell, *_) in trials(study).items():
+        names, choice = tuple(cell.axis["parameters"]), made.get(key, {"trials": [], "chosen": {}})
         title = f"{cell.title}, {dataset_label(cell.dataset)}, {partition_label(cell.setting)}"
         rows = tuple(_row(trial, names, choice["chosen"]["trial"]) for trial in choice["trials"])
         tables.append(TrialTable(title, names, rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apfl.paper.html import PageSection, environment
+from apfl.paper.html import PageSection, render
 from apfl.paper.verdict import document
 from apfl.paper.verdict.csv import Document, Part
 from apfl.paper.verdict.family import NOT_RUN
@@ -11,9 +11,10 @@ from apfl.paper.verdict.family import NOT_RUN
 def section(made: Document) -> PageSection:
     """The verdicts as a section of the report; ``made`` is claims.json."""
     parts = [(title, [_claim(one) for one in claims]) for title, claims in document.by_source(made)]
-    template, lines = environment().get_template("verdicts.html.j2"), document.summary_lines(made)
-    heads, introduction = document.HEADS, document.INTRODUCTION
-    body = template.render(made=made, parts=parts, heads=heads, lines=lines, introduction=introduction)
+    body = render(
+        "verdicts.html.j2", made=made, parts=parts, heads=document.HEADS, lines=document.summary_lines(made),
+        introduction=document.INTRODUCTION,
+    )  # fmt: skip
     return PageSection("verdicts", "Verdicts", body)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,14 +16,12 @@ from apfl.data.catalogue import IN_PAPER
 from apfl.paper.labels import ROLE_LABELS, dataset_label, partition_label
 from apfl.paper.numbers import tidy
 from apfl.paper.numbers.frames import parts
+from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.tables import layout
 from apfl.paper.tables.layout import Entry, Table, TableLine
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
 from apfl.study.tuning import TUNED
-
-if TYPE_CHECKING:
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.study.cells import Cell
 
 PANEL_TITLES = {
     "title": {

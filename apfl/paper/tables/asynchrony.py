@@ -7,7 +7,7 @@ no number for either, so these tables have no published line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,8 @@ from apfl.paper.numbers.virtual import ROLE
 from apfl.paper.tables import layout
 from apfl.paper.tables.keys import facts_of_cell, key_of_row
 from apfl.paper.tables.layout import Entry, Table, TableLine
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 PLACE = ("table", "dataset", "setting", "clients", "alpha")
 WHAT = ("client_role", "method", "schedule", "mode", "column", "semantics", "reading", "model", "test")
@@ -205,7 +203,7 @@ def _notes_on_times(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
         f"methods that have none here, are compared with {reference}."
     )
     speed = cells[0].timing.server_speed
-    costs = rows.dropna(subset=["server_time"]).drop_duplicates(["column", "heterogeneity"])
+    costs = rows.dropna(subset=["server_time"])
     if len(costs):
         yield (
             "Personalised models count from when the last client has its own: when the server has trained the "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.tables import accuracy as tables
 from apfl.paper.tables import asynchrony, table1
+from apfl.paper.tables.layout import Table
 from apfl.study.cells import cells
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.paper.tables.layout import Table
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
 def table(study: Study, name: str, results: Path, metrics: Metrics, partial: bool = False) -> Table:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from apfl.paper.html import MOST_LINES_OF_A_PAGE, environment, page
+from apfl.paper.html import page, render
 from apfl.paper.tables.keys import EntryKey
 from apfl.paper.tables.layout import Panel, Table
 from apfl.storage.files import write_text
@@ -48,6 +48,7 @@ def markdown_row(entries: Iterable[str]) -> str:
     return "| " + " | ".join(entry.replace("|", "\\|") for entry in entries) + " |"
 
 
+MOST_LINES_OF_A_PAGE = 45
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"} | {
     char: f"\\{char}" for char in "&%$#_{}"
 }
@@ -121,7 +122,7 @@ def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None, shown:
     With ``entries``, its columns can be sorted and an entry whose key is among them opens what stands behind it. With
     ``shown``, so many of its panels are open, and the others and the notes folded; otherwise all is open.
     """
-    return environment().get_template("table.html.j2").render(table=table, entries=entries, shown=shown)
+    return render("table.html.j2", table=table, entries=entries, shown=shown)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

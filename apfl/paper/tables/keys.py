@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
-    from apfl.study.cells import Cell
+from apfl.study.cells import Cell
 
 EntryKey = tuple[str, ...]
 """The values of `FIELDS`, empty where a table does not have one; equal keys are one number."""

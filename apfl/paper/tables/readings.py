@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import rows
@@ -14,13 +13,12 @@ from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, bold_best
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 
-def table(found: pd.DataFrame) -> Table:
+def made(study: Study, metrics: Metrics) -> Table:
     """The readings of each data set with their accuracy on validation images, the chosen one in bold."""
+    found = rows(cells(study, "selection"), metrics)
     readings = tuple(dict.fromkeys(found["reading"]))
     sections = []
     for dataset, part in parts(found, "dataset"):
@@ -38,8 +36,3 @@ def _entry(row: Any) -> Entry:
     if np.isnan(row.validation_mean):
         return Entry(f"{row.runs}/{row.runs_planned} runs")
     return Entry(f"{row.validation_mean:.2f}", number=True)
-
-
-def made(study: Study, metrics: Metrics) -> Table:
-    """The choice that the study makes, from its runs' metrics."""
-    return table(rows(cells(study, "selection"), metrics))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -14,9 +14,7 @@ from apfl.paper.tables.layout import Entry, Table, TableLine, entry_of
 from apfl.paper.tables.teachers import by_setting
 from apfl.study.cells import cells, runs
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 HEADS = ("lowest tenth", "deviation over clients", f"below {ALONE} (%)", "MB down a round", "MB up a round", "seeds")
 NOTES = (

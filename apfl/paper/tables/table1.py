@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,8 @@ from apfl.paper import published
 from apfl.paper.labels import dataset_label
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine
 from apfl.storage.files import read_npz
+from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
 
 COLUMNS = (
     "client", "published_classes", "published_monopoly", "dataset", "setting", "seed", "reproduced_classes",

@@ -8,7 +8,6 @@ records both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,9 +19,7 @@ from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_r
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, entry_of
 from apfl.study.cells import cells
 from apfl.study.outputs import BESIDE, WITH_TEACHERS
-
-if TYPE_CHECKING:
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 NB = "\N{NO-BREAK SPACE}"
 

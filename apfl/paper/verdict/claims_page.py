@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 from markupsafe import Markup
 
-from apfl.paper.html import environment
+from apfl.paper.html import render
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.frames import tuples
 from apfl.paper.verdict.claims import ALL, GATES, Ask, Claim, claims
@@ -25,7 +25,7 @@ def page() -> str:
     shown["ours_collapse"] = collapses(f"{alike}, AP-FL collapses", "false_reproduced")
     shown["others_collapse"] = collapses(f"{alike}, baselines collapse", "false_contradicted")
     trusted = {name: Markup(text) for name, text in shown.items()}
-    return environment().get_template("claims.md.j2").render(**trusted)
+    return render("claims.md.j2", **trusted)
 
 
 def coverage_table() -> str:

@@ -6,23 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from apfl.paper.labels import TEST_LABELS
 from apfl.paper.numbers.choice import BEST
+from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict.claims import Ask, Claim, Row
 from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts
 from apfl.paper.verdict.family import Weighed
 from apfl.paper.verdict.measures import Series
 from apfl.paper.verdict.power import printed
-
-if TYPE_CHECKING:
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.paper.verdict.verdicts import Finding, Verdict
-    from apfl.study.study import Study
+from apfl.paper.verdict.verdicts import Finding, Verdict
+from apfl.study.study import Study
 
 READINGS = ("literal", BEST)
 """Those that are drawn, the best one where there is one."""

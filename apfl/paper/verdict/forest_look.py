@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from apfl.data.catalogue import CATALOGUE, IN_PAPER
 from apfl.paper.figures.style import INK, SOFT, LineStyle
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, NOTHING, OPEN, REPRODUCED
 from apfl.paper.verdict.forest import READINGS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 FAINT, SHADE = "#d8dee4", "#dcebf7"
 BOUND = "#7fb0d6"

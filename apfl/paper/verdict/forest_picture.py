@@ -5,29 +5,25 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from apfl.data.catalogue import IN_PAPER
 from apfl.paper.figures.files import inline as inline_figure
 from apfl.paper.figures.files import save, save_points
-from apfl.paper.figures.style import INK, RC, SOFT, LineStyle, dataset_styles
+from apfl.paper.figures.style import INK, SOFT, STYLED, LineStyle, dataset_styles
 from apfl.paper.numbers.frames import grouped
+from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict import forest_look as look
 from apfl.paper.verdict.family import NOT_RUN
 from apfl.paper.verdict.forest import READINGS, Point, frame, limit, points, shaded
+from apfl.paper.verdict.verdicts import Finding
 from apfl.study.outputs import BESIDE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from apfl.paper.numbers.metrics import Metrics
-    from apfl.paper.verdict.verdicts import Finding
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 LAYOUTS = {"wide": look.WIDE, "narrow": look.NARROW}
 
@@ -40,31 +36,31 @@ class ClaimBlock(NamedTuple):
     height: float
 
 
+@STYLED
 def draw(made: Sequence[Point], study: str, seeds: int, layout: look.Layout = look.WIDE) -> Figure:
     """The picture; claims share an axis if they share the unit, as other numbers must not be compared."""
     styles = {"": look.ALL} | dataset_styles(IN_PAPER)
-    with matplotlib.style.context(["default", RC]):
-        parts = _parts(made)
-        readings = [name for name in READINGS if any(one.reading == name for one in made)]
-        top = look.depth(layout, readings)
-        height = top + sum(_depth(layout, groups) for _, groups in parts)
-        figure = Figure(figsize=(layout.width, height))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, layout.width), ylim=(-height, 0))
-        axes.set_axis_off()
-        look.draw_head(axes, layout, styles, readings, f"study {study}, {seeds} seed{'' if seeds == 1 else 's'}")
-        y = -top
-        for source, groups in parts:
-            axes.text(look.TEXT, y - 0.14, look.PARTS[source], fontsize=9.5, fontweight="bold", color=INK, va="center")
-            y -= look.PART
-            for group in groups:
-                strip, start = Strip(layout, limit(made, group[0][0].unit)), y
-                for claim in group:
-                    _draw_claim(axes, strip, ClaimBlock(claim, y, _height(layout, claim)), styles)
-                    y -= _height(layout, claim)
-                _draw_axis(axes, strip, start, y, group[0][0].unit)
-                y -= look.AXIS
-        return figure
+    parts = _parts(made)
+    readings = [name for name in READINGS if any(one.reading == name for one in made)]
+    top = look.depth(layout, readings)
+    height = top + sum(_depth(layout, groups) for _, groups in parts)
+    figure = Figure(figsize=(layout.width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, layout.width), ylim=(-height, 0))
+    axes.set_axis_off()
+    look.draw_head(axes, layout, styles, readings, f"study {study}, {seeds} seed{'' if seeds == 1 else 's'}")
+    y = -top
+    for source, groups in parts:
+        axes.text(look.TEXT, y - 0.14, look.PARTS[source], fontsize=9.5, fontweight="bold", color=INK, va="center")
+        y -= look.PART
+        for group in groups:
+            strip, start = Strip(layout, limit(made, group[0][0].unit)), y
+            for claim in group:
+                _draw_claim(axes, strip, ClaimBlock(claim, y, _height(layout, claim)), styles)
+                y -= _height(layout, claim)
+            _draw_axis(axes, strip, start, y, group[0][0].unit)
+            y -= look.AXIS
+    return figure
 
 
 def _parts(made: Sequence[Point]) -> list[tuple[str, list[list[list[Point]]]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +12,9 @@ from apfl.data.partition import drawn_counts
 from apfl.paper.numbers.metrics import Metrics, averages, cell_values, tested_images
 from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
 from apfl.storage.files import read_npz
+from apfl.study.cells import Cell
 from apfl.study.runs import RunContext
-
-if TYPE_CHECKING:
-    from apfl.study.cells import Cell
-    from apfl.study.study import Study
+from apfl.study.study import Study
 
 STATES = (
     "diverged", "no samples", "too few rounds", "no target", "not measured", "not in study", "not run", "one seed",
