@@ -341,6 +341,17 @@ def paper_scale() -> str:
     return "\n".join(lines)
 
 
+def outside() -> str:
+    """What config/outside.yaml gives here, beside what niid_bench's README prints."""
+    theirs = pd.read_csv(ROOT / "docs" / "measurements" / "niid_bench.csv").set_index("method")["accuracy"]
+    found = archived("outside").xs("global", level="model")["pooled"]
+    lines = ["| method | here | by seed | niid_bench |", "| --- | ---: | ---: | ---: |"]
+    for run, values in found.groupby("run", sort=False):
+        title, seeds = methods()[run].title, ", ".join(f"{one:.1f}" for one in values)
+        lines.append(f"| {title} | {_spread(values)} | {seeds} | {theirs[title]:.1f} |")
+    return "\n".join(lines)
+
+
 def _spread(values: pd.Series) -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}"
 
@@ -423,6 +434,7 @@ def _key(name: str, part: Mapping[str, Any], required: bool = False) -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "modules": modules,
     "paper-scale": paper_scale,
+    "outside": outside,
     "plan-power": plan_power,
     "checks": checks,
     "fedbuff": fedbuff,
