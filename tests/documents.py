@@ -353,7 +353,7 @@ def outside() -> str:
 
 
 def _spread(values: pd.Series) -> str:
-    return f"{values.mean():.1f} ± {values.std():.1f}"
+    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
 
 
 def _weighted(rows: pd.DataFrame) -> float:
