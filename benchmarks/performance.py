@@ -175,8 +175,8 @@ def main(raw: Path, add: bool = False) -> None:
     measured = added(old, new) if add else kept(new, old)
     MEASURED.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
     write_page()
-    for old in IMAGES.glob("performance-*.svg"):
-        old.unlink()
+    for picture in IMAGES.glob("performance-*.svg"):
+        picture.unlink()
     for topic in measured["topics"]:
         if topic["series"]:
             (IMAGES / picture_name(topic)).write_bytes(draw(topic))
