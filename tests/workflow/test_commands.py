@@ -40,9 +40,9 @@ NAMES = {
     "results/paper/study.json": "results/tiny/study.json",
     "results/paper_scale/study.json": "results/tiny/study.json",
     "results/grid/study.json": "results/tiny/study.json",
-    "results/reference": str(ROOT / "results/reference"),
+    **{f"results/{path.parent.name}": str(path.parent) for path in sorted(ROOT.glob("results/*/metrics.parquet"))},
 }
-"""What stands for a placeholder, and for results that are not here."""
+"""What stands for a placeholder, for results that are not here, and for the archives that the copy lacks."""
 FOUND = sorted({command for _, command in (*in_documents(), *in_messages())})
 LARGE = re.compile(r"(snakemake .*|apfl plan )config/\w+\.yaml")
 COMMANDS = [pytest.param(one, marks=[pytest.mark.slow] if LARGE.match(one) else [], id=one) for one in FOUND]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,9 +27,10 @@ def steps(page: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The folder in which the page ends, and what each of its commands said."""
-    folder, said = tmp_path_factory.mktemp("walk"), {}
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The folder in which the page ends, and what each of its commands said; its 2 GB go with the last test."""
+    begun, said = tmp_path_factory.mktemp("walk"), {}
+    folder = begun
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "APFL_DATA_ROOT": ""}
     for name, text, command in steps((ROOT / "docs/walk-through.md").read_text()):
         if name:
@@ -39,7 +42,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
             done = forked.run(words, folder, environment, timeout=900)
             said[command] = done.stdout + done.stderr
             assert done.returncode == 0, said[command]
-    return folder, said
+    yield folder, said
+    shutil.rmtree(begun)
 
 
 def test_the_table_has_exactly_the_methods_and_the_clients_that_were_asked_for(said) -> None:
