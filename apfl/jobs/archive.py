@@ -161,6 +161,6 @@ def portable(values: Mapping[str, Any]) -> str:
     """A study's configuration as JSON, without this machine's folders, which nobody needs who only reads its results.
 
     >>> portable({"name": "demo", "data_root": "/home/me/data"})
-    '{"data_root": "unpacked", "name": "demo", "semantics_root": "unpacked"}'
+    '{"name": "demo", "data_root": "unpacked", "semantics_root": "unpacked"}'
     """
-    return json.dumps({**values, "data_root": "unpacked", "semantics_root": "unpacked"}, sort_keys=True)
+    return json.dumps({**values, "data_root": "unpacked", "semantics_root": "unpacked"})

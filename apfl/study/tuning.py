@@ -45,9 +45,11 @@ def tunes_training(study: Study, method: str) -> bool:
 
 
 def space_of(study: Study, method: str) -> Space:
-    """The search space of a method: that of local training, and the study's or that of its card."""
-    card, spaces = study.methods[method].card, study.tuning["spaces"]
-    training = {f"training.{name}": values for name, values in study.tuning["training"].items()}
+    """The search space of a method: that of local training, and the study's or that of its card. What the study says
+    goes by name, since each dimension has its own part of the Sobol points: its order there means nothing."""
+    card = study.methods[method].card
+    spaces = {name: dict(sorted(said.items())) for name, said in study.tuning["spaces"].items()}
+    training = {f"training.{name}": values for name, values in sorted(study.tuning["training"].items())}
     where = f"tuning.spaces.{method}" if method in spaces else f"baselines/{card.module}.py: search"
     fields = study.methods[method].fields
     return {**space(training, fields, "tuning"), **space(spaces.get(method, card.search), fields, where)}

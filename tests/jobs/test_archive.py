@@ -85,6 +85,11 @@ def test_an_archive_brings_the_study_s_own_rules_along(tmp_path, monkeypatch) ->
     assert runs(again) == [run] and again.rules == "there/tiny/own"
 
 
+def test_the_study_is_packed_with_its_methods_in_their_order() -> None:
+    text = archive.portable({"methods": {"local": {}, "fedavg": {}, "apfl": {}}})
+    assert list(json.loads(text)["methods"]) == ["local", "fedavg", "apfl"]
+
+
 def test_equal_results_are_equal_bytes(results, tmp_path) -> None:
     for name in ("one", "other"):
         archive.pack(load_study(STUDY), TEXT, results, tmp_path / name)

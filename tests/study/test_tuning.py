@@ -72,6 +72,16 @@ def test_points_are_the_same_whenever_they_are_asked_for_and_more_trials_go_on_w
     assert [cell.axis["parameters"] for cell in trials(load_study(values), "apfl")][1:] != few[1:]
 
 
+def test_the_order_in_which_a_study_names_a_space_does_not_move_its_points() -> None:
+    space = {"width": [8, 16, 32], "beta": {"low": 0.0, "high": 1.0}, "epochs": [1, 2]}
+    training = {"local_epochs": [1, 2], "learning_rate": [0.1, 0.2]}
+    here, there = (
+        [cell.runs for cell in trials(study_of(spaces={"apfl": dict(given)}, training=dict(local)), "apfl")]
+        for given, local in ((space.items(), training.items()), (sorted(space.items()), sorted(training.items())))
+    )
+    assert here == there
+
+
 def test_points_lie_in_the_space_and_spread_over_it() -> None:
     study = study_of(trials=17, methods=["apfl", "fedprox"])
     mu = np.log10([cell.axis["parameters"]["mu"] for cell in trials(study, "fedprox")][1:])
