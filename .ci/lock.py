@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import tomllib
-import zipfile
 from pathlib import Path
+
+from apfl.jobs.archive import contents
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILE = (
@@ -30,11 +31,10 @@ HEADER = ("--custom-compile-command", "make lock")
 def of_the_reference() -> list[str]:
     """The versions that the runs of the reference name, where they agree."""
     versions: dict[str, set[str]] = {}
-    with zipfile.ZipFile(ROOT / "results" / "reference" / "records.zip") as archive:
-        for name in archive.namelist():
-            if name.endswith("run.json"):
-                for package, version in json.loads(archive.read(name))["versions"].items():
-                    versions.setdefault(package, set()).add(version)
+    for name, text in contents(ROOT / "results/reference").items():
+        if name.endswith("run.json"):
+            for package, version in json.loads(text)["versions"].items():
+                versions.setdefault(package, set()).add(version)
     return [f"{name}=={found.pop()}" for name, found in sorted(versions.items()) if len(found) == 1]
 
 

@@ -10,7 +10,6 @@ import ast
 import json
 import re
 import textwrap
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from scipy import special
 
 from apfl.durations import duration
+from apfl.jobs.archive import contents
 from apfl.paper.labels import dataset_label, partition_label
 from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.verdict.claims import Claim, claims
@@ -192,8 +192,7 @@ def _interval(row: pd.Series | None) -> str:
 
 @cache
 def _records() -> Mapping[str, dict]:
-    with zipfile.ZipFile(REFERENCE / "records.zip") as archive:
-        return {name: json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")}
+    return {name: json.loads(text) for name, text in contents(REFERENCE).items() if name.endswith(".json")}
 
 
 def facts() -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections import defaultdict
 
 import pytest
 
+from apfl.jobs.archive import contents
 from apfl.registry.trees import ROOT
 
 
 def records(study: str) -> list[dict]:
-    with zipfile.ZipFile(ROOT / "results" / study / "records.zip") as archive:
-        return [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("/run.json")]
+    files = contents(ROOT / "results" / study)
+    return [json.loads(text) for name, text in files.items() if name.endswith("/run.json")]
 
 
 BLOCKS = {"P": "paper_scale", "G": "grid"}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from apfl.errors import UserError
 from apfl.jobs import archive
-from apfl.storage.files import read_json, write_npz, write_text
+from apfl.storage.files import write_npz, write_text
 from apfl.storage.tables import write_parquet
 from apfl.study.cells import artefacts, runs
 from apfl.study.load import load_study
@@ -47,7 +47,8 @@ def results(tmp_path: Path) -> Path:
             (folder / run.path / "samples.png").write_bytes(stream.getvalue())
     for entry in artefacts(study):
         if entry.kind == "partition":
-            write_npz(folder / entry.path, counts=np.arange(6).reshape(2, 3))
+            client, train = np.array([-1, 0, 1, 0]), np.array([False, True, True, False])
+            write_npz(folder / entry.path, client=client, is_train=train, counts=np.arange(6).reshape(2, 3) * 1000)
     return folder
 
 
@@ -61,8 +62,9 @@ def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
     made = archive.unpack(tmp_path / "packed", tmp_path / "again")
     assert made == tmp_path / "again" / "tiny" / "study.json" and made.read_text() == TEXT
     assert files_of(tmp_path / "again") == files_of(results) | {"tiny/study.json"}
+    for path in (*results.rglob("run.json"), *results.rglob("*.npz")):
+        assert (tmp_path / "again" / path.relative_to(results)).read_bytes() == path.read_bytes()
     for run in runs(study):
-        assert read_json(tmp_path / "again" / run.path / "run.json") == read_json(results / run.path / "run.json")
         if run.stage != "memorize":
             one, other = (
                 pd.read_parquet(folder / run.path / "metrics.parquet") for folder in (results, made.parents[1])
@@ -103,6 +105,15 @@ def test_a_study_without_runs_is_refused(tmp_path) -> None:
     assert not (tmp_path / "packed").exists()
 
 
+def test_an_archive_with_each_record_in_a_file_of_its_own_is_read(results, tmp_path) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    files = archive.contents(tmp_path / "packed")
+    with zipfile.ZipFile(tmp_path / "packed" / archive.RECORDS, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    assert archive.contents(tmp_path / "packed") == files
+
+
 @pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "a\\b.json", "folder"])
 def test_nothing_is_written_outside_the_folder(results, tmp_path, name) -> None:
     archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
@@ -126,6 +137,12 @@ def test_damaged_archives_are_refused_in_one_line(results, tmp_path) -> None:
     write_parquet(tmp_path / "packed" / archive.METRICS, frame.assign(run="elsewhere"))
     with pytest.raises(UserError, match=r"metrics of 'elsewhere' have no run\.json"):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
+    for text in ("[1", "[1]", "{", "[" * 10**5):
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(archive.TOGETHER, text)
+        with pytest.raises(UserError, match="cannot be read"):
+            archive.unpack(tmp_path / "packed", tmp_path / "again")
+    path.write_bytes(whole)
     write_text(tmp_path / "packed" / archive.METRICS, "no Parquet")
     with pytest.raises(UserError, match=archive.METRICS):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
