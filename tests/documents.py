@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 from scipy import special
 
+from apfl.data.setting import parse_setting
 from apfl.durations import duration
 from apfl.jobs.archive import contents
 from apfl.paper.labels import dataset_label, partition_label
@@ -305,16 +306,16 @@ def example() -> str:
     return "\n".join(lines[first : first + 5])
 
 
-def archived(study: str) -> pd.DataFrame:
+def archived(study: str, *place: str) -> pd.DataFrame:
     """What an archive in results/ has after the last round: accuracy in percent, weighted by training images, with a
-    column for each test and a row for each run, model and seed."""
+    column for each test and a row for each place (alpha, if no other columns are named), run, model and seed."""
     frame = pd.read_parquet(ROOT / "results" / study / "metrics.parquet")
     frame["run"] = frame["run"].str.split("/").str[4]
     frame["alpha"] = frame["setting"].str.extract(r"alpha([\d.]+)", expand=False)
     shown = frame[
         (frame["round"] == frame.groupby("run")["round"].transform("max")) & ~frame["model"].str.startswith("beta")
     ]
-    keys = ["alpha", "run", "model", "seed", "test"]
+    keys = [*(place or ["alpha"]), "run", "model", "seed", "test"]
     return 100 * shown.groupby(keys)[["accuracy", "train_samples"]].apply(_weighted).unstack("test")
 
 
@@ -361,6 +362,26 @@ def paper_scale_finding() -> str:
         f"{'all' if below == len(readings) else below} of these are below FedAvg in every seed."
     )
     return textwrap.fill(text, 120)
+
+
+def grid() -> str:
+    """What is finished of Table 2 at published settings in the grid, over seeds: the pooled test."""
+    cards = {name.replace("_", "-"): card for name, card in methods().items()}
+    columns = {run: (cards[run].title, cards[run].model) for run in (*BASELINES, "apfl", "apfl-plus")}
+    columns["apfl--reading-soft-labels"] = "AP-FL, soft labels", cards["apfl"].model
+    found = archived("grid", "dataset", "setting")["pooled"]
+    ran = [run for run in columns if run in found.index.unique("run")]
+    lines = [f"| setting | {' | '.join(columns[run][0] for run in ran)} |", f"| --- |{' ---: |' * len(ran)}"]
+    for (dataset, setting), rows in found.groupby(["dataset", "setting"]):
+        seeds = {run: rows.get((dataset, setting, run, columns[run][1]), pd.Series()) for run in ran}
+        most = max(map(len, seeds.values()))
+        cells = [
+            (_spread(values) + ("" if len(values) == most else f" ({len(values)})")) if len(values) else "–"
+            for values in seeds.values()
+        ]
+        place = f"{dataset_label(dataset)}, {partition_label(setting)}, {parse_setting(setting).clients} clients"
+        lines.append(f"| {place} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def outside() -> str:
@@ -457,6 +478,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "modules": modules,
     "paper-scale": paper_scale,
     "paper-scale-finding": paper_scale_finding,
+    "grid": grid,
     "outside": outside,
     "plan-power": plan_power,
     "checks": checks,
