@@ -12,6 +12,7 @@ import pytest
 from apfl.errors import UserError
 from apfl.paper import published
 from apfl.paper.numbers.metrics import collect
+from apfl.paper.report.sections import table_section
 from apfl.paper.tables import accuracy as tables
 from apfl.paper.tables import formats as render
 from apfl.paper.tables import table1
@@ -154,6 +155,20 @@ def test_further_methods_have_panels_of_their_own_and_the_best_is_of_all(tmp_pat
     assert not any(entry.bold for entry in lines(table)[(*PLACE, "own test")].values())
     assert lines(table, 2)[(*PLACE, "own test")]["Other 10"].bold
     assert (*PLACE, "published") not in lines(table, 1)
+
+
+def test_tuned_columns_that_do_not_fit_beside_the_published_ones_follow_them_where_something_is_tuned(tmp_path):
+    titles = ("Local", "FedAvg", "FedProx", "SCAFFOLD", "AP-FL")
+    cells = [cell(title + tuned, seeds=(0,)) for title in titles for tuned in ("", " (tuned)")]
+    cells += [cell(title, dataset="cifar100", seeds=(0,)) for title in titles]
+    for ours in cells:
+        write_cell(tmp_path, ours, 0.5)
+    published, tuned, _ = build(tmp_path, cells).panels
+    assert published.columns[-1] == "AP-FL" and [part.label for part in published.sections] == ["CIFAR-10", "CIFAR-100"]
+    assert tuned.columns == tuple(f"{title} (tuned)" for title in titles)
+    assert [part.label for part in tuned.sections] == ["CIFAR-10"]
+    open_part = table_section(build(tmp_path, cells)).body.partition("<details>")[0]
+    assert "AP-FL (tuned)" in open_part and "Published results on" not in open_part
 
 
 def test_fashion_mnist_is_matched_without_an_alpha(tmp_path):

@@ -27,6 +27,7 @@ from apfl.paper.verdict import forest_picture, verdicts
 from apfl.study.cells import Cell, artefacts, beside
 from apfl.study.outputs import OUTPUTS, Output
 from apfl.study.study import Study
+from apfl.study.tuning import TUNED
 
 
 def sections(material: Material) -> Iterator[PageSection]:
@@ -84,8 +85,10 @@ def _section(identifier: str, title: str, **values: Any) -> PageSection:
 
 
 def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) -> PageSection:
-    """The table; an entry whose key is in ``entries`` opens what stands behind it."""
-    return PageSection(made.name, made.output.heading, fragment(made, entries or {}, shown=1))
+    """The table with its first panel open, and that of what was tuned; an entry whose key is in ``entries`` opens what
+    stands behind it."""
+    tuned = sum(all(column.endswith(TUNED) for column in panel.columns) for panel in made.panels)
+    return PageSection(made.name, made.output.heading, fragment(made, entries or {}, shown=1 + tuned))
 
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:

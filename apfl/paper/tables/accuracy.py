@@ -27,6 +27,7 @@ PANEL_TITLES = {
     "title": {
         "all": "Methods",
         "paper": "Methods of the paper",
+        "tuned": "The same, tuned",
         "further": "Further methods",
         "reading": "Further readings of AP-FL",
     },
@@ -46,8 +47,9 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
         return Table(OUTPUTS[name].shown(paper), (whole,), _notes(name, rows, paper), rows.drop(columns=[*OF_PAPER]))
     planned = rows.groupby("dataset")["seeds_planned"].transform("sum") > 0
     panels = []
-    if planned.any():
-        panels = [_panel(rows[planned], columns, title) for title, columns in _parts(name, rows)]
+    for title, columns in _parts(name, rows) if planned.any() else ():
+        said = rows["column"].isin(columns) & ((rows["seeds_planned"] > 0) | rows["published_mean"].notna())
+        panels.append(_panel(rows[planned & rows["dataset"].isin(rows.loc[said, "dataset"])], columns, title))
     if not planned.all():
         printed = (rows["column_group"] == "paper") & ~rows["column"].str.endswith(TUNED)
         columns = rows.loc[printed, "column"].unique()
@@ -57,9 +59,10 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
 
 
 def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The columns of each panel: the paper's, further ones, other readings; fewer panels where columns are few."""
+    """The columns of each panel: the paper's, the tuned ones, further ones, other readings; fewer panels where columns
+    are few."""
     columns = rows.drop_duplicates("column")
-    kinds = columns["column_group"]
+    kinds = columns["column_group"].mask(columns["column"].str.endswith(TUNED), "tuned")
     if OUTPUTS[name].columns == "semantics":
         kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
     if len(columns) <= layout.COLUMNS_IN_A_PANEL:
