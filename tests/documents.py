@@ -33,7 +33,7 @@ from apfl.study.load import schema
 from apfl.study.tuning import TUNED
 from tests.pictures import draw, printed, rulegraph
 
-REFERENCE = ROOT / "results" / "reference"
+REFERENCE, SMALL = (ROOT / "results" / name for name in ("reference", "small"))
 LETTERS = "emnist_letters_a_to_l"
 
 
@@ -173,7 +173,7 @@ def _found(row: pd.Series) -> str:
 
 def readings() -> str:
     """What each reading changes: AP-FL minus FedAvg, in points, on both tests."""
-    frame = pd.read_csv(REFERENCE / "figures" / "figure_multiverse.csv")
+    frame = pd.read_csv(SMALL / "figures" / "figure_multiverse.csv")
     frame = frame[frame["status"] == "ok"]
     places = list(dict.fromkeys(zip(frame["dataset"], frame["setting"], strict=True)))
     heads = [f"{dataset_label(dataset)}, {partition_label(setting)}" for dataset, setting in places]
@@ -374,26 +374,6 @@ def paper_scale_finding() -> str:
     return textwrap.fill(text, 120)
 
 
-def grid() -> str:
-    """What is finished of Table 2 at published settings in the grid, over seeds: the pooled test."""
-    cards = {name.replace("_", "-"): card for name, card in methods().items()}
-    columns = {run: (cards[run].title, cards[run].model) for run in (*BASELINES, "apfl", "apfl-plus")}
-    columns["apfl--reading-soft-labels"] = "AP-FL, soft labels", cards["apfl"].model
-    found = archived("grid", "dataset", "setting")["pooled"]
-    ran = [run for run in columns if run in found.index.unique("run")]
-    lines = [f"| setting | {' | '.join(columns[run][0] for run in ran)} |", f"| --- |{' ---: |' * len(ran)}"]
-    for (dataset, setting), rows in found.groupby(["dataset", "setting"]):
-        seeds = {run: rows.get((dataset, setting, run, columns[run][1]), pd.Series()) for run in ran}
-        most = max(map(len, seeds.values()))
-        cells = [
-            (_spread(values) + ("" if len(values) == most else f" ({len(values)})")) if len(values) else "–"
-            for values in seeds.values()
-        ]
-        place = f"{dataset_label(dataset)}, {partition_label(setting)}, {parse_setting(setting).clients} clients"
-        lines.append(f"| {place} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def outside() -> str:
     """What config/outside.yaml gives here, beside what niid_bench's README prints."""
     theirs = pd.read_csv(ROOT / "docs" / "measurements" / "niid_bench.csv").set_index("method")["accuracy"]
@@ -418,7 +398,7 @@ BASELINES = ("local", "fedavg", "fedprox", "scaffold", "fedgen", "feddf")
 
 def plan_power() -> str:
     """The smallest lead of AP-FL over a baseline found with 80 % power, by the reference's paired deviations."""
-    frame = pd.read_parquet(REFERENCE / "metrics.parquet")
+    frame = pd.read_parquet(SMALL / "metrics.parquet")
     parts = frame["run"].str.split("/", expand=True)
     frame["variant"] = parts[4]
     shown = {**dict.fromkeys(BASELINES, "global"), "local": "local", "apfl": "personalized"}
@@ -488,7 +468,6 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "modules": modules,
     "paper-scale": paper_scale,
     "paper-scale-finding": paper_scale_finding,
-    "grid": grid,
     "outside": outside,
     "plan-power": plan_power,
     "checks": checks,

@@ -17,7 +17,7 @@ def records(study: str) -> list[dict]:
     return [json.loads(text) for name, text in files.items() if name.endswith("/run.json")]
 
 
-BLOCKS = {"P": "paper_scale", "G": "grid"}
+BLOCKS = {"P": "paper_scale", "G": "reference"}
 
 
 @pytest.mark.parametrize(("block", "study"), BLOCKS.items())
