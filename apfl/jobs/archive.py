@@ -91,6 +91,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
 
 def unpack(folder: Path, results: Path) -> Path:
     """Write what `pack` packed under ``results``; returns the path of the study's configuration."""
+    import pyarrow as pa
+
     frame = read_parquet(folder / METRICS, "archive", ("run",))
     files = contents(folder)
     study = next((name for name in files if name.endswith("/study.json")), None)
@@ -104,7 +106,8 @@ def unpack(folder: Path, results: Path) -> Path:
             if PurePosixPath(name).match(PARTITIONS):
                 _widen(temporary, f"archive {folder / RECORDS}: {name}")
     for run, rows in frame.groupby("run", sort=True, observed=True):
-        write_parquet(results / str(run) / METRICS, rows.drop(columns="run").reset_index(drop=True))
+        table = pa.Table.from_pandas(rows.drop(columns="run"), preserve_index=False)
+        write_parquet(results / str(run) / METRICS, table.replace_schema_metadata())  # runs write nothing of pandas
     if (folder / WHOLE).is_file():
         _extract(folder / WHOLE, files, results)
     return results / study

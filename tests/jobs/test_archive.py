@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from apfl.errors import UserError
+from apfl.federation.evaluation import NUMBERS
 from apfl.jobs import archive
 from apfl.storage.files import write_npz, write_text
+from apfl.storage.metrics_table import COLUMNS, write_metrics
 from apfl.storage.tables import write_parquet
 from apfl.study.cells import artefacts, runs
 from apfl.study.load import load_study
@@ -71,6 +73,16 @@ def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
                 pd.read_parquet(folder / run.path / "metrics.parquet") for folder in (results, made.parents[1])
             )
             pd.testing.assert_frame_equal(one, other)
+
+
+def test_metrics_come_back_to_the_byte_as_runs_write_them(results, tmp_path) -> None:
+    paths = list(results.rglob("metrics.parquet"))
+    for path in paths:
+        write_metrics(path, [dict.fromkeys(COLUMNS, "") | dict.fromkeys(NUMBERS, 1) | row for row in both(0.5)])
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    for path in paths:
+        assert (tmp_path / "again" / path.relative_to(results)).read_bytes() == path.read_bytes()
 
 
 def test_an_archive_brings_the_study_s_own_rules_along(tmp_path, monkeypatch) -> None:
