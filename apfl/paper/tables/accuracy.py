@@ -68,11 +68,11 @@ def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]
         kinds, tuned = kinds.where(kinds == "", ""), tuned & False
     elif kinds[~tuned].isin(["paper", "further"]).sum() <= layout.COLUMNS_IN_A_PANEL:
         kinds = kinds.replace(["paper", "further"], "all")
-    for (kind, apart), part in columns["column"].groupby([kinds, tuned], sort=False):
-        title = PANEL_TITLES[OUTPUTS[name].columns].get(kind, kind) + (", tuned" if apart else "")
+    titles = kinds.replace(PANEL_TITLES[OUTPUTS[name].columns]) + tuned.map({True: ", tuned", False: ""})
+    for title, part in columns["column"].groupby(titles, sort=False):
         size = ceil(len(part) / ceil(len(part) / layout.COLUMNS_IN_A_PANEL))
         for start in range(0, len(part), size):
-            yield title, tuple(part[start : start + size])
+            yield str(title), tuple(part[start : start + size])
 
 
 def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> layout.Panel:
