@@ -29,7 +29,8 @@ from apfl.paper.verdict.document import SOURCES
 from apfl.paper.verdict.power import POWER
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
-from apfl.study.load import schema
+from apfl.study.cells import cells
+from apfl.study.load import load_study, schema
 from apfl.study.tuning import TUNED
 from tests.pictures import draw, printed, rulegraph
 
@@ -375,22 +376,22 @@ def paper_scale_finding() -> str:
 
 
 def grid() -> str:
-    """What is finished of Table 2 at published settings in the grid, over seeds: the pooled test."""
-    cards = {name.replace("_", "-"): card for name, card in methods().items()}
-    columns = {run: (cards[run].title, cards[run].model) for run in (*BASELINES, "apfl", "apfl-plus")}
-    columns["apfl--reading-soft-labels"] = "AP-FL, soft labels", cards["apfl"].model
+    """What is finished of Table 2 at published settings in the grid, over the seeds of the table: the pooled test."""
+    study = load_study(json.loads(contents(ROOT / "results" / "grid")["grid/study.json"]))
     found = archived("grid", "dataset", "setting")["pooled"]
-    ran = [run for run in columns if run in found.index.unique("run")]
-    lines = [f"| setting | {' | '.join(columns[run][0] for run in ran)} |", f"| --- |{' ---: |' * len(ran)}"]
-    for (dataset, setting), rows in found.groupby(["dataset", "setting"]):
-        seeds = {run: rows.get((dataset, setting, run, columns[run][1]), pd.Series()) for run in ran}
-        most = max(map(len, seeds.values()))
-        cells = [
-            (_spread(values) + ("" if len(values) == most else f" ({len(values)})")) if len(values) else "–"
-            for values in seeds.values()
-        ]
+    places: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells(study, "table2"):
+        run = cell.runs[0].split("/")[4]
+        values = found.reindex([(cell.dataset, cell.setting, run, cell.model, seed) for seed in cell.seeds]).dropna()
+        if len(values) and not cell.title.endswith(TUNED):
+            head = cell.title + ("" if cell.reading in ("", "literal") else f", {cell.reading.replace('-', ' ')}")
+            some = "" if len(values) == len(cell.seeds) else f" ({len(values)})"
+            places.setdefault((cell.dataset, cell.setting), {})[head] = _spread(values) + some
+    heads = list(dict.fromkeys(head for row in places.values() for head in row))
+    lines = [f"| setting | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
+    for (dataset, setting), row in places.items():
         place = f"{dataset_label(dataset)}, {partition_label(setting)}, {parse_setting(setting).clients} clients"
-        lines.append(f"| {place} | {' | '.join(cells)} |")
+        lines.append(f"| {place} | {' | '.join(row.get(head, '–') for head in heads)} |")
     return "\n".join(lines)
 
 
