@@ -395,6 +395,57 @@ def grid() -> str:
     return "\n".join(lines)
 
 
+def grid_claims() -> str:
+    """The claims on whose rows of CIFAR-10 the grid's runs are all there: in the literal reading, and in the best."""
+    found = _decided_on_cifar10()
+    lines = [f"| claim | {' | '.join(BOTH_READINGS)} |", "| --- | --- | --- |"]
+    for claim in claims():
+        cells = [_decided(found.get((claim.id, reading))) for reading in BOTH_READINGS]
+        if set(cells) != {"–"}:
+            lines.append(f"| {claim.sentence} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+BOTH_READINGS = ("literal", "best reading")
+
+
+def _decided(row: pd.Series | None) -> str:
+    if row is None:
+        return "–"
+    corrected = " after correction, too" if row["status"] == row["corrected"] in COUNTED[:2] else ""
+    return f"**{row['status']}**{corrected}: {_found(row)}"
+
+
+def _decided_on_cifar10() -> Mapping[tuple[str, str], pd.Series]:
+    """What is said of CIFAR-10 in the grid, by claim and reading, where no run is missing."""
+    frame = pd.read_csv(ROOT / "results" / "grid" / "claims.csv", keep_default_na=False, dtype=str)
+    frame = frame[(frame["level"] == "data set") & (frame["dataset"] == "cifar10") & (frame["source"] == "paper")]
+    frame = frame[(frame["primary"].str.lower() == "true") & (frame["status"] != "not run")]
+    return {(row["claim"], row["reading"]): row for _, row in _final(frame).iterrows()}
+
+
+def grid_finding() -> str:
+    """The same in two sentences: AP-FL minus FedAvg in the rows of CIFAR-10, and what is decided by them."""
+    pooled = archived("grid", "dataset", "setting")["pooled"]["cifar10"].groupby(["run", "model", "setting"]).mean()
+    runs = {"its literal reading": "apfl", "the reading with soft labels": "apfl--reading-soft-labels"}
+    behind = {name: (pooled["fedavg"]["global"] - pooled[run]["personalized"]).dropna() for name, run in runs.items()}
+    by = " and ".join(f"{rows.min():.1f} to {rows.max():.1f} points in {name}" for name, rows in behind.items())
+    (number,) = {len(rows) for rows in behind.values() if (rows > 0).all()}
+    decided = _decided_on_cifar10()
+    rows = {name: pd.DataFrame([row for (_, of), row in decided.items() if of == name]) for name in BOTH_READINGS}
+    contradicted, reproduced = _both(rows["literal"], "contradicted"), _both(rows["best reading"], "reproduced")
+    study = json.loads(contents(ROOT / "results" / "grid")["grid/study.json"])
+    images, training = f"{study['data']['cifar10']['train_samples']:,}", study["training"]
+    scale = f"{training['rounds']} rounds of {training['local_epochs']} epochs, {len(study['seeds'])} seeds"
+    text = (
+        f"**With fewer training images** ({images} of CIFAR-10, all test images, {scale}) AP-FL is below FedAvg on the "
+        f"test images of all clients in each of its {number} rows of Table 2, by {by}. Of the claims that these rows "
+        f"decide, {_in_words(contradicted, 'contradicted in the literal reading', 'all claims')} and "
+        f"{_in_words(reproduced, 'reproduced in the one that validation images chose', 'all claims')}."
+    )
+    return textwrap.fill(text, 120)
+
+
 def outside() -> str:
     """What config/outside.yaml gives here, beside what niid_bench's README prints."""
     theirs = pd.read_csv(ROOT / "docs" / "measurements" / "niid_bench.csv").set_index("method")["accuracy"]
@@ -490,6 +541,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "paper-scale": paper_scale,
     "paper-scale-finding": paper_scale_finding,
     "grid": grid,
+    "grid-claims": grid_claims,
+    "grid-finding": grid_finding,
     "outside": outside,
     "plan-power": plan_power,
     "checks": checks,

@@ -136,6 +136,18 @@ def test_tables_points_and_verdicts_are_made_from_the_metrics_again(remade: Path
 
 
 @pytest.mark.slow
+def test_what_the_grid_decides_is_made_from_its_metrics_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "unpacked")
+    study = unpack(ROOT / "results" / "grid", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    study.rename("config/grid.yaml")
+    made_anew(["claims", "config/grid.yaml", "--partial", "--results", "results", "--out", "verdict"])
+    assert Path("verdict/claims.csv").read_text() == (ROOT / "results" / "grid" / "claims.csv").read_text()
+
+
+@pytest.mark.slow
 def test_the_page_that_is_made_from_the_metrics_again_is_so_too(remade: Path) -> None:
     made_anew(["report", str(remade / STUDY), "--results", str(remade / "results"), "--out", str(remade / "page.html")])
     check_page((remade / "page.html").read_text(encoding="utf-8"))
