@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,19 +22,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apfl.errors import UserError
-from apfl.storage.files import atomic_path, read_npz, read_record, require_file, sha256_file, write_npz
+from apfl.jobs.paths import KINDS
+from apfl.storage.files import (
+    atomic_path,
+    first_line,
+    put_npz,
+    read_npz,
+    read_record,
+    require_file,
+    sha256_file,
+    write_npz,
+)
+from apfl.storage.run_folder import Record
 from apfl.storage.tables import read_parquet, write_parquet
 from apfl.study.cells import artefacts, runs
 from apfl.study.runs import generators
 from apfl.study.study import Study
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pandas as pd
 
 METRICS, RECORDS, WHOLE = "metrics.parquet", "records.zip", "runs.zip"
 TOGETHER = "records.json"
 """In ``records.zip``, the text of each run's record by the run's folder."""
+PARTITIONS = re.sub(r"\{\w+\}", "*", KINDS["partition"].path)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of everything in the archive, so that equal contents are equal bytes."""
 COLOURS = 32
@@ -52,14 +64,16 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     tables = {run.path: results / run.path / METRICS for run in done}
     frames = {path: read_parquet(table, "metrics") for path, table in tables.items() if table.is_file()}
     files = {f"{study.name}/study.json": text.encode()}
-    files[TOGETHER] = json.dumps({run.path: (results / run.path / "run.json").read_text() for run in done}).encode()
+    files[TOGETHER] = json.dumps({run.path: _text(results / run.path / "run.json") for run in done}).encode()
     beside = [Path(file) for method in study.methods.values() for file in method.files]
     files |= {f"{study.name}/{path.name}": path.read_bytes() for path in beside}
     rules = Path(study.rules).glob("*.smk") if study.rules else ()
     files |= {f"{study.name}/{path.parent.name}/{path.name}": path.read_bytes() for path in rules}
     beside_runs = [entry for entry in artefacts(study) if (results / entry.path).is_file()]
     files |= {entry.path: (results / entry.path).read_bytes() for entry in beside_runs if entry.kind == "tune"}
-    files |= {entry.path: _narrow(results / entry.path) for entry in beside_runs if entry.kind == "partition"}
+    # What goes on starts from the very bytes, which another machine's zlib might not make again.
+    taken = Path.read_bytes if whole else _narrow
+    files |= {entry.path: taken(results / entry.path) for entry in beside_runs if entry.kind == "partition"}
     shown = (first.path for first, *_ in generators(done).values())
     files |= {f"{path}/samples.png": _smaller(results / path / "samples.png") for path in shown}
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +91,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
 
 def unpack(folder: Path, results: Path) -> Path:
     """Write what `pack` packed under ``results``; returns the path of the study's configuration."""
+    import pyarrow as pa
+
     frame = read_parquet(folder / METRICS, "archive", ("run",))
     files = contents(folder)
     study = next((name for name in files if name.endswith("/study.json")), None)
@@ -87,10 +103,11 @@ def unpack(folder: Path, results: Path) -> Path:
     for name, content in files.items():
         with atomic_path(results / name) as temporary:
             temporary.write_bytes(content)
-            if name.endswith(".npz"):
-                write_npz(temporary, **_cast(read_npz(temporary, "partition"), lambda _: np.int64))
+            if PurePosixPath(name).match(PARTITIONS):
+                _widen(temporary, f"archive {folder / RECORDS}: {name}")
     for run, rows in frame.groupby("run", sort=True, observed=True):
-        write_parquet(results / str(run) / METRICS, rows.drop(columns="run").reset_index(drop=True))
+        table = pa.Table.from_pandas(rows.drop(columns="run"), preserve_index=False)
+        write_parquet(results / str(run) / METRICS, table.replace_schema_metadata())  # runs write nothing of pandas
     if (folder / WHOLE).is_file():
         _extract(folder / WHOLE, files, results)
     return results / study
@@ -100,23 +117,24 @@ def _store(runs: Iterable[Path], results: Path, path: Path) -> None:
     """Every file that the records of ``runs`` name, uncompressed: models hardly shrink."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for run in runs:
-            for name in sorted(read_record(run / "run.json").get("outputs", ())):
+            for name in sorted(Record.read(run / "run.json").outputs):
                 entry = zipfile.ZipInfo((run / name).relative_to(results).as_posix(), EPOCH)
                 with require_file(run / name, "file of a run").open("rb") as source, archive.open(entry, "w") as target:
                     shutil.copyfileobj(source, target)
 
 
-def _extract(path: Path, records: Mapping[str, bytes], results: Path) -> None:
-    """The files of runs, each of which must be what its run's record says."""
+def _extract(path: Path, names: Iterable[str], results: Path) -> None:
+    """The files of runs, each of which must be what its run's record, unpacked already, says."""
     expected = {
         f"{name.rpartition('/')[0]}/{file}": sha256
-        for name, content in records.items()
+        for name in names
         if name.endswith("/run.json")
-        for file, sha256 in json.loads(content).get("outputs", {}).items()
+        for file, sha256 in Record.read(results / name).outputs.items()
         if PurePosixPath(file).name == file
     }
     with _opened(path) as archive:
         for entry in archive.infolist():
+            _check_place(path, entry.filename)
             if entry.filename not in expected or entry.compress_type != zipfile.ZIP_STORED:
                 raise UserError(f"archive {path}: {entry.filename!r} is not a file of its runs; fetch it again")
             with atomic_path(results / entry.filename) as temporary:
@@ -133,20 +151,44 @@ def _stacked(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return rows[["run", *(name for name in rows.columns if name != "run")]]
 
 
+def _text(path: Path) -> str:
+    """The text of a run's record, to the byte; a `UserError` if it is damaged."""
+    read_record(path)
+    return path.read_bytes().decode()
+
+
 def _narrow(path: Path) -> bytes:
     """The arrays of a partition with their integers in few bytes, for the zip file to compress: half the size."""
+    few = _cast(read_npz(path, "partition"), _fewest)
+    if not few:
+        return path.read_bytes()
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **_cast(read_npz(path, "partition"), _fewest))
+    put_npz(stream, few, zipfile.ZIP_STORED)
     return stream.getvalue()
 
 
-def _cast(arrays: Mapping[str, np.ndarray], kind: Callable[[np.ndarray], npt.DTypeLike]) -> dict[str, np.ndarray]:
-    """With whole numbers as ``kind`` says."""
-    return {name: array.astype(kind(array)) if array.dtype.kind in "iu" else array for name, array in arrays.items()}
+def _widen(path: Path, what: str) -> None:
+    """A partition with its integers as the suite writes them; one that has them so already stays as it is."""
+    try:
+        arrays = read_npz(path, "partition", most=LARGEST)
+    except UserError:
+        raise UserError(f"{what} is damaged; fetch it again") from None
+    if wide := _cast(arrays, lambda _: np.dtype(np.int64)):
+        write_npz(path, **wide)
+
+
+def _cast(arrays: Mapping[str, np.ndarray], kind: Callable[[np.ndarray], np.dtype]) -> dict[str, np.ndarray]:
+    """The arrays with whole numbers as ``kind`` says; empty if all are so already."""
+    kinds = {name: kind(array) if array.dtype.kind in "iu" else array.dtype for name, array in arrays.items()}
+    changed = any(kinds[name] != array.dtype for name, array in arrays.items())
+    return {name: array.astype(kinds[name]) for name, array in arrays.items()} if changed else {}
 
 
 def _fewest(array: np.ndarray) -> np.dtype:
-    return np.result_type(*map(np.min_scalar_type, (array.min(), array.max()))) if array.size else array.dtype
+    if not array.size:
+        return np.dtype(np.int8)
+    kind = np.result_type(*map(np.min_scalar_type, (array.min(), array.max())))
+    return kind if kind.kind in "iu" else array.dtype  # no integer is as wide as -1 and 2**63 together
 
 
 def _smaller(path: Path) -> bytes:
@@ -154,8 +196,11 @@ def _smaller(path: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    with Image.open(require_file(path, "picture")) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
+    try:
+        with Image.open(require_file(path, "picture")) as picture:
+            picture.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"picture {path}: cannot be read ({first_line(error)}); make it again") from None
     return stream.getvalue()
 
 
@@ -168,12 +213,20 @@ def contents(folder: Path) -> dict[str, bytes]:
             raise UserError(f"archive {path}: unpacks to more than {LARGEST >> 20} MiB; it is not one of ours")
         files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
         records = json.loads(files.pop(TOGETHER, b"{}"))  # older archives have each in a file of its own
-        files |= {f"{run}/run.json": str(text).encode() for run, text in dict(records).items()}
+        files |= {f"{run}/run.json": text.encode() for run, text in records.items()}
+        for name, content in files.items():
+            if name.endswith("/run.json") and not isinstance(json.loads(content), dict):
+                raise ValueError(f"{name} holds no JSON object")
     for name in files:
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.suffix:
-            raise UserError(f"archive {path}: names {name!r}, which is not a file below its folder; fetch it again")
+        _check_place(path, name)
     return files
+
+
+def _check_place(path: Path, name: str) -> None:
+    """A `UserError` unless a name in the archive is that of a file below its folder."""
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or name.endswith("/") or not name.isprintable():
+        raise UserError(f"archive {path}: names {name!r}, which is not a file below its folder; fetch it again")
 
 
 @contextmanager
@@ -182,8 +235,10 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, OSError, ValueError, TypeError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"archive {path}: cannot be read ({error}); fetch it again") from None
+    except UserError:
+        raise
+    except Exception as error:  # the reader raises many kinds for damaged files
+        raise UserError(f"archive {path}: cannot be read ({first_line(error)}); fetch it again") from None
 
 
 def portable(values: Mapping[str, Any]) -> str:

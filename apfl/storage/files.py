@@ -14,11 +14,11 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -158,27 +158,33 @@ def read_record(path: str | os.PathLike[str], what: str = "run record") -> dict[
     return record
 
 
-def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+def write_npz(path: str | os.PathLike[str], /, **arrays: np.ndarray) -> None:
     """Write arrays as a compressed npz whose bytes depend on the arrays alone (no time stamps, no pickle)."""
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
+    with atomic_path(path) as temporary:
+        put_npz(temporary, arrays, zipfile.ZIP_DEFLATED)
+
+
+def put_npz(target: Path | IO[bytes], arrays: Mapping[str, np.ndarray], compression: int) -> None:
+    """The same, into a file that is open or nobody else's, compressed as the constant of `zipfile` says."""
+    with zipfile.ZipFile(target, "w", compression) as archive:
         for name in sorted(arrays):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.asanyarray(arrays[name]), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED, 1)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), compression, 1)
 
 
-def read_npz(path: str | os.PathLike[str], what: str, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Every array of an npz file; a damaged file, a pickle in it or a missing array is a `UserError`."""
+def read_npz(
+    path: str | os.PathLike[str], what: str, required: tuple[str, ...] = (), most: int = MOST_BYTES
+) -> dict[str, np.ndarray]:
+    """Every array of an npz file; a damaged file, more than ``most`` bytes, a pickle or a missing array is a
+    `UserError`."""
     path = require_file(path, what)
     try:
         # The reader warns of old headers, and a mistake is to be one line.
         with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-            if size > MOST_BYTES:
-                raise ValueError(f"it says that it holds {size:,} bytes, more than {MOST_BYTES:,}")
+            if size > most:
+                raise ValueError(f"it says that it holds {size:,} bytes, more than {most:,}")
             arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # the reader raises many kinds for damaged files
         raise UserError(f"{what} {path}: cannot be read ({first_line(error)}); make it again") from None

@@ -220,7 +220,7 @@ def _table4(study: Study, section: Asked) -> Iterator[Request]:
 
 
 def _figure4(study: Study, section: Asked) -> Iterator[Request]:
-    for dataset, partition in section["panels"].items():
+    for dataset, partition in _listed(study, section["panels"]):
         clients = study.data[dataset]["clients"] if partition == NATURAL else section["clients"]
         setting = _setting(study, dataset, partition, clients)
         for method in section.get("methods", study.methods):
@@ -260,7 +260,7 @@ def _selection(study: Study, section: Asked) -> Iterator[Request]:
 def _tuning(study: Study, section: Asked) -> Iterator[Request]:
     """Every trial of every method that is tuned, on seeds of their own."""
     own = replace(study, seeds=tuple(sorted(section["seeds"])))
-    for dataset, partition in section["partitions"].items():
+    for dataset, partition in _listed(study, section["partitions"]):
         setting = _thinned(study, dataset, partition)
         context = RunContext(own, dataset, setting, own.seeds[0])
         for method in tuned(study):
@@ -303,6 +303,11 @@ def _on_schedules(study: Study, section: Asked, table: str) -> Iterator[Request]
         rounds = tuple(last.get("rounds") or last["training"]["evaluate_rounds"])
         origins = tuple(links[0].path for links in chains)
         yield replace(cell, title=study.entry_title(entry), timing=when, rounds=rounds, origins=origins), chains
+
+
+def _listed(study: Study, by_dataset: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What a section says of each data set, in the order in which the study lists these."""
+    return ((dataset, by_dataset[dataset]) for dataset in study.data if dataset in by_dataset)
 
 
 def _setting(study: Study, dataset: str, partition: str, clients: int) -> str:

@@ -50,8 +50,9 @@ class MethodEntry:
         return {n: v[0] if isinstance(v, list) else v for n, v in self._written(dataset).items()}
 
     def variants(self, dataset: str) -> list[dict[str, Any]]:
-        """Each combination of the values that are lists on a data set; without lists a single empty one."""
-        lists = {name: value for name, value in self._written(dataset).items() if isinstance(value, list)}
+        """Each combination of the values that are lists on a data set, which go by name: their order in the study means
+        nothing. Without lists a single empty one."""
+        lists = {name: value for name, value in sorted(self._written(dataset).items()) if isinstance(value, list)}
         return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
     def titled(self, dataset: str, parameters: Mapping[str, Any]) -> str:

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from apfl.errors import UserError
+from apfl.federation.evaluation import NUMBERS
 from apfl.jobs import archive
 from apfl.storage.files import write_npz, write_text
+from apfl.storage.metrics_table import COLUMNS, write_metrics
 from apfl.storage.tables import write_parquet
 from apfl.study.cells import artefacts, runs
 from apfl.study.load import load_study
@@ -72,6 +74,16 @@ def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
             pd.testing.assert_frame_equal(one, other)
 
 
+def test_metrics_come_back_to_the_byte_as_runs_write_them(results, tmp_path) -> None:
+    paths = list(results.rglob("metrics.parquet"))
+    for path in paths:
+        write_metrics(path, [dict.fromkeys(COLUMNS, "") | dict.fromkeys(NUMBERS, 1) | row for row in both(0.5)])
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    for path in paths:
+        assert (tmp_path / "again" / path.relative_to(results)).read_bytes() == path.read_bytes()
+
+
 def test_an_archive_brings_the_study_s_own_rules_along(tmp_path, monkeypatch) -> None:
     here = tmp_path / "here"
     write_text(here / "own/mine.smk", "rule mine:\n")
@@ -114,7 +126,7 @@ def test_an_archive_with_each_record_in_a_file_of_its_own_is_read(results, tmp_p
     assert archive.contents(tmp_path / "packed") == files
 
 
-@pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "a\\b.json", "folder"])
+@pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "a\\b.json", "folder/"])
 def test_nothing_is_written_outside_the_folder(results, tmp_path, name) -> None:
     archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
     with zipfile.ZipFile(tmp_path / "packed" / archive.RECORDS, "a") as file:
@@ -123,6 +135,110 @@ def test_nothing_is_written_outside_the_folder(results, tmp_path, name) -> None:
     with pytest.raises(UserError, match="not a file below its folder"):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
     assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("run", ["..", "/outside", "a/../..", "a\\b", "a\0b", "a\nb", "\ud800", ""])
+def test_no_record_is_written_outside_the_folder_or_under_a_strange_name(results, tmp_path, run) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    rewritten(tmp_path / "packed", {archive.TOGETHER: json.dumps({run: "{}"})})
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match="not a file below its folder"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert files_of(tmp_path) == before
+
+
+def rewritten(folder: Path, files: dict[str, bytes | str]) -> None:
+    """Other contents of some of an archive's files, which are zipped in ``records.zip``."""
+    path = folder / archive.RECORDS
+    with zipfile.ZipFile(path) as file:
+        there = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in (there | files).items():
+            file.writestr(name, content)
+
+
+def test_an_archive_with_any_byte_changed_is_read_or_refused(results, tmp_path) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    path = tmp_path / "packed" / archive.RECORDS
+    whole, packed, refused = path.read_bytes(), archive.contents(tmp_path / "packed"), 0
+    for place in range(0, len(whole), 29):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert archive.contents(tmp_path / "packed") == packed
+        except UserError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("record", ["[1]", "{", "[" * 10**5, 1, None])
+def test_records_that_are_none_are_refused(results, tmp_path, record) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    rewritten(tmp_path / "packed", {archive.TOGETHER: json.dumps({"tiny/runs/one": record})})
+    with pytest.raises(UserError, match="cannot be read"):
+        archive.contents(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("outputs", [[1], None, {"..": ""}, {"metrics.parquet": 1}])
+def test_a_whole_archive_whose_records_name_no_files_is_refused(results, tmp_path, outputs) -> None:
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    run = runs(load_study(STUDY))[0].path
+    files = archive.contents(tmp_path / "packed")
+    told = {run.path: files[f"{run.path}/run.json"].decode() for run in runs(load_study(STUDY))}
+    rewritten(tmp_path / "packed", {archive.TOGETHER: json.dumps(told | {run: json.dumps({"outputs": outputs})})})
+    with zipfile.ZipFile(tmp_path / "packed" / archive.WHOLE, "w") as file:
+        file.writestr(f"{run}/{next(iter(outputs or ['x']))}", "")
+    with pytest.raises(UserError, match=r"not a file|is damaged"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+
+
+def partition_of(results: Path) -> Path:
+    return next(results.rglob("partitions/**/*.npz"))
+
+
+@pytest.mark.parametrize("numbers", [[], [255], [-1, 2**40], [-1, 2**62]])
+def test_a_partition_comes_back_to_the_byte_however_large_its_numbers(results, tmp_path, numbers) -> None:
+    partition = partition_of(results)
+    write_npz(partition, client=np.array(numbers, np.int64), specification=np.array("{}"))
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert (tmp_path / "again" / partition.relative_to(results)).read_bytes() == partition.read_bytes()
+
+
+def test_a_whole_archive_has_partitions_as_they_are_whatever_compressed_them(results, tmp_path) -> None:
+    partition = partition_of(results)
+    np.savez(partition, client=np.arange(5), is_train=np.ones(5, bool))  # runs name its SHA-256
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed", whole=True)
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert (tmp_path / "again" / partition.relative_to(results)).read_bytes() == partition.read_bytes()
+
+
+def test_partitions_that_unpack_to_too_much_are_refused(results, tmp_path, monkeypatch) -> None:
+    np.savez_compressed(partition_of(results), client=np.zeros(10**6, np.int64))
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed", whole=True)
+    monkeypatch.setattr(archive, "LARGEST", 10**6)
+    with pytest.raises(UserError, match=r"seed0\.npz is damaged"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+
+
+def test_the_files_of_a_program_are_unpacked_as_they_are(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = {"external": {"command": "./start table.npz", "model": "global"}}
+    Path("start").write_text("#!/bin/sh\n")
+    np.savez("table.npz", numbers=np.arange(3, dtype=np.uint8))
+    study = load_study({**STUDY, "methods": {"mine": program}})
+    (run,) = runs(study)
+    write_run(Path("results"), run.path, both(0.5))
+    archive.pack(study, TEXT, Path("results"), Path("packed"))
+    archive.unpack(Path("packed"), Path("again"))
+    for name in ("start", "table.npz"):
+        assert Path("again/tiny", name).read_bytes() == Path(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["run.json", "samples.png"])
+def test_damaged_results_are_not_packed(results, tmp_path, name) -> None:
+    next(results.rglob(name)).write_bytes(b"\xff")
+    with pytest.raises(UserError, match=f"{name}: .*; make it again"):
+        archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
 
 
 def test_damaged_archives_are_refused_in_one_line(results, tmp_path) -> None:

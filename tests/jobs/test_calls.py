@@ -25,6 +25,7 @@ from apfl.jobs.calls import (
 from apfl.jobs.paths import COURSE, KINDS
 from apfl.registry.code import code_digest
 from apfl.registry.trees import ROOT
+from apfl.study.cells import cells
 from apfl.study.load import load_study
 from apfl.study.runs import Artefact
 from tests.helpers.studies import tiny
@@ -125,6 +126,23 @@ def test_outputs_show_metrics_and_records_of_their_runs_and_table_1_its_partitio
 def test_methods_stand_in_the_study_s_text_as_the_study_lists_them(plan: Plan) -> None:
     given = {"methods": {"fedprox": {}, "ditto": {}, "fedavg": {}}}
     assert list(json.loads(plan.text(given))["methods"]) == ["fedprox", "ditto", "fedavg"]
+
+
+def test_a_study_s_text_plans_the_same_runs_and_cells_in_the_same_order_as_the_study() -> None:
+    data = {name: {"source": "folder", "classes": 10} for name in ("zebras", "ants")}
+    places = {name: "dirichlet-alpha0.1-clients3" for name in ("ants", "zebras")}
+    given = tiny(
+        methods__fedprox={"mu": [0.1, 1.0], "training": {"local_epochs": [1, 2], "batch_size": [8, 16]}},
+        data=data,
+        figures__figure4={"panels": dict.fromkeys(reversed(data), "dirichlet-alpha0.1"), "clients": 3},
+        tuning={"seeds": [70], "partitions": places, "trials": 2},
+        data_root="/data",
+    )
+    study = load_study(given)
+    again = load_study({**json.loads(Plan.of(study).text(given)), "data_root": "/data"})
+    for output in ("table2", "figure4", "tuning"):
+        assert cells(again, output) == cells(study, output)
+        assert list(dict.fromkeys(cell.dataset for cell in cells(study, output))) == ["zebras", "ants"]
 
 
 def test_where_the_data_are_is_no_part_of_the_study_s_text(plan: Plan) -> None:

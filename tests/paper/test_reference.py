@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from apfl.cli import register
 from apfl.jobs.archive import unpack
 from apfl.registry.trees import ROOT
-from tests.documents import PARTS, REFERENCE, documents, parts
+from tests.documents import PARTS, REFERENCE, archived, documents, parts
 from tests.helpers.pages import dumbbells, open_words, section_ids
 from tests.pictures import notebook
 
@@ -31,6 +31,18 @@ def test_the_numbers_of_documents_are_those_of_committed_files(path) -> None:
 
 def test_every_made_part_stands_in_a_document() -> None:
     assert {name for path in documents() for name in parts(path.read_text(encoding="utf-8"))} == set(PARTS)
+
+
+def test_the_grid_s_numbers_are_those_of_table_2_s_seeds_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, found = PARTS["grid"](), archived("grid", "dataset", "setting")
+    (first, *_) = found.index.unique("setting")
+    dropping = {first: "pathological-classes2-missing10-clients10-train3000"}
+    tried, elsewhere = found.rename(index={0: 100}, level="seed"), found.rename(index=dropping, level="setting")
+    more = pd.concat([found, tried, elsewhere])
+    monkeypatch.setattr("tests.documents.archived", lambda *_: more[~more.index.duplicated()])
+    assert PARTS["grid"]() == shown
+    monkeypatch.setattr("tests.documents.archived", lambda *_: found.drop(4, level="seed"))
+    assert all("(4)" in cell for cell in PARTS["grid"]().splitlines()[2].split("|")[2:-1])
 
 
 def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
@@ -121,6 +133,18 @@ def test_tables_points_and_verdicts_are_made_from_the_metrics_again(remade: Path
     assert len(committed) > 10
     for path in committed:
         assert path.read_text() == (remade / path.relative_to(REFERENCE)).read_text(), path.relative_to(REFERENCE)
+
+
+@pytest.mark.slow
+def test_what_the_grid_decides_is_made_from_its_metrics_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("APFL_DATA_ROOT", "APFL_SEMANTICS_ROOT"):
+        monkeypatch.setenv(variable, "unpacked")
+    study = unpack(ROOT / "results" / "grid", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    study.rename("config/grid.yaml")
+    made_anew(["claims", "config/grid.yaml", "--partial", "--results", "results", "--out", "verdict"])
+    assert Path("verdict/claims.csv").read_text() == (ROOT / "results" / "grid" / "claims.csv").read_text()
 
 
 @pytest.mark.slow

@@ -171,6 +171,24 @@ def test_tuned_columns_that_do_not_fit_beside_the_published_ones_follow_them_whe
     assert "AP-FL (tuned)" in open_part and "Published results on" not in open_part
 
 
+def test_tuned_columns_follow_the_same_methods_as_published_and_only_the_first_are_open(tmp_path):
+    further = tuple(f"Other {number}" for number in range(5))
+    titles = ("Local", "FedAvg", *further)
+    cells = [cell(title + tuned, seeds=(0,)) for title in titles for tuned in ("", " (tuned)")]
+    for ours in cells:
+        write_cell(tmp_path, ours, 0.5)
+    table = build(tmp_path, cells)
+    expected = [
+        ("Methods of the paper", ("Local", "FedAvg", "FedProx", "SCAFFOLD", "FedGen", "FedDF", "AP-FL")),
+        ("Methods of the paper, tuned", ("Local (tuned)", "FedAvg (tuned)")),
+        ("Further methods", further),
+        ("Further methods, tuned", tuple(f"{title} (tuned)" for title in further)),
+    ]
+    assert [(panel.title, panel.columns) for panel in table.panels if panel.in_study] == expected
+    open_part = table_section(table).body.partition("<details>")[0]
+    assert "FedAvg (tuned)" in open_part and "Further methods" not in open_part
+
+
 def test_fashion_mnist_is_matched_without_an_alpha(tmp_path):
     ours = cell(
         "Local",

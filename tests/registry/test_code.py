@@ -62,7 +62,7 @@ INCIDENTAL = {
         "import numpy as np\nimport apfl.study.runs",
     ),
     "locks": ("apfl/storage/locks.py", 'suffix=".part"', 'suffix=".half"'),
-    "how files are written": ("apfl/storage/files.py", "compresslevel=1", "compresslevel=6"),
+    "how files are written": ("apfl/storage/files.py", "compression, 1)", "compression, 6)"),
     "what is kept": ("apfl/storage/run_folder.py", 'KEPT = ".kept"', 'KEPT = ".finished"'),
     "what is recorded": ("apfl/stages/job.py", '"peak_memory": peak_memory()', '"memory": peak_memory()'),
     "memory of the process": ("apfl/engine/process.py", "32 << 20", "16 << 20"),

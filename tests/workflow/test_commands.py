@@ -35,6 +35,7 @@ NAMES = {
     "PARTITION.npz --data DATA.npz --path FOLDER": "partition.npz --data pictures.npz --path pictures",
     "--data digits.npz": "--data results/data/digits-300.npz",
     "STUDY": "config/demo.yaml",
+    "../grid.yaml": "config/demo.yaml",
     "FILE": "config/demo.yaml",
     "FOLDER": "folder",
     "results/paper/study.json": "results/tiny/study.json",

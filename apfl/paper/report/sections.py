@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from apfl.paper.figures import curves as figures
@@ -85,10 +86,10 @@ def _section(identifier: str, title: str, **values: Any) -> PageSection:
 
 
 def table_section(made: Table, entries: Mapping[EntryKey, int] | None = None) -> PageSection:
-    """The table with its first panel open, and that of what was tuned; an entry whose key is in ``entries`` opens what
-    stands behind it."""
-    tuned = sum(all(column.endswith(TUNED) for column in panel.columns) for panel in made.panels)
-    return PageSection(made.name, made.output.heading, fragment(made, entries or {}, shown=1 + tuned))
+    """The table with its first panel open, and the tuned columns behind it; an entry whose key is in ``entries`` opens
+    what stands behind it."""
+    tuned = takewhile(lambda panel: all(column.endswith(TUNED) for column in panel.columns), made.panels[1:])
+    return PageSection(made.name, made.output.heading, fragment(made, entries or {}, shown=1 + len([*tuned])))
 
 
 def figure_section(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True) -> PageSection:

@@ -27,7 +27,6 @@ PANEL_TITLES = {
     "title": {
         "all": "Methods",
         "paper": "Methods of the paper",
-        "tuned": "The same, tuned",
         "further": "Further methods",
         "reading": "Further readings of AP-FL",
     },
@@ -59,20 +58,21 @@ def build(name: str, cells: Sequence[Cell], metrics: Metrics, paper: bool = True
 
 
 def _parts(name: str, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The columns of each panel: the paper's, the tuned ones, further ones, other readings; fewer panels where columns
-    are few."""
+    """The columns of each panel: the paper's, further ones, other readings; fewer panels where columns are few. Where
+    they are many, tuned ones have a panel behind that of the same methods as published."""
     columns = rows.drop_duplicates("column")
-    kinds = columns["column_group"].mask(columns["column"].str.endswith(TUNED), "tuned")
+    kinds, tuned = columns["column_group"], columns["column"].str.endswith(TUNED)
     if OUTPUTS[name].columns == "semantics":
         kinds = kinds.where(kinds != "reading", "Reading " + columns["reading"])
     if len(columns) <= layout.COLUMNS_IN_A_PANEL:
-        kinds = kinds.where(kinds == "", "")
-    elif kinds.isin(["paper", "further"]).sum() <= layout.COLUMNS_IN_A_PANEL:
+        kinds, tuned = kinds.where(kinds == "", ""), tuned & False
+    elif kinds[~tuned].isin(["paper", "further"]).sum() <= layout.COLUMNS_IN_A_PANEL:
         kinds = kinds.replace(["paper", "further"], "all")
-    for kind, part in columns["column"].groupby(kinds, sort=False):
+    titles = kinds.replace(PANEL_TITLES[OUTPUTS[name].columns]) + tuned.map({True: ", tuned", False: ""})
+    for title, part in columns["column"].groupby(titles, sort=False):
         size = ceil(len(part) / ceil(len(part) / layout.COLUMNS_IN_A_PANEL))
         for start in range(0, len(part), size):
-            yield PANEL_TITLES[OUTPUTS[name].columns].get(kind, kind), tuple(part[start : start + size])
+            yield str(title), tuple(part[start : start + size])
 
 
 def _panel(rows: pd.DataFrame, columns: tuple[str, ...], title: str) -> layout.Panel:
