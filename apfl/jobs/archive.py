@@ -48,7 +48,7 @@ TOGETHER = "records.json"
 PARTITIONS = re.sub(r"\{\w+\}", "*", KINDS["partition"].path)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of everything in the archive, so that equal contents are equal bytes."""
-COLOURS = 32
+COLOURS = 16
 LARGEST = 1 << 28
 """Bytes that an archive may unpack to."""
 
@@ -77,7 +77,11 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     shown = (first.path for first, *_ in generators(done).values())
     files |= {f"{path}/samples.png": _smaller(results / path / "samples.png") for path in shown}
     folder.mkdir(parents=True, exist_ok=True)
-    write_parquet(folder / METRICS, _stacked(frames))
+    table = _stacked(frames)
+    # No two losses are alike, so that a dictionary of them would only add to their size.
+    alike = [name for name in table if name != "loss"]
+    split = dict.fromkeys({"loss"} & {*table}, "BYTE_STREAM_SPLIT") or None
+    write_parquet(folder / METRICS, table, compression_level=19, use_dictionary=alike, column_encoding=split)
     with (
         atomic_path(folder / RECORDS) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,

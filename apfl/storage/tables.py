@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apfl.errors import UserError
 from apfl.storage.files import atomic_path, first_line, require_file
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame | pa.Table) -> None:
-    """Write a table, without the index if it is a data frame."""
+def write_parquet(path: str | os.PathLike[str], frame: pd.DataFrame | pa.Table, **options: Any) -> None:
+    """Write a table, without the index if it is a data frame; ``options`` are those of pyarrow's `write_table`."""
     import pyarrow as pa
     from pyarrow.parquet import write_table
 
     table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
     with atomic_path(path) as temporary:
-        write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        write_table(table, temporary, compression="zstd", write_page_checksum=True, **options)
 
 
 def read_parquet(path: str | os.PathLike[str], what: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:

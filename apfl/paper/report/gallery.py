@@ -27,7 +27,7 @@ SAMPLES = "samples.png"
 """What a generator's images are called in the folder of its run."""
 SIZES = ((760, 72), (560, 65), (420, 60))
 """Width in pixels and quality of the pictures of synthetic images: the first with which all fit on the page."""
-PICTURES_AT_MOST = 1_500_000
+PICTURES_AT_MOST = 1_000_000
 """Bytes of all these pictures on a page together; those beyond are named and not shown."""
 
 
