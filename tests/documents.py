@@ -19,7 +19,6 @@ import pandas as pd
 import yaml
 from scipy import special
 
-from apfl.data.setting import parse_setting
 from apfl.durations import duration
 from apfl.jobs.archive import contents
 from apfl.paper.labels import dataset_label, partition_label
@@ -29,13 +28,11 @@ from apfl.paper.verdict.document import SOURCES
 from apfl.paper.verdict.power import POWER
 from apfl.registry.cards import methods
 from apfl.registry.trees import ROOT
-from apfl.study.cells import cells
-from apfl.study.load import load_study, schema
+from apfl.study.load import schema
 from apfl.study.tuning import TUNED
 from tests.pictures import draw, printed, rulegraph
 
 REFERENCE, SMALL = (ROOT / "results" / name for name in ("reference", "small"))
-LETTERS = "emnist_letters_a_to_l"
 
 
 def checks() -> str:
@@ -260,8 +257,8 @@ def finding() -> str:
     below = [_rows_below(rows, HOW.get(name, f"with {name.replace('-', ' ')}")) for name, rows in behind.items()]
     levels = {name: _levels(reading)["CIFAR-10 alone"] for reading, name in READINGS.items()}
     text = (
-        f"**With fewer training images** ({', '.join(_scale())}) AP-FL is less accurate than FedAvg on the test images of "
-        f"all clients {', and '.join(below)}. Of the paper's {len(_levels()['all data sets'])} claims, the runs on "
+        f"**With fewer training images** ({', '.join(_scale())}) AP-FL is less accurate than FedAvg on the test images "
+        f"of all clients {', and '.join(below)}. Of the paper's {len(_levels()['all data sets'])} claims, the runs on "
         f"CIFAR-10 {', and '.join(f'{_in_words(rows)} in {name}' for name, rows in levels.items())}."
     )
     return textwrap.fill(text, 120)

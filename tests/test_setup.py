@@ -74,7 +74,7 @@ def test_the_locks_have_every_package_in_its_range_with_hashes() -> None:
 
 def test_the_locks_have_the_versions_that_the_reference_was_made_with() -> None:
     record = next(text for name, text in contents(ROOT / "results/reference").items() if name.endswith("run.json"))
-    made = json.loads(record)["versions"]
+    made = {name: version for name, version in json.loads(record)["versions"].items() if name != "apfl-bench"}
     assert {"numpy", "torch", "pandas"} <= made.keys()
     assert {name: locked("full.txt")[name] for name in made} == made
 
