@@ -201,13 +201,13 @@ def facts() -> str:
     study = _study()
     runs = [value for name, value in _records().items() if name.endswith("run.json")]
     training = study["training"]
-    sizes = ", ".join(f"{dataset_label(name)} {_images(entry)}" for name, entry in study["data"].items())
+    names = ", ".join(map(dataset_label, study["data"]))
     versions = {
         f"{name} {text}" for run in runs for name, text in run["versions"].items() if name in ("torch", "numpy")
     }
     stages = pd.Series([run["stage"] for run in runs]).value_counts()
     rows = {
-        "images": sizes,
+        "images": f"{_scale()[0]}: {names}",
         "seeds": ", ".join(map(str, study["seeds"])),
         "training": f"{training['rounds']} rounds of {training['local_epochs']} local epochs, "
         f"learning rate {training['learning_rate']:g}; the paper: all images, 20 local epochs, rounds not printed",
