@@ -50,17 +50,20 @@ BETAS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 @dataclass(frozen=True)
 class APFL(Derived):
     """
-    :param beta: Eq. 10 and 12; 0.01 for CIFAR and 0.1 for EMNIST and Fashion-MNIST in the paper.
-    :param beta_weighs: ``local`` (the equation) or ``friend`` (the text's "confidence coefficient for the friend
-        model").
-    :param friend_labels: ``hard`` (the generator's condition) or ``soft`` (the Eq. 7-weighted teachers' probabilities).
-    :param friend_distribution: ``own`` (P_k, the text), ``uniform`` over all classes, or ``global``.
-    :param friend_start: ``global``, ``local`` or ``scratch``: the parameters that the friend starts from.
-    :param friend_epochs: passes over the synthetic images; 0 for the local epochs of one round (not published).
-    :param samples_per_class: synthetic images for each class of the friend's label distribution (600 in the paper).
-    :param steps_as_with: samples per class with which ``friend_epochs`` passes take as many steps as are to be taken
-        here; 0 for that many passes whatever the number of samples.
-    :param sweep_beta: evaluate Eq. 10 at each of `BETAS` too, as models beta0.01, beta0.1 and so on; nothing more is
+    :param beta: interpolation weight of Eq. 10 and 12; 0.01 for CIFAR and 0.1 for EMNIST and Fashion-MNIST in the
+        paper.
+    :param beta_weighs: the model that beta weighs: ``local`` (the equation) or ``friend`` (the text's "confidence
+        coefficient for the friend model").
+    :param friend_labels: ``hard`` labels (the generator's condition) or ``soft`` ones (the probabilities of the Eq.
+        7-weighted teachers).
+    :param friend_distribution: classes on which the friend is trained: ``own`` (P_k, the text), ``uniform`` over all
+        classes, or ``global``.
+    :param friend_start: model from which the friend starts: ``global``, ``local``, or ``scratch`` for the initial one.
+    :param friend_epochs: passes over the synthetic images (not published); 0 for the local epochs of one round.
+    :param samples_per_class: synthetic images per class of the friend's label distribution (600 in the paper).
+    :param steps_as_with: take as many steps as ``friend_epochs`` passes over this many samples per class would; 0 for
+        ``friend_epochs`` passes whatever the number of samples.
+    :param sweep_beta: also evaluate Eq. 10 at each of `BETAS`, as models beta0.01, beta0.1 and so on; nothing more is
         trained.
     """
 

@@ -36,15 +36,15 @@ from baselines.fedavg import FedAvg
 @dataclass(frozen=True)
 class APFLFeedback(FedAvg):
     """
-    :param beta: Eq. 10; 0.01 for CIFAR and 0.1 for EMNIST and Fashion-MNIST in the paper.
+    :param beta: interpolation weight of Eq. 10; 0.01 for CIFAR and 0.1 for EMNIST and Fashion-MNIST in the paper.
     :param feedback: weight of the friends' mean in the next global model (not published).
-    :param friend_distribution: the friends' classes: ``own`` (the text), ``uniform`` or ``global``.
-    :param friend_epochs: passes over a friend's synthetic images in a round (not published).
-    :param samples_per_class: synthetic images for each class, of the generator's epochs and of the friends.
-    :param generator_epochs: epochs of the generator in a round (not published).
+    :param friend_distribution: classes of the friends: ``own`` (the text), ``uniform`` or ``global``.
+    :param friend_epochs: passes over a friend's synthetic images per round (not published).
+    :param samples_per_class: synthetic images per class, in the generator's epochs and for the friends.
+    :param generator_epochs: epochs of the generator per round (not published).
     :param noise_dimension: dimension of z; the paper calls 20 to 100 best.
     :param ce_weight: lambda of Eq. 9 (0.5 in the paper).
-    :param diversity: ``paper`` (Eq. 8), ``ratio`` or ``exp``.
+    :param diversity: the diversity term: ``paper`` (Eq. 8), ``ratio`` or ``exp``.
     :param width: channels of the generator.
     """
 

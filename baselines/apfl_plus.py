@@ -1,4 +1,5 @@
-"""AP-FL+, no method of the paper: the server memorizes features, not pixels, and friends are read off that memory.
+"""AP-FL+, which is not in the paper: the server memorizes features instead of pixels, and friends are computed from
+that memory.
 
     @article{wan2025asynchronous,
       title = {Asynchronous personalized federated learning through global memorization},
@@ -102,9 +103,9 @@ def remember(problem: Problem, model: Params, indices: Tensor) -> FeatureMemory:
 @dataclass(frozen=True)
 class APFLPlus(Derived):
     """
-    :param beta: Eq. 10: the weight of the head with the client's own prior P_k; with 0 the friend is left as it is.
-    :param shrinkage: of the covariance towards a multiple of the identity, above 0 to 1.
-    :param smoothing: the share of a prior that is spread over all classes, seen or not, above 0 to 1.
+    :param beta: weight in Eq. 10 of the head with the client's own prior P_k; with 0, the friend is left as it is.
+    :param shrinkage: how far the covariance is shrunk towards a multiple of the identity; above 0, at most 1.
+    :param smoothing: share of a prior that is spread over all classes, seen or not; above 0, at most 1.
     """
 
     beta: float = 0.1

@@ -1,4 +1,4 @@
-"""Ditto: federated averaging, beside which each client trains a model of its own that is held near the global one.
+"""Ditto: federated averaging, while each client also trains its own model, which is kept close to the global model.
 
     @inproceedings{li2021ditto,
       title = {Ditto: Fair and robust federated learning through personalization},
@@ -25,7 +25,8 @@ from baselines.fedprox import Proximal
 @dataclass(frozen=True)
 class Ditto(FedAvg):
     """
-    :param lam: the weight of staying near the global model; 1 in the authors' scripts, who tune it over 0.1, 1 and 2.
+    :param lam: weight of staying close to the global model; 1 in the scripts of the authors, who tune it over 0.1, 1
+        and 2.
     """
 
     lam: float = 1.0

@@ -1,4 +1,5 @@
-"""FL-FDMS, friend discovery and model substitution: a client that does not report is replaced by its friend.
+"""FL-FDMS (friend discovery and model substitution): a client that does not report is replaced by its friend, the most
+similar client.
 
     @article{wang2022friends,
       title = {Friends to help: Saving federated learning from client dropout},

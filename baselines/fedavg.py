@@ -1,5 +1,5 @@
-"""Federated averaging: clients train the global model on their own data, the server averages by their numbers of
-samples.
+"""Federated averaging: clients train the global model on their own data, and the server averages their models by
+numbers of samples.
 
     @inproceedings{mcmahan2017communication,
       title = {Communication-efficient learning of deep networks from decentralized data},

@@ -1,4 +1,4 @@
-"""FedAvg-FT: the global model, fine-tuned once on the client's own data.
+"""FedAvg-FT: each client fine-tunes the global model once on its own data.
 
 The paper's second baseline of the dropout setting (section 4.1): "one-off fine-tuning training for the global model
 trained by the non-dropout client in the dropout client". One fine-tuning is the local epochs of one round.

@@ -1,4 +1,4 @@
-"""FedDF: ensemble distillation; the server's average learns from the clients' mean logits on unlabelled images.
+"""FedDF (ensemble distillation): the server's average model learns from the clients' mean logits on unlabelled images.
 
     @inproceedings{lin2020ensemble,
       title = {Ensemble distillation for robust model fusion in federated learning},
@@ -62,15 +62,16 @@ VALIDATION_BATCH = 500
 @dataclass(frozen=True)
 class FedDF(FedAvg):
     """
-    :param steps: of distillation per round at most (10,000 in the official code; 400 keeps small studies small).
-    :param batch_size: proxy images a step (64 in the official code).
-    :param learning_rate: of the student's Adam (1e-3 in the official code).
-    :param temperature: T (1 in the official code).
-    :param ensemble: ``logits`` (the paper) or ``probabilities``, what the mean over the clients is taken of.
-    :param evaluate_every: steps between measurements on the validation part (100 in the official code).
-    :param patience: steps without gain after which distillation stops (1,000 in the official code).
-    :param weights: ``samples`` (FedAvg) or ``uniform`` (the official code), of the mean that the student starts from.
-    :param keep_start: whether that mean stays if no student is better on the validation part (off in the official
+    :param steps: distillation steps per round at most (10,000 in the official code; 400 keeps small studies small).
+    :param batch_size: proxy images per step (64 in the official code).
+    :param learning_rate: learning rate of the student's Adam (1e-3 in the official code).
+    :param temperature: softmax temperature T (1 in the official code).
+    :param ensemble: what is averaged over the clients: ``logits`` (the paper) or ``probabilities``.
+    :param evaluate_every: steps between evaluations on the validation part (100 in the official code).
+    :param patience: steps without improvement after which distillation stops (1,000 in the official code).
+    :param weights: weights of the mean from which the student starts: ``samples`` (FedAvg) or ``uniform`` (the official
+        code).
+    :param keep_start: whether to keep that mean if no student is better on the validation part (off in the official
         README).
     """
 

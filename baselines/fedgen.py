@@ -1,4 +1,4 @@
-"""FedGen: a generator of latent features, learnt without data from the clients' models, regularises local training.
+"""FedGen: a generator of latent features, trained on the clients' models without data, regularises local training.
 
     @inproceedings{zhu2021data,
       title = {Data-free knowledge distillation for heterogeneous federated learning},
@@ -126,16 +126,18 @@ class Regularized:
 @dataclass(frozen=True)
 class FedGen(FedAvg):
     """
-    :param label_weight: a, of the cross-entropy on generated latents (``generative_alpha`` 10 in the official code).
-    :param latent_weight: b, of the KL term (``generative_beta`` 10 in the official code; 1 for EMNIST).
-    :param decay: factor of both weights and of the generator's learning rate per round (0.98 in the official code).
-    :param noise_dimension: dimension of eps (32 in the official code; 64 for CIFAR).
-    :param hidden: width of the generator (256 in the official code; 512 for CIFAR).
+    :param label_weight: a, the weight of the cross-entropy on generated latents (``generative_alpha`` 10 in the
+        official code).
+    :param latent_weight: b, the weight of the KL term (``generative_beta`` 10 in the official code; 1 for EMNIST).
+    :param decay: factor that multiplies both weights and the generator's learning rate in each round (0.98 in the
+        official code).
+    :param noise_dimension: dimension of the noise eps (32 in the official code; 64 for CIFAR).
+    :param hidden: hidden width of the generator (256 in the official code; 512 for CIFAR).
     :param generator_steps: steps of the generator per round (50 in the official code).
-    :param learning_rate: of the generator's Adam (3e-4 in the official code; 1e-4 for EMNIST).
-    :param weight_decay: of the generator's Adam (1e-2 in the official code).
-    :param ensemble_weight: of the clients' cross-entropy in the generator's loss (1 in the official code).
-    :param diversity_weight: of the diversity term in the generator's loss (1 in the official code).
+    :param learning_rate: learning rate of the generator's Adam (3e-4 in the official code; 1e-4 for EMNIST).
+    :param weight_decay: weight decay of the generator's Adam (1e-2 in the official code).
+    :param ensemble_weight: weight of the clients' cross-entropy in the generator's loss (1 in the official code).
+    :param diversity_weight: weight of the diversity term in the generator's loss (1 in the official code).
     """
 
     label_weight: float = 10.0

@@ -1,4 +1,4 @@
-"""FedProx: federated averaging whose clients are held near the global model by a proximal term.
+"""FedProx: federated averaging with a proximal term that keeps the clients close to the global model.
 
     @inproceedings{li2020federated,
       title = {Federated optimization in heterogeneous networks},

@@ -1,4 +1,4 @@
-"""FedRep: a shared representation under a head that each client keeps to itself.
+"""FedRep: clients share a representation, the body of the network, and each client keeps its own head.
 
     @inproceedings{collins2021exploiting,
       title = {Exploiting shared representations for personalized federated learning},
@@ -40,9 +40,9 @@ HEAD = Split(("head.",))
 @dataclass(frozen=True)
 class FedRep(Method):
     """
-    :param head_epochs: passes that train the head, first; 10 in the authors' code.
-    :param body_epochs: passes that train the body, second; 0 for the local epochs of the study's other methods. The
-        authors' code has 1, over ten times as many rounds.
+    :param head_epochs: epochs that train the head, before the body; 10 in the authors' code.
+    :param body_epochs: epochs that train the body, after the head; 0 for the local epochs of the study's other methods.
+        The authors' code has 1, over ten times as many rounds.
     """
 
     head_epochs: int = 10

@@ -1,4 +1,4 @@
-"""FFGG, fine-tuning followed by global gradient: some layers are shared, the others private to each client.
+"""FFGG (fine-tuning followed by global gradient): some layers are shared, and the others are private to each client.
 
     @article{mishchenko2023partially,
       title = {Partially personalized federated learning: Breaking the curse of data heterogeneity},
@@ -83,21 +83,25 @@ RULES: Mapping[str, Callable[[FFGG], Rule]] = {
 @dataclass(frozen=True)
 class FFGG(Method):
     """
-    :param private: prefixes of the private parameters' names, separated by commas; the last linear layer by default.
-    :param private_start: where tuning starts: a private part ``drawn`` anew in each round, the ``initial`` one, or the
-        one ``kept`` from the round before.
-    :param tuning_steps: steps in which the private part is tuned, before each update of w; 100 or 200 in the notebooks.
+    :param private: prefixes of the private parameters' names, separated by commas; by default the last linear layer.
+    :param private_start: the private part from which tuning starts: one ``drawn`` anew in each round, the ``initial``
+        one, or the one ``kept`` from the previous round.
+    :param tuning_steps: steps that tune the private part before each update of w, the shared part; 100 or 200 in the
+        notebooks.
     :param tuning_epochs: passes over the client's data instead of these steps; 0 for the steps.
-    :param shared_update: ``gradient`` (its exact gradient) or ``local`` (local training of the shared part).
-    :param gamma: the server's step; with ``gradient`` it is the learning rate of the shared part, with ``local`` 1
+    :param shared_update: how a client updates the shared part: ``gradient`` (its exact gradient) or ``local`` (local
+        training).
+    :param gamma: the server's step size: with ``gradient``, the learning rate of the shared part; with ``local``, 1
         takes the mean of the clients' shared parts.
-    :param aggregator: ``mean``, ``median``, ``trimmed_mean``, ``krum`` or ``centred_clipping``.
-    :param bucket_size: s, updates that are averaged before a robust rule sees them (2 in the notebooks); 1 for none.
-    :param byzantine: the number of Byzantine clients, which are simulated and which the aggregator withstands.
-    :param attack: ``sign_flip``, ``gaussian`` or ``label_flip``.
+    :param aggregator: how the server combines the updates: ``mean``, ``median``, ``trimmed_mean``, ``krum`` or
+        ``centred_clipping``.
+    :param bucket_size: s, the number of updates averaged before a robust rule sees them (2 in the notebooks); 1 for
+        none.
+    :param byzantine: number of simulated Byzantine clients, which the aggregator withstands.
+    :param attack: attack of the Byzantine clients: ``sign_flip``, ``gaussian`` or ``label_flip``.
     :param attack_strength: factor of the flipped update, or standard deviation of the noise.
-    :param clipping_radius: of centred clipping; 0 for the median distance from the centre, in each iteration.
-    :param clipping_iterations: of centred clipping; 1 in its authors' code.
+    :param clipping_radius: radius of centred clipping; 0 for the median distance from the centre in each iteration.
+    :param clipping_iterations: iterations of centred clipping; 1 in its authors' code.
     """
 
     private: str = "head."

@@ -1,4 +1,4 @@
-"""Per-FedAvg: a global model that becomes good for each client by one gradient step on the client's data.
+"""Per-FedAvg: a global model from which one gradient step on a client's data gives a good model for that client.
 
     @inproceedings{fallah2020personalized,
       title = {Personalized federated learning with theoretical guarantees: A model-agnostic meta-learning approach},
@@ -124,9 +124,9 @@ def adapted_model(problem: Problem, client: int, model: Params, alpha: float, st
 @dataclass(frozen=True)
 class PerFedAvg(Method):
     """
-    :param alpha: step of the personal model and of the gradient within the objective; 0.01 as in FLGo's version.
-    :param hessian: ``none`` (the paper's FO), ``difference`` (its HF) or ``exact``.
-    :param delta: half width of the differences; 0.001 as in FLGo's version.
+    :param alpha: step size of the personal model and of the gradient within the objective; 0.01 as in FLGo's version.
+    :param hessian: treatment of the Hessian: ``none`` (the paper's FO), ``difference`` (its HF) or ``exact``.
+    :param delta: half-width of the differences; 0.001 as in FLGo's version.
     """
 
     alpha: float = 0.01

@@ -1,4 +1,5 @@
-"""PersA-FL: personalized federated learning that takes the clients' updates one at a time, as they come.
+"""PersA-FL: personalized federated learning in which the server applies the clients' updates one at a time, as they
+arrive.
 
     @article{toghani2022persafl,
       title = {{PersA-FL}: Personalized asynchronous federated learning},
@@ -82,15 +83,16 @@ def product(first: Params, second: Params) -> float:
 @dataclass(frozen=True)
 class PersAFL(Method):
     """
-    :param form: ``maml`` or ``me`` (Moreau envelope).
-    :param beta: the server's step.
-    :param alpha: of maml, step of the personal model and of the gradient within the objective; as in Per-FedAvg.
-    :param order: of maml, 2 with the exact Hessian or 1 without.
-    :param personal_steps: of maml, gradient steps from w to a personal model.
-    :param lam: of me, the price of differing from the global model; as in pFedMe.
-    :param nu: of me, the tolerance of the inner problem, a norm of its gradient.
-    :param inner_learning_rate: of me, the length of the first of the inner problem's gradient steps; as in pFedMe.
-    :param inner_steps: of me, their largest number.
+    :param form: the personalised loss: ``maml`` or ``me`` (Moreau envelope).
+    :param beta: the server's step size.
+    :param alpha: for ``maml``, the step size of the personal model and of the gradient within the objective; as in
+        Per-FedAvg.
+    :param order: for ``maml``, 2 with the exact Hessian or 1 without it.
+    :param personal_steps: for ``maml``, gradient steps from the global model to a personal one.
+    :param lam: for ``me``, the price of differing from the global model; as in pFedMe.
+    :param nu: for ``me``, the tolerance of the inner problem, a norm of its gradient.
+    :param inner_learning_rate: for ``me``, the step size of the first inner gradient step; as in pFedMe.
+    :param inner_steps: for ``me``, the maximum number of these steps.
     """
 
     form: str = "maml"

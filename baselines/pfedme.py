@@ -1,4 +1,5 @@
-"""pFedMe: personal models that may differ from the global one at a price, the Moreau envelope of each client's loss.
+"""pFedMe: personal models may differ from the global model at a price; the objective is the Moreau envelope of each
+client's loss.
 
     @inproceedings{tdinh2020personalized,
       title = {Personalized federated learning with {Moreau} envelopes},
@@ -119,13 +120,14 @@ def proximal_point(problem: Problem, client: int, model: Params, lam: float, sol
 class PFedMe(Method):
     """
     :param lam: the price of differing from the global model; 15 in the authors' commands for MNIST.
-    :param inner_steps: K, gradient steps towards theta; 5 in the paper.
-    :param inner_learning_rate: of those steps; 0.01 as in PFLlib. The authors' 0.1, for a linear model, diverges on
-        the CNN, whose curvature adds to lam.
-    :param beta: the server's step; 1 in the authors' commands for MNIST.
-    :param mu: weight of the further term of theta's gradient; 0.001 in the official code, 0 in the paper.
-    :param warm: theta goes on from step to step, as in the official code; otherwise it begins at w in each.
-    :param weights: of the server's mean: ``samples`` (the official code) or ``uniform`` (the paper).
+    :param inner_steps: K, the number of gradient steps towards the personal theta; 5 in the paper.
+    :param inner_learning_rate: learning rate of these steps; 0.01 as in PFLlib. The authors' 0.1, for a linear model,
+        diverges on the CNN, whose curvature adds to lam.
+    :param beta: the server's step size; 1 in the authors' commands for MNIST.
+    :param mu: weight of the further term mu theta in theta's gradient; 0.001 in the official code, 0 in the paper.
+    :param warm: whether theta carries over from step to step, as in the official code, or starts at the client's w in
+        each.
+    :param weights: clients' weights in the server's mean: ``samples`` (the official code) or ``uniform`` (the paper).
     """
 
     lam: float = 15.0

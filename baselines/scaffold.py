@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take the drift out of local training.
+"""SCAFFOLD: control variates correct the drift of local training.
 
     @inproceedings{karimireddy2020scaffold,
       title = {{SCAFFOLD}: Stochastic controlled averaging for federated learning},
@@ -90,12 +90,13 @@ class GradientAt:
 @dataclass(frozen=True)
 class Scaffold(Method):
     """
-    :param option: ``I`` or ``II`` (the one in SCAFFOLD's experiments), how clients renew their control variates.
-    :param optimizer: of the clients: ``training`` (the study's, Adam in the paper) or ``sgd`` (as SCAFFOLD's paper).
-    :param sgd_learning_rate: of ``sgd``; 0.01 as tuned for SCAFFOLD by Li et al. (2022), "Federated learning on
-        non-IID data silos".
-    :param server_learning_rate: of the server's step; 1 in SCAFFOLD's experiments.
-    :param weights: ``samples`` (Eq. 2) or ``uniform`` (SCAFFOLD's paper), the clients' weights in both means.
+    :param option: how clients renew their control variates: ``I`` or ``II`` (the one in SCAFFOLD's experiments).
+    :param optimizer: the clients' optimiser: ``training`` (the study's, Adam in the paper) or ``sgd`` (as in SCAFFOLD's
+        paper).
+    :param sgd_learning_rate: learning rate of ``sgd``; 0.01 as tuned for SCAFFOLD by Li et al. (2022), "Federated
+        learning on non-IID data silos".
+    :param server_learning_rate: learning rate of the server's step; 1 in SCAFFOLD's experiments.
+    :param weights: clients' weights in both means: ``samples`` (Eq. 2) or ``uniform`` (SCAFFOLD's paper).
     """
 
     option: str = "II"

@@ -6,7 +6,8 @@ from typing import Any
 
 METHODS_PAGE = """# Methods
 
-What `apfl methods --markdown` prints: the cards of the files in `baselines/`, with hyper-parameters and defaults.
+Look up a method here: what it does, its reference, its hyper-parameters and their defaults. `apfl methods --markdown`
+prints this page from the cards of the files in `baselines/`.
 """
 
 

@@ -52,7 +52,7 @@ def test_jobs_ask_for_what_the_page_on_clusters_says(jobs: str) -> None:
     said = {name: (int(memory.replace(",", "")), time) for names, memory, time in rows for name in names.split(", ")}
     default = SLURM["default-resources"]
     assert said.pop("the others") == (default["mem_mb"], {60: "1 hour"}[default["runtime"]])
-    assert set(said) == {"`federate`", "`memorize`", "`personalize`", "`flower`", "`semantics`"}
+    assert set(said) == {"`federate`", "`memorize`", "`personalize`", "`flower`", "`program`", "`semantics`"}
     planned = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", jobs, re.MULTILINE)
     assert {"federate", "semantics", "page"} <= {name for name, _ in planned}
     for name, text in planned:
