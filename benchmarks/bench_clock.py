@@ -1,9 +1,9 @@
 """The asynchronous server.
 
-FedAvg with the paper's CNN in virtual time, exponential latency, polynomial discount of stale updates. *Without
-training*, clients send back what they were given, so that what is left is the server: planning, merging, keeping the
-versions that clients in flight started from. Those figures come from a process of their own each, so that the peak
-memory of one does not hide another's.
+FedAvg with the paper's CNN in virtual time, with exponential latency and a polynomial discount of stale updates.
+*Without training*, clients send back what they were given. What remains is the work of the server: planning, merging,
+and keeping the versions that clients in flight started from. Each of these figures comes from its own process, so that
+the peak memory of one does not hide that of another.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Partitions and their pictures.
 
-`apfl.data.partition.make_partition`: 200,000 images of ten classes shared among 10,000 clients, with the test parts of
-all clients. Dirichlet is asked for one image a client at least: the usual ten for each of 10,000 clients are next to
-impossible with these images. The picture is the PNG that `apfl partition` writes beside the partition, without
-the import of the library that draws it.
+`apfl.data.partition.make_partition` distributes 200,000 images of ten classes among 10,000 clients, with the test parts
+of all clients. The Dirichlet partition only requires one image per client, because the usual ten would be next to
+impossible with so many clients and these images. The picture is the PNG that `apfl partition` writes beside the
+partition; its time excludes the import of the plotting library.
 """
 
 from __future__ import annotations

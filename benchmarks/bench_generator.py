@@ -1,9 +1,9 @@
 """The generator.
 
-A training step of `apfl.memorization.generator.memorize` on ten classes, batch 100: the generator and the teachers
-forward and back, Eq. 8, and Adam. Teachers hold classes as ten clients of a Dirichlet partition with alpha 0.1 do. The
-cost is set beside that of one sample of the classifier's local training, in the same precision (the default) with one
-thread.
+A training step of `apfl.memorization.generator.memorize` on ten classes with batch size 100: the forward and backward
+passes of the generator and the teachers, Eq. 8, and Adam. The teachers hold classes as the clients of a Dirichlet
+partition with alpha 0.1 do. The cost of an image is compared with that of one sample in the classifier's local
+training, in the same precision (the default) and with one thread.
 """
 
 from __future__ import annotations

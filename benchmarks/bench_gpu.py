@@ -1,13 +1,14 @@
 """On a GPU.
 
-*PFLlib's way* trains one client after another, each with a DataLoader of its own (`benchmarks/suites/pfllib_way.py`);
-ours trains the ten clients of three seeds as one stack of thirty models, and, for comparison, one after another (*the
-sequential engine*). The run of the paper's size has 54,000 images, five clients, 20 local epochs, batch 50 and Adam;
-one of its 50 rounds is measured, and the figure is 50 times that. Of the ways to take a step with all models
-(`benchmarks/stack_ways.py`) each is measured without the engine around it.
+*PFLlib's way* trains one client after another, each with its own DataLoader (`benchmarks/suites/pfllib_way.py`). This
+suite trains the ten clients of three seeds as one stack of thirty models and, for comparison, one after another (*the
+sequential engine*). The run at the paper's size has 54,000 images, five clients, 20 local epochs, batch size 50 and
+Adam. One of its 50 rounds is measured, and the figure is 50 times that. The different ways to take a training step with
+all models (`benchmarks/stack_ways.py`) are measured without the engine around them.
 
-No GPU could be had so far. `make bench-gpu` does all of this on one that answers, in ten minutes at most, and goes on
-with runs at the paper's scale in what is left of them; its logic is tested on a CPU (`tests/benchmarks/test_gpu.py`).
+No GPU has been available so far. On a machine with a GPU, `make bench-gpu` measures all of this within ten minutes and
+spends the rest of that time on runs at the paper's scale. Its logic is tested on a CPU
+(`tests/benchmarks/test_gpu.py`).
 """
 
 from __future__ import annotations

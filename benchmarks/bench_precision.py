@@ -1,9 +1,9 @@
 """Precision.
 
-FedAvg in bf16 against fp32 on 10,000 images of CIFAR-10, five clients of a Dirichlet partition with alpha 0.1, five
-rounds of four epochs, five seeds: pooled accuracy after the last round
-([by seed](measurements/precision.csv)). This takes a quarter of an hour and real images, so it is measured apart, by
-`python -m benchmarks.precision --data FOLDER`, and read here.
+Pooled accuracy after the last round of FedAvg, in bf16 and in fp32: 10,000 images of CIFAR-10, five clients of a
+Dirichlet partition with alpha 0.1, five rounds of four epochs, five seeds ([by seed](measurements/precision.csv)). The
+measurement takes a quarter of an hour and needs real images. `python -m benchmarks.precision --data FOLDER` therefore
+makes it separately, and this page reads the result.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Programs and the workflow.
 
-Start-up is a process of its own, from its start to its end, in turn with one that does nothing but `import torch`. The
-demo is read from what Snakemake left in this folder when `make demo` last made all of it: the wall-clock time in its
-log, and the seconds that each job took by itself. The rest of the cores' time is Snakemake's work between jobs, and
-cores that wait for a job, at the end above all. Planning is `snakemake --dry-run` on a study that was tried out before
-(`apfl check`, once a study); the study of ten thousand jobs is the paper's with more seeds. Nearly all of it is spent
-in Snakemake: on the graph of jobs, and on a line for each of them, which it makes even where it prints none.
+Start-up is the time of a whole process, from its start to its end, measured in turn with a process that only does
+`import torch`. The demo is read from what Snakemake left in this folder when `make demo` last made all of it: the
+wall-clock time in its log, and the seconds that each job took. The rest of the cores' time is Snakemake's work between
+jobs, and cores that wait for a job, mostly at the end. Planning is `snakemake --dry-run` on a study that has already
+been tried out (by `apfl check`, once per study). The study of ten thousand jobs is the paper's with more seeds. Nearly
+all planning time is spent in Snakemake: on the graph of jobs, and on a line for each job, which it makes even when it
+does not print it.
 """
 
 from __future__ import annotations

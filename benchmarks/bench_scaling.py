@@ -1,9 +1,9 @@
 """Cost and memory along clients, samples and classes.
 
-One round of FedAvg with the paper's CNN in a process of one thread, default precision, one epoch. *Clients*: the same
-20,000 images, shared among more and more clients; each point is a process of its own, so that its peak memory is its
-own, too. *Samples per client*: ten clients. *Classes*: ten clients with 200 images each. Local models are not kept. A
-step with two images costs nearly as much as one with fifty, so a sample costs more where clients have few.
+One round of FedAvg with the paper's CNN: one epoch in the default precision, in a process of one thread. *Clients*: the
+same 20,000 images, distributed among more and more clients; each point has its own process, and so its own peak memory.
+*Samples per client*: ten clients. *Classes*: ten clients with 200 images each. Local models are not kept. A step with
+two images costs nearly as much as one with fifty, so a sample costs more where clients have few.
 """
 
 from __future__ import annotations

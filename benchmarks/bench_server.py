@@ -1,9 +1,9 @@
 """The server.
 
 A round of FedAvg with the paper's CNN: ten clients with 1,000 images each train one epoch, one after another, in one
-process of one thread, in the default precision. Whatever is not training (the mean of the models, keeping the last
-local models, the engine's own bookkeeping) is the server's share. Evaluation is separate, because the study names the
-rounds to evaluate.
+process of one thread, in the default precision. Everything except training is the server's share: averaging the models,
+keeping the last local models, and the engine's own bookkeeping. Evaluation is measured separately, because the study
+decides which rounds are evaluated.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A table's row in other suites.
 
-What somebody waits for who wants a row of a table: three seeds of each method, ten clients, the paper's CNN, images
-of 32x32 pixels shared out evenly, four rounds of one epoch, batch 50, SGD. *This suite* takes one `snakemake` from a
-folder of images to the finished table, preparation of the data and evaluation included. *PFLlib's way* is a shell's
-loop with a process for each run, of one thread, as many at a time as there are cores;
-`benchmarks/suites/pfllib_methods.py` has five methods (FedDF, which PFLlib lacks, is not among them). Flower's
-simulation is such a loop of runs that take all cores each, with FedAvg and FedProx, for which it has strategies.
-These loops find a file with as many training images ready, and end with a loss. All of it is wall-clock time,
-measured in turn without a round to warm up.
+How long you wait for one row of a table: three seeds of each method, ten clients, the paper's CNN, evenly distributed
+images of 32x32 pixels, four rounds of one epoch, batch size 50, SGD. *This suite* takes one `snakemake` from a folder
+of images to the finished table, including data preparation and evaluation. *PFLlib's way* is a shell loop that starts a
+process of one thread for each run, as many at a time as there are cores. It covers the five methods of
+`benchmarks/suites/pfllib_methods.py`; FedDF is missing because PFLlib lacks it. *Flower's simulation* is the same kind
+of loop, but each run takes all cores; it covers FedAvg and FedProx, for which Flower has strategies. Both loops start
+from a prepared file with the same number of training images, and end with a loss. All times are wall-clock times,
+measured in turn and without a warm-up round.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """The same federation in other suites.
 
-FedAvg, ten clients with 1,000 images of CIFAR-10's shape each, the paper's CNN, batch 50, one local epoch, SGD with
-learning rate 0.01, no evaluation. Each suite is a program of `benchmarks/suites` in an environment of its own over the
-same torch. All train on the same batches in the same order from the same parameters, which the final parameters prove.
-They are timed round by round, in turn; start-up and a first round are not counted. *PFLlib's way* is a loop that goes
-about it as PFLlib does. Two cores can be used in two ways, by a process of two threads, or by two federations beside
-each other in processes of one thread, whose figures are added. Flower, which has workers of one core each anyway, and
-pfl-research's bf16 were run in the first way only; of the others, ratios are of the faster one. FedJAX
-trains in JAX, of which 0.5.3 is the newest that its last release, 0.0.17, works with. BlazeFL 3.0 could not be had from
-the package registry when this was measured.
+FedAvg with ten clients that hold 1,000 images of CIFAR-10's shape each: the paper's CNN, batch size 50, one local
+epoch, SGD with learning rate 0.01, no evaluation. Each suite is a program of `benchmarks/suites` in an environment of
+its own, with the same version of torch. All suites start from the same parameters and train on the same batches in the
+same order; the final parameters confirm this. They take turns, round by round. Start-up and the first round do not
+count. *PFLlib's way* is a plain loop that works the way PFLlib does.
+
+Two cores can be used in two ways: by one process of two threads, or by two federations that run side by side, each in a
+process of one thread, whose speeds are added. Flower, whose workers take one core each anyway, and the bf16 of
+pfl-research were only run in the first way; for the others, ratios compare the faster ways. FedJAX trains in JAX 0.5.3,
+the newest version that its last release, 0.0.17, works with. BlazeFL 3.0 was not available from the package registry at
+the time of measurement.
 """
 
 from __future__ import annotations

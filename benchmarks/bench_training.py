@@ -1,15 +1,15 @@
 """Local training.
 
-One epoch of the paper's CNN on random images of CIFAR-10's shape, batch 50, by `apfl.engine.training.train`. The *bare
-loop* is the same epoch as people write it with torch alone: images normalised beforehand, fused optimiser, channels
-last. The *matrix product* is the fastest that the processor does anything: two square matrices of 2,048 rows in the
-same precision, with the same threads; the floating-point operations of a training step are counted by torch. Pairs of
-an epoch and its bare loop differ by several per cent, so a ratio is the median of twenty. The workflow gives every job
-one thread: the last rows are how it uses two cores.
+One epoch of the paper's CNN on random images of CIFAR-10's shape, batch size 50, trained by
+`apfl.engine.training.train`. The *bare loop* is the same epoch as one would write it with torch alone: images
+normalised beforehand, fused optimiser, channels last. The *matrix product* is the yardstick for the processor: two
+square matrices of 2,048 rows, multiplied in the same precision with the same threads. torch counts the floating-point
+operations of a training step. A single epoch and its bare loop differ by several per cent, so each ratio is the median
+of twenty pairs. The workflow gives one thread to every job; the last rows show how it uses two cores that way.
 
-The faster a processor multiplies in bf16, the smaller a step's share of the matrix product: pooling, activations,
-copies and Adam are bound by memory and stay as slow as they were, in the bare loop as well (*Where a step's time
-goes*, below).
+The faster a processor multiplies in bf16, the smaller the share of the matrix product that a training step reaches:
+pooling, activations, copies and Adam are bound by memory and do not become faster, in the bare loop either (see *Where
+a step's time goes* below).
 """
 
 from __future__ import annotations

@@ -32,15 +32,16 @@ SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<"}
 INTRODUCTION = """\
 # Performance
 
-What the suite costs, measured by one command on one machine:
+This page shows how much time and memory the suite takes, and how it compares with bare torch and with other suites. One
+command measures this on one machine:
 
     make bench
 
-It binds itself to two cores, so leave those alone meanwhile. It writes [its figures](measurements/performance.json) and
-makes this page of them. `make bench BENCH="--bench-cores 4"` takes four cores, and `make bench BENCH=--quick` is a
-trial. Machines are shared and their clocks drift: where two things are compared, they are measured in turn within the
-same run, and the ratio is the median over such pairs. *Asked* is what this project asks of itself: of the ratio, where
-there is one."""
+The command binds itself to two cores; keep them free while it runs. It writes [its
+figures](measurements/performance.json) to a file and makes this page from them. `make bench BENCH="--bench-cores 4"`
+takes four cores, and `make bench BENCH=--quick` is a trial. Machines are shared and their clock speeds drift. Things
+that are compared are therefore measured in turn within the same run, and the ratio is the median over such pairs.
+*Asked* is the project's own target, for the ratio where there is one and for the measured value otherwise."""
 
 
 def trimmed(raw: dict[str, Any]) -> dict[str, Any]:

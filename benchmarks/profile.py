@@ -57,15 +57,16 @@ REST = "all else"
 TEXT = """\
 ### Where a step's time goes
 
-`python -m benchmarks.profile` measures this apart ([all figures](measurements/profile.csv)): a step of the generator of
-width 64 with five teachers, and a friend's training (the paper's CNN, 1,000 synthetic images, batch 50), one thread.
-Shares are of torch's profile; times are processor time, in turn with what they are set beside.
+`python -m benchmarks.profile` measures this separately, with one thread ([all figures](measurements/profile.csv)): a
+step of the generator of width 64 with five teachers, and the training of a friend (the paper's CNN, 1,000 synthetic
+images, batch size 50). The shares come from torch's profiler. Times are processor times, measured in turn with what
+they are compared with.
 """
 WHY = (
-    "The gradient of the generator's upsampling is written once. Where its slices are differentiated instead, a step "
-    "takes {gain} times as long, for the same bits. What is left are kernels of torch, and another kernel adds in "
-    "another order. With the same kernels, and were copies and all else free, none of these would be more than "
-    "{limit:.2f} times as fast; 1.2 was aimed at."
+    "The suite computes the gradient of the generator's upsampling itself and writes it once. If torch differentiates "
+    "the slices instead, a step takes {gain} times as long, for the same bits. The remaining time is spent in kernels "
+    "of torch; other kernels would add in another order. With the same kernels, even if copies and all else were free, "
+    "no step would be more than {limit:.2f} times as fast; the aim was 1.2."
 )
 
 

@@ -15,8 +15,16 @@ PAGE = ROOT / "docs" / "paper-check.md"
 FILE = ROOT / "docs" / "measurements" / "paper_check.csv"
 INTRODUCTION = """# The paper against itself
 
-Computed from the numbers that the paper prints and from the settings that it names, not from any run. It is not said
-how many seeds stand behind the printed standard deviations; where that matters, three and five are assumed.
+This page checks whether the paper's printed numbers agree with each other and with its text. It helps you to judge what
+can be reproduced at all. Everything is computed from the numbers that the paper prints and from the settings that it
+names, not from any run. The paper does not say how many seeds its standard deviations come from; where that matters,
+three and five are assumed.
+
+Two bounds recur in the tables. The *own floor* is the accuracy of always answering a client's most frequent class, on a
+test with the client's own label distribution. The *pooled ceiling* is the highest accuracy on the pooled test of a
+model that only knows its client's classes. Both are means over clients, weighted by their images, and over drawn
+partitions; *least* is the smallest value among these.
+
 `python -m benchmarks.paper_check` writes this page, and its numbers as [CSV](measurements/paper_check.csv).
 """
 

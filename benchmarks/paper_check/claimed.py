@@ -74,14 +74,14 @@ def significance(table: str, unit: str) -> Finding:
         corrected = pd.Series(holm(p.to_numpy()), p.index)
         settled &= (p[ahead] < LEVEL).all()
         told.append(
-            f"with {seeds} seeds {(p[ahead] < LEVEL).sum()} leads are significant at 5 % by Welch's test, "
+            f"with {seeds} seeds {(p[ahead] < LEVEL).sum()} leads are significant at 5 % by Welch's test, and "
             f"{(corrected[ahead] < LEVEL).sum()} after Holm's correction for {len(numbers)} {unit}"
         )
     sentence = (
-        f"AP-FL leads in {ahead.sum()} of {len(numbers)} {unit}. In {small.sum()} the difference to the best other "
-        "method is smaller than the larger of the two printed standard deviations. If these are over seeds, "
-        f"{'; '.join(told)}. Runs that share their partitions would allow a sharper, paired test; nothing is printed "
-        "for it."
+        f"AP-FL leads in {ahead.sum()} of {len(numbers)} {unit}. In {small.sum()} {unit} the difference to the best "
+        "other method is smaller than the larger of the two printed standard deviations. If these are over seeds, "
+        f"{'; '.join(told)}. Runs that share their partitions would allow a sharper, paired test, but the paper prints "
+        "nothing for it."
     )
     question = f"How far ahead is AP-FL in Table {table[-1]}, measured by the printed deviations?"
     return Finding(f"{table}-margins", question, "fit" if settled else "open", sentence, numbers)
@@ -96,9 +96,9 @@ def printed_ranks() -> Finding:
     pair = holm(np.array([stats.wilcoxon(differences).pvalue for differences in pairs]))[0]
     (first, second), (rank, next_rank) = ranks.index[:2], ranks.iloc[:2]
     sentence = (
-        f"By mean rank over the {len(means)} rows {first} ({rank:.2f}) is first and {second} ({next_rank:.2f}) second; "
-        f"Friedman's test tells the methods apart (p = {friedman:.1g}), and so does Wilcoxon's for these two (Holm's "
-        f"p = {pair:.1g}), as far as rows of one data set count as independent, which they are not."
+        f"By mean rank over the {len(means)} rows, {first} ({rank:.2f}) is first and {second} ({next_rank:.2f}) "
+        f"second. Friedman's test tells the methods apart (p = {friedman:.1g}), and Wilcoxon's tells these two apart "
+        f"(Holm's p = {pair:.1g}). Both tests treat rows of one data set as independent, which they are not."
     )
     consistent = first == OURS and pair < LEVEL
     question = "Is AP-FL first over the whole of Table 2?"
@@ -116,8 +116,8 @@ def skew() -> Finding:
     holds = means == sorted(means, reverse=True)
     sentence = (
         f"The mean lead over the best other method is {means[0]:.2f}, {means[1]:.2f} and {means[2]:.2f} points at "
-        f"α = 0.01, 0.05 and 0.1: the text's “particularly in highly heterogeneous scenarios” is "
-        f"{'' if holds else 'not '}what the table shows."
+        f"α = 0.01, 0.05 and 0.1. This {'bears out' if holds else 'does not bear out'} the text's “particularly in "
+        "highly heterogeneous scenarios”."
     )
     numbers = numbers.rename(lambda alpha: "Fashion-MNIST" if alpha == "-" else f"α = {alpha}")
     return Finding(
@@ -141,10 +141,10 @@ def stability() -> Finding:
     calmer = numbers.index[numbers["mean deviation"] < deviation]
     steadiest = numbers["mean fall from α = 0.1 to 0.01"].idxmin() == OURS
     sentence = (
-        f"From α = 0.1 to 0.01 AP-FL loses {fall:.2f} points on average, {'' if steadiest else 'not '}the least of the "
-        f"federated methods, and the least in {least:g} of {len(falls)} series. Its printed deviation is "
-        f"{deviation:.2f} points on average, more than that of {' and '.join(calmer) or 'no other'}, and the smallest "
-        f"of its row in {steady:g} of {len(deviations)}."
+        f"From α = 0.1 to 0.01 AP-FL loses {fall:.2f} points on average. This is {'' if steadiest else 'not '}the "
+        f"least of the federated methods; AP-FL loses the least in {least:g} of {len(falls)} series. Its printed "
+        f"standard deviation is {deviation:.2f} points on average, more than that of "
+        f"{' and '.join(calmer) or 'no other'}, and the smallest of its row in {steady:g} of {len(deviations)} rows."
     )
     question = "Is AP-FL “more consistent and stable” than the others?"
     return Finding("stability", question, "fit" if steadiest else "open", sentence, numbers)
@@ -160,9 +160,10 @@ def gains() -> Finding:
     sentence = (
         "The paper's text names no average gain. A machine-made summary of it that is in circulation speaks of average "
         f"gains of {low} to {high} %. In Table 2 the mean lead over the best other method is {best.mean():.2f} points, "
-        f"within {low} to {high} in {best.between(low, high).sum()} of {len(best)} rows; the mean gain is in that "
-        f"range over {' and over '.join(within) or 'no method'}, and {numbers['mean']['Local']:.1f} points over local "
-        "training. Neither the 60 % dropout nor the 40 % faster convergence of the same summary is in any table."
+        f"and the lead is within {low} to {high} in {best.between(low, high).sum()} of {len(best)} rows. The mean gain "
+        f"is in that range over {' and over '.join(within) or 'no method'}; over local training it is "
+        f"{numbers['mean']['Local']:.1f} points. Neither the 60 % dropout nor the 40 % faster convergence of the same "
+        "summary is in any table."
     )
     question = "Are average gains of 5.2 to 9.8 points in the tables?"
     return Finding("summary-gains", question, "open", sentence, numbers.rename("over {}".format))
@@ -202,8 +203,8 @@ def against_fedavg() -> Finding:
     mean, below, largest = numbers.loc[name]
     sentence = (
         f"{name} is below FedAvg in {below:g} of {len(found)} rows, by {-mean:.1f} points on average and up to "
-        f"{largest:.1f}; its authors report it above FedAvg under label skew. No baseline's settings are printed, so "
-        "it cannot be told whether each was given a fair chance."
+        f"{largest:.1f}, while its authors report it above FedAvg under label skew. The paper prints no settings of "
+        "the baselines, so it cannot be told whether each was given a fair chance."
     )
     return Finding("baselines", "Are the baselines of Table 2 in order?", "open", sentence, numbers)
 
@@ -216,13 +217,13 @@ def semantics() -> Finding:
     numbers["CLIP minus best other"] = (means["clip"] - means[["w2v", "bert"]].max(axis=1)).to_numpy().round(DIGITS)
     behind = numbers["CLIP minus best other"][numbers["CLIP minus best other"] < 0]
     spread, lead = numbers["spread"], leads()["the best other method"].mean()
-    exceptions = "".join(f"; not on {item} ({value:+.2f})" for item, value in behind.items())
+    exceptions = "".join(f", but not on {item} ({value:+.2f})" for item, value in behind.items())
     sentence = (
-        f"CLIP is best in {len(numbers) - len(behind)} of {len(numbers)} columns{exceptions}. The three embeddings lie "
+        f"CLIP is best in {len(numbers) - len(behind)} of {len(numbers)} columns{exceptions}. The three embeddings are "
         f"{spread.min():.1f} to {spread.max():.1f} points apart ({spread.mean():.1f} on average), which the text calls "
-        f"comparable; the mean lead over the best other method in Table 2 is {lead:.1f}. Table 4 prints no deviations, "
-        "and no embedding without meaning as a control."
+        f"comparable. For comparison, AP-FL's mean lead over the best other method in Table 2 is {lead:.1f}. Table 4 "
+        "prints no deviations, and has no embedding without meaning as a control."
     )
-    question = "Does Table 4 show comparable embeddings with CLIP the best?"
+    question = "Does Table 4 show comparable embeddings, with CLIP as the best?"
     misfit = len(behind) > 0 or spread.mean() > lead
     return Finding("semantics", question, "misfit" if misfit else "open", sentence, numbers)

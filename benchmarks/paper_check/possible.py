@@ -49,15 +49,15 @@ def own_test(rows: pd.DataFrame) -> Finding:
     beyond = numbers[OURS] > numbers["pooled ceiling"]
     worst = (numbers["own floor"] - numbers["Local"]).idxmax()
     sentence = (
-        f"In {SEEDS} partitions of each setting, drawn per class over the clients with at least 10 images a client, "
-        "the printed Local accuracy is below that of always answering the client's most frequent class, on a test with "
-        f"the client's own label distribution, in {local.sum()} of {len(rows)} Dirichlet rows, in every partition "
-        f"drawn (most in {worst}: {numbers['Local'][worst]:.2f} printed, at least "
-        f"{numbers['own floor, least'][worst]:.1f} for the constant answer); AP-FL's is below the mean of that in "
-        f"{ours.sum()}. On the pooled test, a model that knows its client's classes alone can have the printed Local "
-        f"accuracy in {possible.sum()} of {len(rows)} "
-        "rows. The text describes the first test; the table fits the second alone. There AP-FL is printed above what a "
-        f"model of its client's classes alone can have, on average over the partitions, in {beyond.sum()} rows."
+        f"For each setting, {SEEDS} partitions were drawn class by class, with at least 10 images for each client. On "
+        "a test with the client's own label distribution, the printed Local accuracy is below that of always answering "
+        f"the client's most frequent class in {local.sum()} of {len(rows)} Dirichlet rows, whichever partition was "
+        f"drawn. The gap is largest in {worst}: {numbers['Local'][worst]:.2f} is printed, and the constant answer has "
+        f"at least {numbers['own floor, least'][worst]:.1f}. AP-FL's accuracy is below the mean of the constant answer "
+        f"in {ours.sum()} of {len(rows)}. On the pooled test, a model that only knows its client's classes can have "
+        f"the printed Local accuracy in {possible.sum()} of {len(rows)} rows. The text describes the first test; the "
+        "table only fits the second. On the second, AP-FL's printed accuracy is above what a model of its client's "
+        f"classes alone can have, on average over the partitions, in {beyond.sum()} rows."
     )
     columns = ["Local", OURS, "own floor", "own floor, least", "pooled ceiling", "pooled ceiling, least"]
     question = "Can Table 2 have been measured on the test split that section 4.1 describes?"
@@ -71,8 +71,8 @@ def local_along_alpha(rows: pd.DataFrame) -> Finding:
     rises, ceiling = (numbers["Local"] > 0).sum(), (numbers["pooled ceiling"] > 0).sum()
     sentence = (
         f"From α = 0.01 to 0.1 the printed Local accuracy rises in {rises} of {len(numbers)} series. The floor of an "
-        f"own test falls in {(numbers['own floor'] < 0).sum()} of them, the ceiling of a pooled test rises in "
-        f"{ceiling}. Local training gets more classes and fewer images of each, so on its own test it would be "
+        f"own test falls in {(numbers['own floor'] < 0).sum()} of them, and the ceiling of a pooled test rises in "
+        f"{ceiling}. A client gets more classes and fewer images of each, so its accuracy on an own test would be "
         "expected to fall."
     )
     question = "Does the Local column move with α as it would on the stated test split?"
@@ -85,10 +85,10 @@ def local_along_clients(rows: pd.DataFrame) -> Finding:
     numbers = in_words(change[["Local", "pooled ceiling"]])
     rises = numbers["Local"][numbers["Local"] > 0]
     sentence = (
-        f"From five clients to ten a client has half the images, and the ceiling of a pooled test falls in "
+        f"With ten clients instead of five, a client has half the images, and the ceiling of a pooled test falls in "
         f"{(numbers['pooled ceiling'] < 0).sum()} of {len(numbers)} settings drawn. The printed Local accuracy rises "
-        f"in {len(rises)} of them ({'; '.join(f'{item}: {value:+.2f}' for item, value in rises.items())}). That is "
-        "possible, as the partition is chance, but nothing in the text accounts for it."
+        f"in {len(rises)} of them ({'; '.join(f'{item}: {value:+.2f}' for item, value in rises.items())}). This is "
+        "possible, because partitions are random, but nothing in the text accounts for it."
     )
     question = "Does local training get worse when the same images are shared among more clients?"
     return Finding("local-along-clients", question, "open" if len(rises) else "fit", sentence, numbers)
@@ -104,12 +104,12 @@ def local_spread(rows: pd.DataFrame, seeds: int = 3) -> Finding:
     local, ceiling = numbers.loc[least]
     sentence = (
         "The printed standard deviation of Local is smaller than that of the pooled ceiling over partitions in "
-        f"{(ratio < 1).sum()} of {len(rows)} rows, down to {local:.2f} against {ceiling:.2f} points ({least}); with "
-        f"{seeds} seeds and a spread like the ceiling's so small a value would have a chance below 5 % in "
-        f"{(chance < 0.05).sum()} rows. All seeds then most likely share one partition, and ± says nothing of the luck "
-        "of the partition."
+        f"{(ratio < 1).sum()} of {len(rows)} rows, down to {local:.2f} against {ceiling:.2f} points ({least}). If "
+        f"Local varied as much as the ceiling, so small a value over {seeds} seeds would have a probability below 5 % "
+        f"in {(chance < 0.05).sum()} rows. Most likely, then, all seeds share one partition, and ± says nothing about "
+        "the variation between partitions."
     )
-    question = "Does the printed ± hold the luck of the partition?"
+    question = "Does the printed ± include the variation between partitions?"
     numbers[f"chance of as small a deviation, {seeds} seeds"] = chance
     return Finding("local-spread", question, "open", sentence, numbers)
 
@@ -121,10 +121,11 @@ def fashion_partition() -> Finding:
     numbers["classes a client needs on a pooled test"] = needed
     numbers["pooled ceiling with these classes"] = 10 * needed
     sentence = (
-        "Section 4.1 gives no Dirichlet partition to FEMNIST, as it is by nature unlike from writer to writer; the "
-        "table has Fashion-MNIST in that place, which has no writers. On a pooled test the printed Local accuracies "
-        f"need clients that hold at least {needed.min():g} of the 10 classes; with an even share of all classes local "
-        "training would be expected far above them. How Fashion-MNIST was shared out is not said."
+        "Section 4.1 uses no Dirichlet partition for FEMNIST, because its images naturally differ from writer to "
+        "writer. The table has Fashion-MNIST in its place, which has no writers. On a pooled test, the printed Local "
+        f"accuracies require clients that hold at least {needed.min():g} of the 10 classes; with an even share of all "
+        "classes, local training would be expected to be far more accurate. The paper does not say how Fashion-MNIST "
+        "was distributed."
     )
     question = "Which partition of Fashion-MNIST is behind the “-” of Table 2?"
     return Finding("fashion-partition", question, "open", sentence, numbers)
@@ -142,13 +143,13 @@ def table3_local() -> Finding:
     neither = (ten["Local"] < ten["own floor, two classes"]) & (ten["Local"] > ten["pooled ceiling, two classes"])
     below = ten[OURS] < ten["own floor, two classes"]
     sentence = (
-        "With the two classes a client of Table 1 (printed for CIFAR-10; for Fashion-MNIST, which also has ten "
-        "classes, none is named), always answering the more frequent one gives at least 50 % on the client's own test, "
-        "and a model that knows no other class has at most 20 % on a pooled test. The printed Local accuracies are "
-        f"between the two in {neither.sum()} of {len(ten)} columns, and so fit neither test; AP-FL is below the "
-        f"constant answer on the own test in {below.sum()}. On monopoly classes alone, which the text names for "
-        "FedAvg, a client with one of them could always be right. Which test Table 3 uses cannot be told from its "
-        "numbers."
+        "In Table 1 each client has two classes. The table is printed for CIFAR-10; for Fashion-MNIST, which also has "
+        "ten classes, no classes are named. With two classes, always answering the more frequent one gives at least "
+        "50 % on the client's own test, and a model that knows no other class has at most 20 % on a pooled test. The "
+        f"printed Local accuracies are between the two in {neither.sum()} of {len(ten)} columns, and so fit neither "
+        f"test. AP-FL is below the constant answer on the own test in {below.sum()}. On monopoly classes alone, which "
+        "the text names for FedAvg, a client with one of them could always be right. The numbers of Table 3 do not "
+        "show which test it uses."
     )
     question = "On which test can the Local row of Table 3 have been measured?"
     return Finding("table3-test", question, outcome(neither.any()), sentence, numbers)
@@ -169,11 +170,11 @@ def friend_and_personalized() -> Finding:
     numbers = in_words(rows.loc[list(IN_PAPER)].rename_axis("dataset"))
     lead = numbers["friend minus the better one"]
     sentence = (
-        "With β = 0.01 (CIFAR) or 0.1 Eq. 12 gives 99 or 90 % of the weight to the friend. Yet the friend of Table 4 "
-        f"is better on dropout clients than the personalized model of Table 3 in {(lead > 0).sum()} of {len(lead)} "
-        f"data sets whatever the share of missing classes, by up to {lead.max():.1f} points ({lead.idxmax()}). Either "
-        "the tables use different tests, or the interpolation, the method's safeguard against bad synthetic images, "
-        "costs accuracy where it is used."
+        "With β = 0.01 (CIFAR) or 0.1, Eq. 12 gives 99 or 90 % of the weight to the friend. Yet on dropout clients the "
+        f"friend of Table 4 is better than the personalized model of Table 3 in {(lead > 0).sum()} of {len(lead)} data "
+        f"sets, whatever the share of missing classes, by up to {lead.max():.1f} points ({lead.idxmax()}). Either the "
+        "tables use different tests, or the interpolation, which is the method's safeguard against bad synthetic "
+        "images, costs accuracy where it is used."
     )
     question = "Do the friend of Table 4 and the personalized model of Table 3 fit together?"
     return Finding("friend-and-personalized", question, outcome((lead > 0).any()), sentence, numbers)
@@ -187,9 +188,9 @@ def resolution(seeds: int = 3) -> Finding:
         pd.DataFrame({"pooled test images": images, f"step of a mean over {seeds} seeds (points)": step})
     )
     sentence = (
-        f"A mean over {seeds} seeds of a pooled test moves in steps of at most {step.max():.4f} points, finer than the "
-        "printed 0.01, so every printed number can be such a mean: rounding refutes nothing. The paper prints no "
-        "averages over rows that could be checked."
+        f"A mean over {seeds} seeds on a pooled test moves in steps of at most {step.max():.4f} points. This is finer "
+        "than the printed 0.01, so every printed number can be such a mean, and rounding refutes nothing. The paper "
+        "prints no averages over rows that could be checked."
     )
     question = "Are the printed means possible as means over so many test images?"
     return Finding("rounding", question, "fit" if step.max() < 0.01 else "open", sentence, numbers)

@@ -30,8 +30,8 @@ def findings() -> Iterator[Finding]:
         "emnist-size",
         "Which EMNIST is it?",
         "misfit",
-        "The text has over 800,000 images of 26 letters. EMNIST's letters are 145,600 images of 26 classes; its split "
-        "of more than 800,000 images has 62 classes. Which images were used is not said.",
+        "The text speaks of over 800,000 images of 26 letters. EMNIST's letters split has 145,600 images of 26 "
+        "classes; its split of more than 800,000 images has 62 classes. The paper does not say which images were used.",
         pd.DataFrame({"images": images, "classes": dict.fromkeys(images, 26) | {"EMNIST, by class": 62}}),
     )
     weight = pd.Series(PRINTED_BETA).rename(dataset_label)
@@ -40,8 +40,8 @@ def findings() -> Iterator[Finding]:
         "What does β weigh?",
         "misfit",
         "Eq. 10 multiplies the client's own model by β and the friend by 1 - β; the sentence below it calls β the "
-        "“confidence coefficient for the friend model”. With the printed values the friend has all but 1 or 10 % of "
-        "the weight by the equation, and no more than that by the sentence: two methods.",
+        "“confidence coefficient for the friend model”. With the printed values, the friend has all but 1 or 10 % of "
+        "the weight by the equation, and only 1 or 10 % by the sentence. These are two different methods.",
         pd.DataFrame({"β": weight, "friend, Eq. 10": 1 - weight, "friend, text": weight}),
     )
     apart = {f"two images at distance {value}": eq8([0, value]) for value in (0, 1, 10)}
@@ -56,19 +56,19 @@ def findings() -> Iterator[Finding]:
     results = ("Table 2", "Table 3", "Table 4", "Figure 4", "Figure 5")
     yield Finding(
         "asynchrony",
-        "What do the results show of asynchrony?",
+        "What do the results show about asynchrony?",
         "open",
         "The title and section 3 speak of asynchronous aggregation. None of the tables and figures with results names "
-        "an asynchronous run, a delay or a staleness, and no speed or rate of dropout along time is varied. The claim "
-        "has no printed evidence.",
+        "an asynchronous run, a delay or a staleness, and none varies a speed or a rate of dropout over time. The "
+        "paper prints no evidence for the claim.",
         pd.DataFrame({"asynchronous runs named": 0}, results),
     )
     accuracies = sum(printed(table).size for table in ("table2", "table3", "table4"))
     yield Finding(
         "unsaid",
-        "Is everything said that is needed to repeat the tables?",
+        "Does the paper say everything that is needed to repeat the tables?",
         "open",
-        f"{len(NOT_PRINTED)} things that the {accuracies} printed accuracies depend on are not printed; the suite's "
+        f"The {accuracies} printed accuracies depend on {len(NOT_PRINTED)} things that are not printed. The suite's "
         "[protocol](protocol.md) says how each is decided here.",
         pd.Series(NOT_PRINTED).to_frame("what is not said"),
     )

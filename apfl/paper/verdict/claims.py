@@ -21,7 +21,7 @@ REPRODUCED, JUDGED, EITHER = "reproduced", "judged", "either"
 GATES = {
     REPRODUCED: "needed to be reproduced",
     JUDGED: "needed to be reproduced or contradicted",
-    EITHER: "needed to be reproduced, and of one side to be contradicted",
+    EITHER: "needed to be reproduced, and on one side to be contradicted",
 }
 """What a claim may need of a column on each data set, beside what it says. A gate concerns the comparisons in which its
 column takes part."""

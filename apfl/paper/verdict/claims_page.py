@@ -99,7 +99,7 @@ def _claim(claim: Claim) -> Iterator[str]:
     )
     for ask in claim.asks:
         yield f"* {GATES.get(ask.gate, 'must hold')}: {_ask(ask)}"
-    yield f"* why so: {claim.why}\n"
+    yield f"* reason: {claim.why}\n"
 
 
 def _ask(ask: Ask) -> str:
