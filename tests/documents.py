@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 from scipy import special
 
+from apfl.data.catalogue import images_of
 from apfl.durations import duration
 from apfl.jobs.archive import contents
 from apfl.paper.labels import dataset_label, partition_label
@@ -229,16 +230,9 @@ def _study(archive: str = "reference") -> Mapping[str, Any]:
 def _scale(archive: str = "reference") -> tuple[str, str, str]:
     """Images of a data set, training, seeds of an archive in results/."""
     study = _study(archive)
-    (images,) = {_images(entry) for entry in study["data"].values()}
+    (images,) = {images_of(entry) for entry in study["data"].values()}
     training = f"{study['training']['rounds']} rounds of {study['training']['local_epochs']} epochs"
     return f"{images} of each data set", training, f"{len(study['seeds'])} seeds"
-
-
-def _images(entry: Mapping[str, Any]) -> str:
-    """How many images a study has of a data set."""
-    if "train_samples" in entry:
-        return f"{entry['train_samples']:,} training images and all test images"
-    return f"{entry['max_samples']:,} images" if "max_samples" in entry else "all images"
 
 
 def scale() -> str:

@@ -87,13 +87,18 @@ def parts_of(entry: Mapping[str, Any], name: str, validation: bool) -> tuple[int
     return rest - aside, aside, tested
 
 
-def thinning(entry: Mapping[str, Any]) -> str:
-    """What is said of a data set after the number of its images.
+def images_of(entry: Mapping[str, Any]) -> str:
+    """How many images a study has of a data set, in words.
 
-    >>> thinning({"max_samples": 3000}), thinning({"train_samples": 6000})
-    ('', ' with training parts thinned to 6,000')
+    >>> images_of({}), images_of({"max_samples": 3000})
+    ('all images', '3,000 images')
+    >>> images_of({"train_samples": 6000})
+    '6,000 training images and all test images'
     """
-    return f" with training parts thinned to {entry['train_samples']:,}" if entry.get("train_samples") else ""
+    if train := entry.get("train_samples"):
+        most = entry.get("max_samples")
+        return f"{train:,} training images and all test images" + (f" of {most:,} images" if most else "")
+    return f"{entry['max_samples']:,} images" if entry.get("max_samples") else "all images"
 
 
 def channels_of(name: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apfl.data.catalogue import thinning
+from apfl.data.catalogue import images_of
 from apfl.paper import html
 from apfl.paper.html import PageSection
 from apfl.paper.labels import TEST_LABELS, TEST_MEANINGS, dataset_label
@@ -24,7 +24,7 @@ from apfl.study.study import Study
 def study_facts(study: Study) -> Facts:
     """The scale of a study: which data, how long it trains, over which seeds."""
     training, generative = study.training, any(method.generative for method in study.methods.values())
-    data = [f"{dataset_label(name)} ({_images(entry)})" for name, entry in study.data.items()]
+    data = [f"{dataset_label(name)} ({images_of(entry)})" for name, entry in study.data.items()]
     return (
         ("Data sets", ", ".join(data)),
         ("Seeds", ", ".join(map(str, study.seeds))),
@@ -36,10 +36,6 @@ def study_facts(study: Study) -> Facts:
         ("Methods", ", ".join(method.title for method in study.methods.values())),
         *((("Readings of AP-FL", ", ".join(study.apfl["readings"])),) if generative else ()),
     )
-
-
-def _images(entry: Mapping[str, Any]) -> str:
-    return (f"{entry['max_samples']:,} images" if entry.get("max_samples") else "all images") + thinning(entry)
 
 
 def _training(values: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apfl.data.catalogue import thinning
+from apfl.data.catalogue import images_of
 from apfl.jobs.paths import command
 from apfl.paper.labels import TEST_LABELS, dataset_label
 from apfl.paper.numbers.choice import BEST
@@ -46,13 +46,13 @@ def document(study: Study, path: str | Path, findings: Sequence[Finding]) -> dic
 
 def _scale(study: Study) -> str:
     """How large the study is; a verdict is about the claim at this scale."""
-    data = [
-        f"{dataset_label(name)} {entry.get('max_samples') or 'all'}{thinning(entry)}"
-        for name, entry in study.data.items()
-    ]
+    data: dict[str, list[str]] = {}
+    for name, entry in study.data.items():
+        data.setdefault(images_of(entry), []).append(dataset_label(name))
+    images = "; ".join(f"{images} of {', '.join(names)}" for images, names in data.items())
     training = study.training
     return (
-        f"images: {', '.join(data)}; {training['rounds']} rounds of {training['local_epochs']} local epochs "
+        f"{images}; {training['rounds']} rounds of {training['local_epochs']} local epochs "
         "(the paper: all images, 20 local epochs, rounds not printed)"
     )
 
