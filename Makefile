@@ -21,24 +21,24 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/core.stamp ## the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study; LOCKED=1: packages of locks/)
+demo: $(VENV)/core.stamp ## make the paper's tables and figures in miniature, in minutes (STUDY=config/cpu.yaml: another study; LOCKED=1: the packages in locks/)
 	@apfl check $(STUDY)
 	snakemake --configfile=$(STUDY)
 
-test: $(VENV)/full.stamp ## the quick tests, in minutes
+test: $(VENV)/full.stamp ## run the quick tests, in minutes
 	python -m pytest --quiet -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(VENV)/full.stamp ## the other tests: killed and resumed runs, fuzzed files, a real Slurm, a browser
+test-all: $(VENV)/full.stamp ## run the slow tests: killed and resumed runs, fuzzed files, a real Slurm, a browser
 	python -m pytest --quiet -n auto --dist worksteal -m slow
 
-flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## Flower's environment, for the method external/flower without conda
+flower: $(VENV)/core.stamp .venv-flower/flower.stamp ## install Flower's environment, for the method external/flower without conda
 
 SUITES := flower pfl fedlab fedjax
-suites: $(VENV)/full.stamp ## other suites, each in an environment of its own, for make bench
+suites: $(VENV)/full.stamp ## install other suites for make bench, each in its own environment
 	@for suite in $(SUITES); do $(MAKE) --no-print-directory .venv-$$suite/$$suite.stamp \
 	  || echo "$$suite cannot be installed here; make bench leaves it out" >&2; done
 
-lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, mypy, the direction of imports
+lint: $(VENV)/full.stamp ## check the code: ruff, snakefmt, snakemake --lint, hadolint, mypy, the direction of imports
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
@@ -49,25 +49,25 @@ lint: $(VENV)/full.stamp ## ruff, snakefmt, snakemake --lint, hadolint, mypy, th
 
 # As one tree, so that links are the same on the site as in a checkout. To look at it: python -m http.server -d build/site
 PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/small results/reference apfl/paper/verdict/claims.yaml
-docs: $(VENV)/docs.stamp ## the documentation as a site, in build/site; a broken link is an error
+docs: $(VENV)/docs.stamp ## build the documentation as a site, in build/site; a broken link is an error
 	rm -rf build/pages && mkdir -p build/pages
 	tar -cf - $(PAGES) | tar -xf - -C build/pages
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-audit: $(VENV)/full.stamp ## look the installed packages up among the known vulnerabilities, where the network allows it
+audit: $(VENV)/full.stamp ## look for known vulnerabilities in the installed packages, if the network allows it
 	python .ci/audit.py
 
-lock: $(VENV)/full.stamp ## locks/: every package with its version and its hashes, in the versions of results/reference
+lock: $(VENV)/full.stamp ## write locks/: every package with its version and hashes, in the versions of results/reference
 	python .ci/lock.py
 
 # BENCH=--quick is a trial; the benchmarks are those of benchmarks/bench_*.py.
-bench: $(VENV)/full.stamp ## what the suite costs, as ratios measured in one run: docs/performance.md
+bench: $(VENV)/full.stamp ## measure what the suite costs, as ratios within one run, for docs/performance.md
 	@mkdir -p build
 	python -m pytest benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' $(BENCH) \
 	  --benchmark-json build/performance.json --benchmark-columns median,rounds
 	python -m benchmarks.performance build/performance.json
 
-bench-gpu: $(VENV)/full.stamp ## on a GPU, in ten minutes at most: stacked tests, figures and profile, then runs at the paper's scale
+bench-gpu: $(VENV)/full.stamp ## on a GPU, in ten minutes at most: run the stacked tests, figures and profile, then runs at the paper's scale
 	python -m benchmarks.gpu
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
@@ -77,7 +77,7 @@ RUNS := results
 MADE := $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
-reference: $(VENV)/full.stamp ## results/reference from the finished runs of config/grid.yaml under results/ (RUNS=FOLDER: elsewhere)
+reference: $(VENV)/full.stamp ## make results/reference from the finished runs of config/grid.yaml under results/ (RUNS=FOLDER: elsewhere)
 	snakemake --configfile=$(ARCHIVED) results/grid/study.json
 	apfl pack results/grid/study.json --results $(RUNS) --out results/reference
 	rm -rf build/reference
@@ -91,7 +91,7 @@ reference: $(VENV)/full.stamp ## results/reference from the finished runs of con
 	  -exec install -D -m 644 {} ../../results/reference/{} \;
 	python -m tests.documents
 
-clean: ## remove .venv; results/ stay
+clean: ## remove .venv, .venv-locked and build; results/ stays
 	rm -rf .venv .venv-locked build *.egg-info
 
 # Stamps depend on pyproject.toml, so that a second make installs nothing. The registry's torch comes with CUDA and works

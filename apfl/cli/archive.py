@@ -13,13 +13,15 @@ from apfl.errors import UserError
 
 def pack(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY.json", help="The study as it was run: results/{study}/study.json.")
+        Path, typer.Argument(metavar="STUDY.json", help="The study as it was run, results/{study}/study.json.")
     ],
-    out: Annotated[Path, typer.Option(help="The archive's folder.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the archive to.")],
     results: Results = Path("results"),
-    whole: Annotated[bool, typer.Option("--whole", help="With models, so that another machine can go on.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Include the models, so that another machine can continue the runs.")
+    ] = False,
 ) -> None:
-    """Pack metrics, records, partitions and pictures of all finished runs, without models or with them."""
+    """Pack the metrics, records, partitions and pictures of all finished runs and, with --whole, their models."""
     from apfl.jobs import archive
     from apfl.study.load import load_study
     from apfl.study.parse import read
@@ -33,19 +35,25 @@ def pack(
 
 def unpack(
     archive_folder: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A folder that `apfl pack` wrote.")],
-    out: Annotated[Path, typer.Option(help="The results folder to make.")],
+    out: Annotated[Path, typer.Option(help="The results folder to create.")],
 ) -> None:
-    """Unpack an archive into a results folder, which tables, figures, claims and report read, and print its study."""
+    """Unpack an archive into a results folder, from which tables, figures, claims and report can be made.
+
+    The path of the unpacked study is printed.
+    """
     from apfl.jobs import archive
 
     print(archive.unpack(archive_folder, out))
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of results, or archives.")],
-    out: Annotated[Path, typer.Option(help="The results folder to make, or to add to.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Results folders or archives.")],
+    out: Annotated[Path, typer.Option(help="The results folder to create or to add to.")],
 ) -> None:
-    """Merge the finished runs of several machines; equal runs are taken once, different ones of one name refused."""
+    """Merge the finished runs of several machines.
+
+    Identical runs are taken once, and different runs with the same name are refused.
+    """
     from apfl.jobs.merge import merge as merge_results
 
     runs, twice = merge_results(folders, out)

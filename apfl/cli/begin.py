@@ -39,10 +39,10 @@ TAKEN = ("config/config.yaml", "profiles/default/config.yaml")
 """What the folder gets of the project's own files."""
 
 
-def init(folder: Annotated[Path, typer.Argument(help="A folder; it is made if it is not there.")]) -> None:
-    """Make a folder of your own: a Snakefile, the smallest study to change, and settings of Snakemake.
+def init(folder: Annotated[Path, typer.Argument(help="The folder, which is created if it does not exist.")]) -> None:
+    """Create a folder for a study of your own: a Snakefile, a minimal study to edit, and settings for Snakemake.
 
-    In it `snakemake` runs the study in config/config.yaml. Nothing is written over.
+    In that folder, `snakemake` runs the study in config/config.yaml. No existing file is overwritten.
     """
     from apfl.errors import UserError
     from apfl.project import home

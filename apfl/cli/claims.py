@@ -11,9 +11,9 @@ from apfl.cli.paper import Out, Partial
 from apfl.cli.study import Results
 from apfl.errors import UserError
 
-StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
-Page = Annotated[bool, typer.Option("--page", help="Print the page on the claims and on how they are judged.")]
-ShowPower = Annotated[bool, typer.Option("--power", help="Print what the study could find out about each claim.")]
+StudyFile = Annotated[Path | None, typer.Argument(metavar="STUDY.yaml", help="The study's configuration file.")]
+Page = Annotated[bool, typer.Option("--page", help="Print the documentation of the claims and of how they are judged.")]
+ShowPower = Annotated[bool, typer.Option("--power", help="Also print what the study could find out about each claim.")]
 
 
 def claims(
@@ -24,12 +24,14 @@ def claims(
     page: Page = False,
     power: ShowPower = False,
 ) -> None:
-    """Judge each claim of the paper: reproduced, contradicted, open, nothing to judge or not run, as JSON, CSV and
-    Markdown.
+    """Judge each claim of the paper as reproduced, contradicted, open, nothing to judge or not run.
 
-    Beside the verdicts go a picture of them, the ranks of the methods, the choice of the reading, and the teachers of
-    the friends: these alone in a study without the paper. Runs that are missing are named with the command that makes
-    them; they never stop this command, with --partial or without, but what is judged before they are there is interim.
+    The verdicts are written as JSON, CSV and Markdown. Beside them are written a picture of the verdicts, the published
+    beside the reproduced numbers, the ranks of the methods, the spread over clients, the choice of the reading, the
+    teachers of the friends and the controls. Without the paper, a study gets only the ranks and what follows.
+
+    Missing runs never stop this command, with or without --partial. They are listed with the command that makes them,
+    and a verdict that needs them is interim.
     """
     from apfl.paper.verdict.claims_page import page as claims_page
 

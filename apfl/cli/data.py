@@ -20,18 +20,20 @@ Out = Annotated[Path, typer.Option(help="The file to write (.npz); a picture (.p
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="Name of the data set: cifar10, emnist, ocr_letters ...")],
-    source: Annotated[str, typer.Option(help="digits, photos, torchvision, parquet, folder or nist_letters.")],
+    name: Annotated[str, typer.Argument(help="Name of the data set, such as cifar10, emnist or ocr_letters.")],
+    source: Annotated[str, typer.Option(help="One of digits, photos, torchvision, parquet, folder and nist_letters.")],
     out: Out,
     path: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
-    root: Annotated[Path | None, typer.Option(help="A folder with one for each data set, named after it.")] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(help="Keep this many images, with the classes in proportion.")
+    root: Annotated[
+        Path | None, typer.Option(help="Without --path, a folder in which each data set has a folder of its own name.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="How many classes it must have.", min=2)] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(help="Keep this many images, in the same class proportions.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes that the data set must have.", min=2)] = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a data set: 32x32 images, official parts for training, validation and tests pooled."""
+    """Write a data set of 32x32 images, with its official training, validation and test sets pooled."""
     from apfl.data.catalogue import folder_of
     from apfl.data.dataset import check_name, save_dataset
     from apfl.data.decode import make_dataset
@@ -54,15 +56,15 @@ def data(
 
 def partition(
     data: Annotated[Path, typer.Option(help="The data set (.npz).")],
-    setting: Annotated[str, typer.Option(help="What it is, spelled out, such as dirichlet-alpha0.1-clients5.")],
+    setting: Annotated[str, typer.Option(help="The setting in full, such as dirichlet-alpha0.1-clients5.")],
     out: Out,
     seed: Seed = 0,
-    validation: Annotated[bool, typer.Option(help="Set 10 % of each client's training images aside.")] = False,
+    validation: Annotated[bool, typer.Option(help="Set aside 10 % of each client's images for validation.")] = False,
     saved: Annotated[
-        Path | None, typer.Option(help="A partition (.npz) that the setting natural takes its clients from.")
+        Path | None, typer.Option(help="A saved partition (.npz) from which the setting natural takes its clients.")
     ] = None,
 ) -> None:
-    """Share the images of a data set among clients."""
+    """Distribute the images of a data set over clients."""
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import load_partition, make_partition, save_partition
     from apfl.data.plots import partition_picture
@@ -80,13 +82,14 @@ def partition(
 
 def clients(
     partition: Annotated[Path, typer.Argument(help="A partition (.npz) that `apfl partition` or a study made.")],
-    data: Annotated[Path, typer.Option(help="The data set (.npz) that it shares.")],
+    data: Annotated[Path, typer.Option(help="The data set (.npz) that was partitioned.")],
     out: Annotated[Path, typer.Option(help="The file to write (.csv), with columns image, client and split.")],
     path: Annotated[
-        Path | None, typer.Option(help="The folder of images that the data set was made from, to name them.")
+        Path | None,
+        typer.Option(help="The image folder that the data set was made from, so that images are listed by file name."),
     ] = None,
 ) -> None:
-    """Write a partition as a clients.csv, which can be put beside the images."""
+    """Write a partition as a file clients.csv, which you can put beside the images."""
     from apfl.data.clients import write_clients
     from apfl.data.dataset import load_dataset
     from apfl.data.partition import check_match, load_partition
@@ -99,17 +102,19 @@ def clients(
 
 
 def semantics(
-    source: Annotated[str, typer.Option(help="packaged, table, w2v, bert, clip, onehot, random or shuffled.")],
+    source: Annotated[str, typer.Option(help="One of packaged, table, w2v, bert, clip, onehot, random and shuffled.")],
     data: Annotated[Path, typer.Option(help="The data set (.npz) whose class names to embed.")],
     out: Annotated[Path, typer.Option(help="The file to write (.npz).")],
     name: Annotated[
-        str | None, typer.Argument(help="What to call them: w2v, clip ... (default: the file's name).")
+        str | None, typer.Argument(help="Name of the embeddings, such as w2v or clip; by default, the file's name.")
     ] = None,
     path: Annotated[
-        Path | None, typer.Option(help="A model or table; without it w2v, bert and clip download theirs.")
+        Path | None, typer.Option(help="A model or table; without it, w2v, bert and clip download their models.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Another model than the source's own, by name.")] = None,
-    template: Annotated[list[str] | None, typer.Option(help="Prompt, {} for the name; repeat to average.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of a model to use instead of the source's own.")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Prompt with {} for the class name; repeat the option to average several.")
+    ] = None,
     of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,
     dimension: Annotated[int | None, typer.Option(help="Dimension of random embeddings.", min=1)] = None,
     seed: Seed = 0,

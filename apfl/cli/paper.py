@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
     from apfl.study.cells import Cell
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration.")]
-Out = Annotated[Path | None, typer.Option(help="Where to write; by default under results/{study}.")]
-Partial = Annotated[bool, typer.Option("--partial", help="Leave out runs that are not finished, and say so.")]
-Only = Annotated[list[str] | None, typer.Option(help="Make this one alone; may be given several times.")]
-Dataset = Annotated[str, typer.Option(help="The data set; left out, all that the study tunes on.")]
-Method = Annotated[str, typer.Option(help="The id of the method; left out, all that the study tunes.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration file.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; by default, under results/{study}.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Leave out unfinished runs, and say so.")]
+Only = Annotated[list[str] | None, typer.Option(help="Make only this one; can be given several times.")]
+Dataset = Annotated[str, typer.Option(help="The data set; by default, all on which the study tunes.")]
+Method = Annotated[str, typer.Option(help="The id of the method; by default, all that the study tunes.")]
 
 
 def tables(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
-    """Make the study's tables, with the published numbers where it is one of the paper, as CSV, Markdown, LaTeX and
-    HTML."""
+    """Make the study's tables as CSV, Markdown, LaTeX and HTML, with the published numbers in a study of the paper."""
     from apfl.paper.numbers.metrics import Metrics
     from apfl.paper.tables.build import table
     from apfl.paper.tables.formats import write
@@ -49,7 +48,7 @@ def tables(
 def figures(
     study: StudyFile, results: Results = Path("results"), out: Out = None, partial: Partial = False, only: Only = None
 ) -> None:
-    """Draw the study's figures, on the pooled and on the own tests, as SVG, PDF and PNG, with their points as CSV."""
+    """Draw the study's figures on the pooled and the own test as SVG, PDF and PNG, with the plotted points as CSV."""
     from apfl.paper.figures.files import write
     from apfl.study.cells import cells
     from apfl.study.load import load_study
@@ -65,9 +64,9 @@ def figures(
 
 
 def report(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
-    """Write one self-contained HTML page: tables, figures, and what stands behind every number.
+    """Write one self-contained HTML page with the tables, the figures and the origin of every number.
 
-    It is made at any time: what has not been run is named on the page, with the command that makes it.
+    You can make the page at any time: it lists what has not been run, with the command that makes it.
     """
     from apfl.paper.report.report import build
     from apfl.study.load import load_study
@@ -79,7 +78,7 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
 
 
 def check_tables(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
-    """List the cells of the written tables that should hold a number and do not; exit 1 if there is one."""
+    """List the cells of the written tables that should hold a number but do not; exit with status 1 if there is one."""
     from apfl.paper.tables.holes import holes
     from apfl.study.load import load_study
 
@@ -94,7 +93,7 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
 
 
 def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
-    """Choose among the trials of each method by validation images, and write all trials with the chosen one."""
+    """Choose a trial of each method by its accuracy on validation images, and write all trials with the chosen one."""
     from apfl.paper.numbers.tuning import choice, trials, with_digests
     from apfl.study.load import load_study
     from apfl.study.tuning import choice_path

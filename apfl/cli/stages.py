@@ -25,15 +25,15 @@ Specs = Annotated[
     list[str],
     typer.Option(
         "--spec",
-        help=f"A run's {WRITTEN} Given several times it asks for as many runs, and every option for a file or folder "
-        "must be given as often, in that order.",
+        help=f"A run's {WRITTEN} Repeat the option for several runs; every option for a file or folder must then be "
+        "repeated as often, in the same order.",
     ),
 ]
 
 
 def _each(name: str, what: str) -> Any:
     """An option that is given once for each run."""
-    return typer.Option(name, help=f"{what}; once for each run, {NONE} for one that reads none.")
+    return typer.Option(name, help=f"{what}; repeated for each run, with {NONE} for a run that reads none.")
 
 
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
@@ -44,17 +44,20 @@ Proxies = Annotated[list[Path] | None, _each("--proxy", "Unlabelled images for d
 Bases = Annotated[list[Path], _each("--run", "Folder of the federated run to start from")]
 Generators = Annotated[list[Path] | None, _each("--generator", "Folder made by `apfl memorize`")]
 Tunings = Annotated[
-    list[Path] | None, _each("--tuning", "Choice made by `apfl tune`, of which a tuned run takes its settings")
+    list[Path] | None, _each("--tuning", "Choice made by `apfl tune`, from which a tuned run takes its settings")
 ]
 Outs = Annotated[list[Path], _each("--out", "Folder for the results")]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", envvar="APFL_STORE_ROOT", help="Folder of finished runs, from which equal ones are taken."),
+    typer.Option("--store", envvar="APFL_STORE_ROOT", help="Folder of finished runs, from which equal runs are taken."),
 ]
 LastState = Annotated[
-    bool, typer.Option(envvar="APFL_LAST_STATE", help="Keep what more rounds of a finished run would start from.")
+    bool,
+    typer.Option(
+        envvar="APFL_LAST_STATE", help="Keep the state from which a finished run can be continued with more rounds."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="One of auto, cpu and cuda.")]
 
 
 def initial(
@@ -110,12 +113,12 @@ def personalize(
 
 def accept(
     spec: Spec, data: Data, partition: Annotated[Path, typer.Option(help="Partition made by `apfl partition`.")],
-    metrics: Annotated[Path, typer.Option(help="What the program wrote: metrics.csv, or .parquet.")],
+    metrics: Annotated[Path, typer.Option(help="The metrics that the program wrote, as .csv or .parquet.")],
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
-    model: Annotated[str, typer.Option(help="Role of its models, where the table names none.")] = "global",
-    code: Annotated[str, typer.Option(help="What stands for the program's code in run.json.")] = "",
+    model: Annotated[str, typer.Option(help="Role of the program's models, if its metrics name none.")] = "global",
+    code: Annotated[str, typer.Option(help="Text that stands for the program's code in run.json.")] = "",
 ) -> None:  # fmt: skip
-    """Check what a foreign program has measured, and make a run of it, which tables read."""
+    """Check the metrics that a foreign program wrote, and turn them into a run that tables can show."""
     from apfl.stages.external import accept as accepted
     from apfl.stages.problem import Inputs
 

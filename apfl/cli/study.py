@@ -30,7 +30,8 @@ def _results(context: typer.Context, value: Path) -> Path:
 
 
 Results = Annotated[
-    Path, typer.Option(help="Where the runs are; those of FOLDER/NAME/study.json are in FOLDER.", callback=_results)
+    Path,
+    typer.Option(help="Folder of the runs; for a study FOLDER/NAME/study.json, by default FOLDER.", callback=_results),
 ]
 
 
@@ -49,13 +50,13 @@ def methods(
 def plan(
     study: StudyFile,
     json: Annotated[bool, typer.Option("--json", help="Print every run with its specification and inputs.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Print what would be made, path by path.")] = False,
-    no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Leave out how long it would take.")] = False,
-    results: Annotated[Path, typer.Option(help="Finished runs there correct the estimate.")] = Path("results"),
+    list_: Annotated[bool, typer.Option("--list", help="Print the path of everything that would be made.")] = False,
+    no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Leave out the estimate of the time.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder whose finished runs correct the estimate.")] = Path("results"),
 ) -> None:
     """Show what a study would run, without running it, and how long that would take on this machine.
 
-    For the estimate each method works on a few random images.
+    For the estimate, each method is run on a few random images.
     """
     from apfl.jobs.status import planned as read_study
     from apfl.study.cells import artefacts, asked, runs
@@ -81,10 +82,10 @@ def plan(
 
 
 def check(study: StudyFile) -> None:
-    """Check that a study could run: known keys, names and values, and the inputs that its methods need; and print how
-    many images it trains and tests on.
+    """Check that a study can run: its keys, names and values, and the inputs that its methods need.
 
-    Its methods, generators and networks are made once, so this takes a few seconds.
+    The number of images for training and for testing is printed too. The study's methods, generators and networks are
+    created once, which takes a few seconds.
     """
     from apfl.paper.verdict.best import check_choice
     from apfl.stages.try_out import try_out
@@ -102,12 +103,12 @@ def check(study: StudyFile) -> None:
 def status(
     study: StudyFile,
     results: Results = Path("results"),
-    json: Annotated[bool, typer.Option("--json", help="Print every job and the estimate for scripts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print every job and the estimate as JSON.")] = False,
 ) -> None:
-    """Show what is done, running, failed and waiting, how much is left, and the last error of each failed job.
+    """Show which jobs are done, running, failed and waiting, how much time is left, and each failed job's last error.
 
-    Reads files alone, so it works beside a running workflow and without one. results/NAME/study.json is a study too,
-    with all that the command line of the workflow changed.
+    This command only reads files, so it works whether or not a workflow is running. You can also name
+    results/NAME/study.json, which is the study with everything that the workflow's command line changed.
     """
     from apfl.jobs.status import jobs, left, planned
     from apfl.jobs.status_view import as_json, show

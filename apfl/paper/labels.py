@@ -19,8 +19,8 @@ SEMANTICS_LABELS = {
 TEST_LABELS = {"pooled": "pooled test", "own": "own test", "monopoly": "monopoly classes"}
 TEST_MEANINGS = {
     "pooled": "the test images of all clients together",
-    "own": "a client's own test images, with classes as it has them",
-    "monopoly": "of a dropout client's own test images those of classes that nobody else holds",
+    "own": "each client's own test images, in its own class proportions",
+    "monopoly": "a dropout client's own test images of classes that no other client holds",
 }
 ROLES = {"non_dropout": "non-dropout clients", "dropout": "dropout clients"}
 ROLE_LABELS = {"non_dropout": "A_n, non-dropout clients", "dropout": "A_d, dropout clients"}

@@ -66,7 +66,7 @@ OUTPUTS: Mapping[str, Output] = {
     for output in (
         Output(
             "table1",
-            "Data partitioning in the dropout setting: pathological with γ = 2 classes a client, ten clients, "
+            "Data partition in the dropout setting: pathological, with γ = 2 classes per client, ten clients and "
             f"20{NB}% missing classes. Classes in brackets are monopolised by clients that drop out.",
             own_title="Classes of the clients",
             own_caption="The classes that each client holds in the dropout setting. Classes in brackets are those of "
@@ -83,8 +83,8 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "table3",
-            "Comparison in the dropout setting: accuracy in % on the dropout clients. MC: share of the classes that "
-            "are missing among the other clients.",
+            "Comparison in the dropout setting: accuracy in % on the dropout clients. MC: share of missing classes, "
+            "which the other clients do not hold.",
             own_title="Dropout setting",
             tests={"dropout": ("own", "monopoly", "pooled")},
             axes=("dataset", "missing"),
@@ -92,8 +92,8 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "table4",
-            "Friend models by kind of semantic embedding in the dropout setting: accuracy in % on the non-dropout "
-            "clients (A_n) and on the dropout clients (A_d).",
+            "Friend models in the dropout setting, by semantic embedding: accuracy in % on the non-dropout clients "
+            "(A_n) and on the dropout clients (A_d).",
             own_title="Semantic embeddings",
             tests={"non_dropout": ("own", "pooled"), "dropout": ("own", "monopoly", "pooled")},
             axes=("dataset", "role"),
@@ -103,7 +103,7 @@ OUTPUTS: Mapping[str, Output] = {
         Output(
             "convergence",
             "Virtual time to a target accuracy, with synchronous and asynchronous servers, by heterogeneity of "
-            "the clients' speeds. The unit of time is the schedule's.",
+            "the clients' speeds. The unit of time is that of the schedule.",
             title="Time to target accuracy",
             axes=("dataset", "heterogeneity"),
             columns="schedule",
@@ -111,8 +111,8 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "dropout",
-            "Test accuracy in % after the last round, by the rate at which clients drop out at random: a client "
-            "does not report in a round, or its upload is lost.",
+            "Test accuracy in % after the last round, by the rate of random dropout: the probability that a client "
+            "does not report in a round or that its upload is lost.",
             title="Random dropout",
             axes=("dataset",),
             columns="schedule",
@@ -120,71 +120,71 @@ OUTPUTS: Mapping[str, Output] = {
         ),
         Output(
             "figure4",
-            "Accuracy along rounds with five clients in the full-participation setting: mean over seeds, "
-            "band ± one standard deviation. The paper prints no numbers.",
+            "Accuracy along the rounds with five clients in the full-participation setting: mean over seeds, with a "
+            "band of ± one standard deviation. The paper prints no numbers for this figure.",
             own_title="Accuracy along rounds",
-            own_caption="Accuracy along rounds: mean over seeds, band ± one standard deviation.",
+            own_caption="Accuracy along the rounds: mean over seeds, with a band of ± one standard deviation.",
             axes=("dataset", "partition"),
             datasets=IN_PAPER,
         ),
         Output(
             "figure5",
-            "Accuracy of the friend model against the noise dimension and the synthetic samples per class: "
-            "mean over seeds, band ± one standard deviation. The paper prints no numbers.",
+            "Accuracy of the friend model against the noise dimension and the number of synthetic samples per class: "
+            "mean over seeds, with a band of ± one standard deviation. The paper prints no numbers for this figure.",
             own_title="Noise dimension and synthetic samples",
-            own_caption="Accuracy of the friend model against the noise dimension and the synthetic samples per "
-            "class: mean over seeds, band ± one standard deviation.",
+            own_caption="Accuracy of the friend model against the noise dimension and the number of synthetic "
+            "samples per class: mean over seeds, with a band of ± one standard deviation.",
             axes=("dataset",),
             datasets=("cifar10", "emnist"),
         ),
         Output(
             "figure_time",
-            "Accuracy along virtual time, and along the bytes that the server has sent and received, by "
-            "heterogeneity of the clients' speeds: mean over seeds, band ± one standard deviation. All runs end after "
-            "the same number of uploads, lost ones included. What a method downloads after training, such as a "
-            "generator, is not counted.",
+            "Accuracy along virtual time and along the bytes that the server has sent and received, by "
+            "heterogeneity of the clients' speeds: mean over seeds, with a band of ± one standard deviation. All runs "
+            "end after the same number of uploads, lost ones included. The bytes of personalised models include the "
+            "generator, which each client downloads once after training.",
             title="Accuracy along time and bytes",
             of="convergence",
         ),
         Output(
             "figure_staleness",
-            "How many versions old the uploads were that reached the asynchronous server, over all seeds.",
+            "Staleness of the uploads that reached the asynchronous server, in versions of the model, over all seeds.",
             title="Staleness",
             tests={},
             of="convergence",
         ),
         Output(
             "figure_timeline",
-            "Who trained when, for the first seed, where clients differ or drop out most: one bar for each "
-            "cycle of download, training and upload, with the staleness of its upload; a mark where the server "
-            "merges; dotted lines where another round's worth of uploads has arrived.",
+            "Which client trained when, for the first seed, at the highest heterogeneity and dropout rate. A bar is "
+            "one cycle of download, training and upload, with the staleness of its upload. Marks show where the "
+            "server merges, and dotted lines where another round's worth of uploads has arrived.",
             title="Who trained when",
             tests={},
             of="convergence",
         ),
         Output(
             "figure_multiverse",
-            "Specification curve: accuracy of AP-FL minus that of the method it is compared with, in every reading "
-            f"that the study runs; paired by seed, bars are 95{NB}% intervals over seeds. Readings stand in the order "
-            "of their mean over the panels; the dots below say which options each has, those of the literal reading "
-            "in grey.",
+            "Specification curve: accuracy of AP-FL minus that of the method it is compared with, paired by seed, in "
+            f"every reading that the study runs. Bars are 95{NB}% intervals over seeds. Readings are ordered by their "
+            "mean over the panels; the dots below show the options of each reading, with those of the literal "
+            "reading in grey.",
             title="Every reading of AP-FL",
             has_teachers=True,
         ),
         Output(
             "selection",
-            "Which reading of AP-FL is judged as its best: accuracy in % on validation images, a tenth of each "
-            "client's training images on which nobody trains, on seeds that no table uses.",
+            "How the best reading of AP-FL is chosen: accuracy in % on validation images, a tenth of each client's "
+            "training images on which no method trains, on seeds that no table uses.",
             title="Choice of the reading",
         ),
         Output(
             "tuning",
-            "Every trial of each method that is tuned: accuracy in % of the model that the tables show, on the "
-            "validation images of all clients together, a tenth of their training images on which nobody trains, and "
-            "on seeds that no table uses. The first trial is the published setting; the others are points of a "
-            "scrambled Sobol sequence in the search space, local training included. The trial with the highest mean "
-            "over seeds is chosen, of equal ones the first; one that diverged in a seed has no mean. Ranks and "
-            "verdicts are about published settings.",
+            "Every trial of each tuned method: accuracy in % of the model that the tables show, on the validation "
+            "images of all clients together (a tenth of their training images, on which no method trains) and on "
+            "seeds that no table uses. The first trial is the published setting; the others are points of a "
+            "scrambled Sobol sequence in the search space, which includes local training. The trial with the highest "
+            "mean over seeds is chosen, and the first of equal ones; a trial that diverged in a seed has no mean. "
+            "Ranks and verdicts are about the published settings.",
             title="Tuning",
         ),
     )
@@ -192,30 +192,30 @@ OUTPUTS: Mapping[str, Output] = {
 """What a study asks for: its tables and figures, and the choices among readings (``apfl.selection``) and among
 hyper-parameters (``tuning``)."""
 RANKED = (
-    "(1 is best), accuracies averaged over seeds first. Bars join methods that do not differ: Wilcoxon's signed-rank "
-    "test over the cells, Holm's correction, level 0.05. There are none where Friedman's test does not tell the "
-    "methods apart, or no pair of them differs: that would not say that they are alike. Cells of one data set share "
-    "its images and differ in clients and alpha alone, so they are not independent: the tests see more evidence than "
-    "there is, and their p-values are too small."
+    "(1 is best), after averaging accuracies over seeds. Bars join methods that do not differ by Wilcoxon's "
+    "signed-rank test over the cells, with Holm's correction, at level 0.05. No bars are drawn if Friedman's test "
+    "does not tell the methods apart or if no pair differs, because that would not show that the methods are alike. "
+    "Cells of one data set share its images and differ only in clients and alpha, so they are not independent: the "
+    "tests see more evidence than there is, and their p-values are too small."
 )
 BESIDE: Mapping[str, Output] = {
     output.name: output
     for output in (
         Output(
             "forest",
-            "The claims and what came out, each on its first test. On the left the comparison that is hardest for the "
-            "claim: a mean over rows with its 95 % interval (thick), and the interval that holds for all of the "
-            "claim's comparisons together, which decides (thin). The claimed side is shaded; × is what the paper "
+            "The claims and their verdicts, each on its first test. Left: the comparison that is hardest for the "
+            "claim, as a mean over rows with its 95 % interval (thick) and the interval that holds for all of the "
+            "claim's comparisons together (thin), which decides. The claimed side is shaded; × marks what the paper "
             "prints for the same rows, at its own scale. A claim is reproduced if all of its comparisons lie on the "
-            "claimed side. On the right the verdict on each data set by itself and on all together; in outline and "
-            "with … it is what came out so far: runs are missing. An arrow points to what lies beyond the axis.",
+            "claimed side. Right: the verdict on each data set by itself and on all together; a verdict in outline "
+            "with … is interim, because runs are missing. An arrow points to a value beyond the axis.",
             title="Verdicts",
         ),
         Output(
             "dumbbell",
             "Accuracy in % on the pooled test, the test images of all clients together, in the rows of Table 2 that "
-            "were run and that the paper prints: hollow what the paper prints, at its own scale, filled what was "
-            "reproduced, with one standard deviation over seeds to both sides.",
+            "were run and that the paper prints. Hollow marks show what the paper prints, at its own scale; filled "
+            "marks show what was reproduced, with ± one standard deviation over seeds.",
             title="Published and reproduced",
             of="table2",
         ),
@@ -228,24 +228,24 @@ BESIDE: Mapping[str, Output] = {
         ),
         Output(
             "spread",
-            "How far the clients are apart, whom a method hurts, and what a round moves: accuracy in % of each client "
-            "on its own test images.",
+            "How much accuracy differs between clients, how many clients a method hurts, and how much data a round "
+            "transfers. Accuracy is in %, of each client on its own test images.",
             title="Spread over clients",
             of="table2",
         ),
         replace(OUTPUTS["selection"], name="readings", of="selection"),
         Output(
             "teachers",
-            "Friends and their teachers: accuracy in % on all clients' real test images. Teachers: the Eq. 7-weighted "
-            "ensemble of the client models that the generator learns from; global model: that of the federated run, "
-            "FedAvg's if nothing else is named; friend and personalized model: mean over clients that did not drop "
-            "out.",
+            "Friends and their teachers: accuracy in % on the real test images of all clients. Teachers: the "
+            "ensemble, weighted by Eq. 7, of the client models from which the generator learns. Global model: that of "
+            "the federated run, which is FedAvg's unless another one is named. Friend and personalized model: mean "
+            "over the clients that do not drop out.",
             title="Teachers of the friends",
         ),
         Output(
             "controls",
-            "Unseen classes: accuracy in % of the dropout clients' friend models on classes that nobody else holds, "
-            "with semantic embeddings and with controls that mean nothing.",
+            "Unseen classes: accuracy in % of the dropout clients' friend models on classes that no other client "
+            "holds, with semantic embeddings and with controls, which know nothing of the classes.",
             title="Unseen classes and controls",
             of="table4",
         ),

@@ -151,7 +151,7 @@ def test_a_method_seen_after_few_rounds_is_credited_with_no_earlier_one_even_if_
     assert row["time_mean"] == 20.0 and row["compared_with"] == "FedAvg"
     assert row["speedup_mean"] == pytest.approx((15 / 20 + 10 / 20) / 2)
     assert (
-        "Accuracy is looked at after rounds 1 to 4." in table.notes and "AP-FL: after rounds 2, 4 only." in table.notes
+        "Accuracy is evaluated after rounds 1 to 4." in table.notes and "AP-FL: after rounds 2, 4 only." in table.notes
     )
     points = virtual.along(derived, metrics_of(tmp_path, cells), "pooled", "bytes")
     assert points["x"].tolist() == [13.0, 24.0], "the payload is that of the federated run"
@@ -236,7 +236,7 @@ def test_runs_that_recorded_no_cost_count_as_if_there_were_none_and_that_is_said
     table = asynchrony.build("convergence", cells, metrics_of(tmp_path, cells), share=0.75)
     row = table.rows[table.rows["column"] == "AP-FL"].iloc[0]
     assert row["time_mean"] == 6.0 and row[["server_time", "client_time"]].isna().all()
-    assert "No cost of personalising was recorded for AP-FL; it counts as none here." in table.notes
+    assert "The cost of personalising was not recorded for AP-FL and counts as zero." in table.notes
 
 
 def test_an_asynchronous_run_is_compared_with_the_synchronous_run_of_its_method(tmp_path: Path) -> None:

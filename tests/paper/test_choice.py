@@ -227,11 +227,11 @@ def test_a_claim_says_in_which_readings_it_holds() -> None:
     def said(*states):
         return across_readings({"verdicts": [verdict(name, state) for name, state in zip("abc", states, strict=True)]})
 
-    assert said("open", "open", "not run") == "Of 2 readings reproduced in no reading; contradicted in no reading."
+    assert said("open", "open", "not run") == "Of 2 readings: reproduced in no reading; contradicted in no reading."
     assert said("reproduced", "open", "contradicted") == (
-        "Of 3 readings reproduced in some: a; contradicted in some: c."
+        "Of 3 readings: reproduced in some: a; contradicted in some: c."
     )
-    assert said(*["contradicted"] * 3) == "Of 3 readings reproduced in no reading; contradicted in every reading."
+    assert said(*["contradicted"] * 3) == "Of 3 readings: reproduced in no reading; contradicted in every reading."
     assert said("interim: reproduced", "open", "not run").endswith("contradicted in no reading; interim in a.")
     assert said("interim: reproduced", "interim: open", "not run").endswith("interim in every reading.")
 

@@ -367,4 +367,4 @@ def test_other_readings_of_table_4_have_a_panel_each(tmp_path):
         ("Semantics", semantics),
         ("Reading soft-labels", semantics),
     ]
-    assert "Where no reading is named it is: literal." in table.notes
+    assert "Where no reading is named, it is literal." in table.notes

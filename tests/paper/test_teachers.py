@@ -204,5 +204,5 @@ def test_a_study_without_ap_fl_says_so(tmp_path):
         for path in render.write(make(study, Metrics({}, {})), tmp_path, ("csv", "md")):
             assert path.is_file()
             if path.suffix == ".md":
-                assert "This study runs nothing that belongs here." in path.read_text(encoding="utf-8")
+                assert "This study runs nothing that this table shows." in path.read_text(encoding="utf-8")
     assert not list(sections_beside(study, Metrics({}, {})))

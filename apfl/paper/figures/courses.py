@@ -27,7 +27,7 @@ FATES: Mapping[str, Mapping[str, Any]] = {
 """How the bar of an upload looks, by what became of it."""
 EXPLAINED = {
     "merged": "merged",
-    "waiting": "in a buffer that the end found unfilled",
+    "waiting": "waiting in a buffer when the run ended",
     "discarded": "discarded: too stale",
     "lost": "lost: the client dropped out",
 }

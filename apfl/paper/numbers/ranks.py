@@ -35,8 +35,8 @@ COLUMNS = (
 )  # fmt: skip
 PAIRS = ("test", "better", "worse", "cells", "wilcoxon_p", "holm_p", "differ")
 RULE = (
-    f"Win, tie, loss: cells in which the 95\N{NO-BREAK SPACE}% interval of the paired difference to {BASELINE}, over "
-    "seeds, lies above 0, holds 0, or lies below it. A cell with one seed has no interval and is open."
+    f"Win, tie, loss: cells in which the 95\N{NO-BREAK SPACE}% interval over seeds of the paired difference from "
+    f"{BASELINE} lies above 0, contains 0 or lies below 0. A cell with one seed has no interval and is open."
 )
 Block = tuple[str, str]
 """A cell of Table 2 for all methods: data set and setting."""

@@ -20,8 +20,8 @@ from apfl.study.outputs import BESIDE
 from apfl.study.study import Study
 
 NOT_THE_PAPERS = (
-    "This study shows the paper's tables and figures on data that the paper does not have. Its numbers say what the "
-    "methods do on these data, and nothing of the paper, whose claims stand as not run."
+    "This study shows the paper's tables and figures on data that the paper does not have. Its numbers say how the "
+    "methods perform on these data, but nothing about the paper, whose claims are shown as not run."
 )
 
 
@@ -53,15 +53,15 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
     rows = found.pivot(index=["dataset", "setting"], columns="column", values=["published_mean", "reproduced_mean"])
     rows = rows.dropna() if set(dumbbell.METHODS) <= set(found["column"]) else rows.iloc[:0]
     if rows.empty:
-        return f"At the scale of this study ({scale}) AP-FL and FedAvg have not been run in any row of Table 2 yet."
+        return f"At the scale of this study ({scale}), AP-FL and FedAvg have not been run in any row of Table 2 yet."
     ours, printed = (
         rows[f"{what}_mean"]["AP-FL"] - rows[f"{what}_mean"]["FedAvg"] for what in ("reproduced", "published")
     )
     below = int((ours < 0).sum())
     return (
-        f"At the scale of this study ({scale}) AP-FL is {_apart(ours.mean())} FedAvg on the test images of all "
+        f"At the scale of this study ({scale}), AP-FL is {_apart(ours.mean())} FedAvg on the test images of all "
         f"clients, on average over the {many(len(rows), 'row')} of Table 2 that {'was' if len(rows) == 1 else 'were'} "
-        f"run, and below it in {below} of them; over the same rows, at its own scale, the paper prints it "
+        f"run, and is below it in {below} of them. For the same rows, at its own scale, the paper prints AP-FL "
         f"{_apart(printed.mean())} FedAvg."
     )
 
@@ -77,7 +77,7 @@ def _claims(made: Document) -> str:
     parts = [part for one in ours for part in one["datasets"] if not part["interim"]]
     found = [(status, [part for part in parts if part["status"] == status]) for status in (REPRODUCED, CONTRADICTED)]
     lines = [_lines(status, alike) for status, alike in found if alike]
-    return f"{text}. Looked at by data set, {'; '.join(lines)}." if lines else f"{text}."
+    return f"{text}. By data set, {'; '.join(lines)}." if lines else f"{text}."
 
 
 def _lines(status: str, alike: Sequence[Part]) -> str:

@@ -99,7 +99,7 @@ def draw(title: str, counts: np.ndarray, dropout: np.ndarray, unseen: np.ndarray
         for client, label in np.argwhere(counts > 0)
     )
     step = 1 if classes <= 30 else 10
-    missing = f"; {int(unseen.sum())} classes are held by clients that drop out alone" if unseen.any() else ""
+    missing = f"; {int(unseen.sum())} classes are held only by clients that drop out" if unseen.any() else ""
     return Drawing(
         title=title,
         description=f"{title}: training images of {classes} classes on {clients} clients, "
@@ -140,11 +140,11 @@ def samples(
             break
     sizes = accumulate(len(pictures[title].uri) if run else 0 for title, run in found.items())
     return [
-        Missing(title, "no generator has left a picture")
+        Missing(title, "no generator has left a picture yet")
         if run is None
         else pictures[title]
         if size <= PICTURES_AT_MOST
-        else Missing(title, f"see {run.path}/{SAMPLES}: this page would grow too large")
+        else Missing(title, f"not shown, as the page would become too large; see {run.path}/{SAMPLES}")
         for (title, run), size in zip(found.items(), sizes, strict=True)
     ]
 

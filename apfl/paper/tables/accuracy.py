@@ -119,12 +119,16 @@ def _lines(rows: pd.DataFrame, columns: tuple[str, ...]) -> tuple[TableLine, ...
 
 def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
     run = rows[rows["seeds_planned"] > 0]
-    monopoly = " Monopoly classes: a dropout client's own test images of classes that nobody else holds."
-    averaged = "averaged over clients by their training samples"
+    monopoly = " Monopoly classes: a dropout client's own test images of classes that no other client holds."
+    averaged = "averaged over clients, weighted by their training samples"
     notes = [
-        (f"Reproduced: the last round, {averaged} (Eq. 2)" if paper else f"The last round, {averaged}")
+        (
+            f"Reproduced: accuracy after the last round, {averaged} (Eq. 2)"
+            if paper
+            else f"Accuracy after the last round, {averaged}"
+        )
         + "; mean ± standard deviation over seeds (n - 1). Bold: the best of a line over all columns of the table.",
-        "Pooled test: the union of all clients' test images. Own test: each client's own test images."
+        "Pooled test: the test images of all clients together. Own test: each client's own test images."
         + (monopoly if "dropout" in OUTPUTS[name].tests else ""),
     ]
     if run.empty:
@@ -136,20 +140,20 @@ def _notes(name: str, rows: pd.DataFrame, paper: bool) -> tuple[str, ...]:
         notes.append(f"{variants}.")
     if run["title"].str.endswith(TUNED).any():
         notes.append(
-            f"{TUNED.strip()}: with the hyper-parameters that were chosen by validation images, on seeds that no table "
-            f"uses; without, with the {'published' if paper else 'given'} ones."
+            f"{TUNED.strip()}: with the hyper-parameters that were chosen on validation images, on seeds that no table "
+            f"uses. Columns without it have the {'published' if paper else 'given'} ones."
         )
     if (run["column_group"] == "reading").any():
         notes.append(
             "Square brackets name other readings of what the paper leaves open."
             if OUTPUTS[name].columns == "title"
-            else f"Where no reading is named it is: {run['reading'].iloc[0]}."
+            else f"Where no reading is named, it is {run['reading'].iloc[0]}."
         )
     if ((run["seeds"] > 0) & (run["seeds"] < run["seeds_planned"])).any():
         notes.append("(n/m): n of the m seeds have been run.")
     if left_out := _left_out(run):
         notes.append(
-            "Clients without training samples or without samples of the test are left out; "
+            "Clients without training samples or without samples of the test are left out of the mean; their number, "
             f"summed over seeds: {left_out}."
         )
     return tuple(notes)

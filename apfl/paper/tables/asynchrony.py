@@ -169,10 +169,10 @@ LINES: Mapping[str, Callable[[pd.DataFrame, Sequence[str]], Iterator[TableLine]]
 def _notes(name: str, cells: Sequence[Cell], rows: pd.DataFrame) -> tuple[str, ...]:
     notes = [
         *NOTES[name](cells, rows),
-        "Pooled test: the union of all clients' test images. Own test: each client's own.",
+        "Pooled test: the test images of all clients together. Own test: each client's own test images.",
     ]
     if name == "convergence":
-        notes.append(f"Accuracy is looked at after rounds {_listed(cells[0].rounds)}.")
+        notes.append(f"Accuracy is evaluated after rounds {_listed(cells[0].rounds)}.")
         others = {cell.title: cell.rounds for cell in cells if cell.rounds != cells[0].rounds}
         notes += [f"{title}: after rounds {_listed(rounds)} only." for title, rounds in others.items()]
     if ((rows["seeds"] > 0) & (rows["seeds"] < rows["seeds_planned"])).any():
@@ -194,26 +194,26 @@ def _notes_on_times(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
     share, reference = rows["target"].iloc[0], cells[0].title
     yield (
         f"Time: virtual time at the end of the first evaluated round whose accuracy is at least {100 * share:g} % of "
-        f"what {reference} has after its last round, in the same seed on the same test; nothing is interpolated. Mean "
-        "± standard deviation over seeds (n - 1). Bold: the shortest. Where a seed does not reach the target, no mean "
-        "is shown. All runs end after the same number of uploads, lost ones included."
+        f"that of {reference} after its last round, for the same seed and test; nothing is interpolated. Mean ± "
+        "standard deviation over seeds (n - 1). Bold: the shortest time. If a seed does not reach the target, no "
+        "mean is shown. All runs end after the same number of uploads, lost ones included."
     )
     yield (
-        "Speed-up: the time of the same method's synchronous run over this one's, seed by seed; synchronous runs, and "
-        f"methods that have none here, are compared with {reference}."
+        "Speed-up: the time of the same method's synchronous run divided by the time of this run, seed by seed. "
+        f"Synchronous runs, and methods that have none here, are compared with {reference}."
     )
     speed = cells[0].timing.server_speed
     costs = rows.dropna(subset=["server_time"])
     if len(costs):
         yield (
-            "Personalised models count from when the last client has its own: when the server has trained the "
-            f"generator ({_range(costs['server_time'])} in the last round, at {speed:g} times the pace of an average "
-            f"client) and clients have downloaded it and trained ({_range(costs['client_time'])}), by the operations "
-            "that this takes."
+            "Personalised models count from the time at which the last client has its own, that is, after the server "
+            f"has trained the generator ({_range(costs['server_time'])} in the last round, at {speed:g} times the pace "
+            f"of an average client) and the clients have downloaded it and trained ({_range(costs['client_time'])}). "
+            "These times are computed from the numbers of operations."
         )
     derived = [cell.title for cell in cells if cell.runs != cell.origins and cell.title not in set(costs["column"])]
     if derived:
-        yield f"No cost of personalising was recorded for {', '.join(dict.fromkeys(derived))}; it counts as none here."
+        yield f"The cost of personalising was not recorded for {', '.join(dict.fromkeys(derived))} and counts as zero."
     yield "Heterogeneity: sigma of the log-normal factor by which a client is slower or faster than another."
 
 
@@ -227,8 +227,8 @@ def _range(times: pd.Series) -> str:
 
 def _notes_on_dropout(cells: Sequence[Cell], rows: pd.DataFrame) -> Iterator[str]:
     yield (
-        "Accuracy after the last round, averaged over clients by their training samples (Eq. 2); mean ± standard "
-        "deviation over seeds (n - 1). Bold: the best of a line."
+        "Accuracy after the last round, averaged over clients, weighted by their training samples (Eq. 2); mean ± "
+        "standard deviation over seeds (n - 1). Bold: the best of a line."
     )
     lost = {
         rate: " to ".join(dict.fromkeys(f"{share:.0f}" for share in part["lost_percent"].agg(["min", "max"])))

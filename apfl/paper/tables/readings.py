@@ -27,7 +27,9 @@ def made(study: Study, metrics: Metrics) -> Table:
             entries = {row.reading: _entry(row) for row in tuples(here)}
             lines.append(TableLine(TEST_LABELS[test], bold_best(entries, readings), test))
         sections.append(Section(dataset_label(dataset), (Group("validation", tuple(lines)),)))
-    notes = ("Mean over the settings and seeds of the choice. Bold: the reading that is judged on that test.",)
+    notes = (
+        "Mean over the settings and seeds of the choice. Bold: the reading that is judged as the best on that test.",
+    )
     panels = (Panel("", readings, tuple(sections)),) if sections else ()
     return Table(BESIDE["readings"], panels, notes if sections else ("This study chooses no reading.",), found)
 

@@ -19,11 +19,12 @@ from apfl.study.study import Study
 HEADS = ("lowest tenth", "deviation over clients", f"below {ALONE} (%)", "MB down a round", "MB up a round", "seeds")
 NOTES = (
     "Own test, last round; mean ± standard deviation over seeds (n - 1). Lowest tenth: mean accuracy of the tenth of "
-    "the clients, at least one, that have the lowest. Deviation over clients: of their accuracies, in points.",
-    f"Below {ALONE}: the share of the clients that the method hurts, whose accuracy is below what they reach alone in "
+    "the clients (at least one) with the lowest accuracies. Deviation over clients: standard deviation of their "
+    "accuracies, in points.",
+    f"Below {ALONE}: the share of clients that the method hurts, because their accuracy is below that of {ALONE} in "
     f"the same seed; the study must show {ALONE} in the same table.",
-    "MB (10^6 bytes): what the server shares, sent to all clients that take part in a round, and as much back. What is "
-    "sent once after training, such as a generator, is a column of the CSV file.",
+    "MB (10^6 bytes): what the server shares, sent to all clients that take part in a round, and the same amount back. "
+    "What is sent once after training, such as a generator, is in a column of the CSV file.",
 )
 
 

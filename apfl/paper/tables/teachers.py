@@ -41,12 +41,12 @@ def teachers_table(rows: pd.DataFrame) -> Table:
     known = rows[rows["friend_is"] != ""]
     counts = {name: int((known["friend_is"] == name).sum()) for name in ("below", "at", "above")}
     notes = [
-        f"Of {len(known)} lines with an interval the friend is below its teacher in {counts['below']}, not told from "
+        f"Of {len(known)} lines with an interval, the friend is below its teacher in {counts['below']}, not told from "
         f"it in {counts['at']} and above it in {counts['above']}.",
-        f"Differences are paired by seed, with their 95{NB}% interval. The teacher is the ensemble, or the global "
-        "model where the reading says so.",
-        "A friend starts from the global model unless its reading says otherwise: one above its teachers can have that "
-        "from its start.",
+        f"Differences are paired by seed and shown with their 95{NB}% interval. The teacher is the ensemble, or the "
+        "global model if the reading says so.",
+        "Unless its reading says otherwise, a friend starts from the global model, and can be above its teachers "
+        "because of that start.",
     ]
     return Table(BESIDE["teachers"], by_setting(rows, columns, line), (*notes, *_holes(rows)), rows)
 
@@ -70,10 +70,12 @@ def controls_table(rows: pd.DataFrame) -> Table:
         return TableLine(semantics_label(row["semantics"]), entries)
 
     notes = (
-        "Mean ± standard deviation over seeds. Chance: 1 / classes. Blind guess: 1 / the classes of the friend's own "
-        "synthetic images, which in the literal reading are its client's alone; to see, a friend must be above that.",
-        f"Embeddings − controls: the means of both kinds, paired by seed, with the 95{NB}% interval over seeds. If it "
-        "holds 0, the accuracy on unseen classes is not shown to be owed to semantics.",
+        "Mean ± standard deviation over seeds. Chance: 1 / number of classes. Blind guess: 1 / number of classes of "
+        "the friend's own synthetic images, which in the literal reading are only its client's classes. Only a friend "
+        "above the blind guess has learned to recognise classes.",
+        "Embeddings − controls: the mean over embeddings minus the mean over controls, paired by seed, with the "
+        f"95{NB}% interval over seeds. If the interval contains 0, the accuracy on unseen classes is not shown to be "
+        "due to semantics.",
     )
     panels = by_setting(rows, columns, line, "reading" if len(set(rows["reading"])) > 1 else "")
     return Table(BESIDE["controls"], panels, (*notes, *_holes(rows)), rows)
@@ -108,7 +110,7 @@ def _difference(mean: float, low: float, high: float) -> Entry:
 def _holes(rows: pd.DataFrame) -> tuple[str, ...]:
     """What is not there, by status."""
     if rows.empty:
-        return ("This study runs nothing that belongs here.",)
+        return ("This study runs nothing that this table shows.",)
     bad = rows[rows["status"] != "ok"]
     return tuple(
         f"{status.capitalize()}: " + "; ".join(dict.fromkeys(_named(row) for _, row in part.iterrows())) + "."

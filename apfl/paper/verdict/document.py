@@ -247,7 +247,7 @@ def across_readings(claim: Part) -> str:
         found.append(f"{status} in {which if names else 'no reading'}")
     interim = [one["reading"] for one in shown if one["interim"]]
     found += [f"interim in {', '.join(interim) if len(interim) < len(ran) else 'every reading'}"] if interim else []
-    return f"Of {len(ran)} readings {'; '.join(found)}." if ran else ""
+    return f"Of {len(ran)} readings: {'; '.join(found)}." if ran else ""
 
 
 def commands(claim: Part) -> list[str]:
@@ -319,15 +319,16 @@ def power_lines(made: Document) -> list[str]:
 
 
 INTRODUCTION = (
-    "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side, "
-    "contradicted only if that of one number, or of the mean of a set of them, lies wholly on the other side, after "
-    "correction for all that were looked at. It is open if neither holds. To be reproduced it also has to pass its "
-    "gates on each data set: its models are shown to be above chance, above the best constant answer or above what "
-    "needs no communication, and, to be called steady, to have risen along the rounds. There is nothing to judge "
-    "where, on each of its data sets, every comparison fails one of them. The numbers beside a verdict are those of "
-    "the comparison that contradicts it or comes nearest to that; row by row is the stricter question. An interim "
-    "verdict is made while runs are missing, and is not the study's. Readings are ways to settle what the paper "
-    "leaves open. Supplements are on data that the paper does not have, and enter no verdict."
+    "A claim is reproduced only if the intervals of all of its primary numbers lie on the claimed side. It is "
+    "contradicted only if, after correction for everything that was looked at, the interval of one number, or of the "
+    "mean of a set of them, lies wholly on the other side. If neither is the case, the claim is open. To be "
+    "reproduced, a claim also has to pass its gates on each data set: its models have to be shown to be above chance, "
+    "above the best constant answer or above what needs no communication, and, to be called steady, to have risen "
+    "along the rounds. There is nothing to judge if, on each of its data sets, every comparison fails one of the "
+    "gates. The numbers beside a verdict are those of the comparison that contradicts it or comes nearest to doing "
+    "so; the column 'row by row' answers the stricter question of how each row comes out. A verdict is interim, and "
+    "not yet that of the study, while runs are missing. Readings are ways to settle what the paper leaves open. "
+    "Supplements are on data that the paper does not have, and enter no verdict."
 )
 
 
