@@ -31,22 +31,23 @@ Specs = Annotated[
 ]
 
 
-def _each(name: str, what: str) -> Any:
+def _each(name: str, what: str, optional: bool = True) -> Any:
     """An option that is given once for each run."""
-    return typer.Option(name, help=f"{what}; repeated for each run, with {NONE} for a run that reads none.")
+    without = f", with {NONE} for a run that reads none" if optional else ""
+    return typer.Option(name, help=f"{what}; repeated for each run{without}.")
 
 
 Data = Annotated[Path, typer.Option(help="Data set made by `apfl data`.")]
-Datas = Annotated[list[Path], _each("--data", "Data set made by `apfl data`")]
-Partitions = Annotated[list[Path], _each("--partition", "Partition made by `apfl partition`")]
+Datas = Annotated[list[Path], _each("--data", "Data set made by `apfl data`", optional=False)]
+Partitions = Annotated[list[Path], _each("--partition", "Partition made by `apfl partition`", optional=False)]
 Semantics = Annotated[list[Path] | None, _each("--semantics", "Class embeddings made by `apfl semantics`")]
 Proxies = Annotated[list[Path] | None, _each("--proxy", "Unlabelled images for distillation, made by `apfl data`")]
-Bases = Annotated[list[Path], _each("--run", "Folder of the federated run to start from")]
+Bases = Annotated[list[Path], _each("--run", "Folder of the federated run to start from", optional=False)]
 Generators = Annotated[list[Path] | None, _each("--generator", "Folder made by `apfl memorize`")]
 Tunings = Annotated[
     list[Path] | None, _each("--tuning", "Choice made by `apfl tune`, from which a tuned run takes its settings")
 ]
-Outs = Annotated[list[Path], _each("--out", "Folder for the results")]
+Outs = Annotated[list[Path], _each("--out", "Folder for the results", optional=False)]
 Store = Annotated[
     Path | None,
     typer.Option("--store", envvar="APFL_STORE_ROOT", help="Folder of finished runs, from which equal runs are taken."),
