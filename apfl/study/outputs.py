@@ -229,7 +229,7 @@ BESIDE: Mapping[str, Output] = {
         Output(
             "spread",
             "How much accuracy differs between clients, how many clients a method hurts, and how much data a round "
-            "transfers. What is sent once after the last round, such as AP-FL's generator or the statistics of AP-FL+, "
+            "transfers. What is sent once after the last round, such as a generator or statistics of features, "
             "is not counted. Accuracy is in %, of each client on its own test images.",
             title="Spread over clients",
             of="table2",
