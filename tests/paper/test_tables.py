@@ -189,6 +189,20 @@ def test_tuned_columns_follow_the_same_methods_as_published_and_only_the_first_a
     assert "FedAvg (tuned)" in open_part and "Further methods" not in open_part
 
 
+def test_tuned_columns_that_are_not_run_are_folded_until_one_is(tmp_path):
+    titles = ("Local", "FedAvg", "FedProx", "SCAFFOLD", "AP-FL")
+    cells = [cell(title + tuned, seeds=(0,)) for title in titles for tuned in ("", " (tuned)")]
+    for ours in cells:
+        if not ours.title.endswith("(tuned)"):
+            write_cell(tmp_path, ours, 0.5)
+    body = table_section(build(tmp_path, cells, partial=True)).body
+    assert (
+        "AP-FL (tuned)" not in body.partition("<details>")[0] and "<summary>Methods, tuned (not run)</summary>" in body
+    )
+    write_cell(tmp_path, cells[1], 0.5)
+    assert "AP-FL (tuned)" in table_section(build(tmp_path, cells, partial=True)).body.partition("<details>")[0]
+
+
 def test_fashion_mnist_is_matched_without_an_alpha(tmp_path):
     ours = cell(
         "Local",

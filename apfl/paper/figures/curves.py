@@ -188,6 +188,8 @@ def _draw_panel(axes: Axes, panel: Plot, styles: Mapping[str, LineStyle], narrow
     if missing := [f"{item.name} ({item.note or 'no samples'})" for item in panel.curves if not len(item.points)]:
         text = "\n".join(["no line:", *missing])
         axes.text(0.99, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7, color=SOFT)
+    if not drawn:
+        axes.set(xticks=[], yticks=[])  # of nothing
 
 
 def _draw_curve(axes: Axes, item: Curve, style: LineStyle, shade: float) -> None:

@@ -120,7 +120,8 @@ def fragment(table: Table, entries: Mapping[EntryKey, int] | None = None, shown:
     """The table as an HTML fragment, to stand in a page that has `page`'s style.
 
     With ``entries``, its columns can be sorted and an entry whose key is among them opens what stands behind it. With
-    ``shown``, so many of its panels are open, and the others and the notes folded; otherwise all is open.
+    ``shown``, so many of its panels are open, and the others, those without a measured number and the notes folded;
+    otherwise all is open.
     """
     return render("table.html.j2", table=table, entries=entries, shown=shown)
 

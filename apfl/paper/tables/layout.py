@@ -63,6 +63,12 @@ class Panel:
     in_study: bool = True
     corner: str = "setting"
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has been measured."""
+        lines = [line for section in self.sections for group in section.groups for line in group.lines]
+        return any(entry.number for line in lines if line.name != "published" for entry in line.entries)
+
 
 @dataclass(frozen=True)
 class Table:
