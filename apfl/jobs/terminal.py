@@ -3,11 +3,13 @@
     [12 of 118 jobs, about 20 min left] began federate digits, dirichlet-alpha0.1-clients5, fedavg, seed 0
 
 A filter of Snakemake's logger, so that no thread and no second process is needed, and its log file says the same.
+Snakemake logs from several threads (failures from those that waited for the job), hence the lock.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -41,6 +43,7 @@ class Terminal(logging.Filter):
         self.at_work: dict[int, tuple[str, Sequence[str]]] = {}  # by Snakemake's number: what it is, runs that it makes
         self.most = 1  # jobs that have made runs at the same time
         self.failures: list[str] = []
+        self.lock = threading.Lock()
         self.said: Mapping[str, Callable[[Any], str]] = {
             "job_info": self._begun,
             "job_finished": self._finished,
@@ -61,7 +64,8 @@ class Terminal(logging.Filter):
         event = str(getattr(record, "event", None))
         if event not in self.said:
             return not str(record.msg).startswith(UNSAID)
-        record.msg = self.said[event](record)
+        with self.lock:
+            record.msg = self.said[event](record)
         record.event, record.quietness = None, None if event == "job_error" else self.quietness
         return bool(record.msg)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,25 @@ def test_a_job_that_makes_several_cells_is_called_by_its_setting_and_the_number_
     one = record("job_info", jobid=0, rule_name="federate_1", wildcards={}, output=files)
     run = FEDERATE[0]
     assert said(terminal, one).endswith(f"began federate_1 {run.dataset}, {run.setting}, {len(FEDERATE)} runs")
+
+
+def test_lines_of_several_threads_wait_for_one_another(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = threading.Thread(target=terminal.filter, args=[record("job_finished", job_id=1)])
+    look_at = terminal._look_at
+
+    def in_the_middle(paths: Sequence[str]) -> None:
+        if not other.ident:
+            other.start()
+            other.join(timeout=0.5)
+        look_at(paths)
+
+    for seed in (0, 1, 2):
+        said(terminal, began(seed))
+    monkeypatch.setattr(terminal, "_look_at", in_the_middle)
+    failed = record("job_error", jobid=0, log=[], rule_msg="gone", rule_name="federate")
+    assert said(terminal, failed) == f"[0 of 9 jobs] failed {NAME}, seed 0: gone"
+    other.join()
+    assert terminal.done == 1
 
 
 def test_at_the_end_stands_the_page_if_there_is_one(terminal: Terminal) -> None:
