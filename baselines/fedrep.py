@@ -42,7 +42,7 @@ class FedRep(Method):
     """
     :param head_epochs: epochs that train the head, before the body; 10 in the authors' code.
     :param body_epochs: epochs that train the body, after the head; 0 for the local epochs of the study's other methods.
-        The authors' code has 1, over ten times as many rounds.
+        The authors' code has 1, and trains for more than ten times as many rounds.
     """
 
     head_epochs: int = 10
