@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 
 from apfl.data.clients import own_clients, split_number
+from apfl.data.dataset import NOBODY, OwnClients
 from apfl.data.layout import parquet_files
 from apfl.data.raw import Raw, decode, leave_out, mistaken, required, sha256
 from apfl.errors import UserError
@@ -21,8 +22,6 @@ from apfl.storage.files import first_line, sha256_file
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from apfl.data.dataset import OwnClients
 
 
 FAULTS = (OSError, ValueError, pyarrow.ArrowException, MemoryError)
@@ -127,7 +126,8 @@ def _clients(name: str, parts: list[_Part]) -> OwnClients | None:
         leave_out(name, [f"{nobodys} of {len(names)} images from setting natural, whose column client is empty"])
     if not all(named["split"]):
         return own_clients(names)
-    splits = [split_number(word, str(part.path)) for part in parts for word in part.words("split")]
+    words = [(word, str(part.path)) for part in parts for word in part.words("split")]
+    splits = [split_number(*word) if client else NOBODY for client, word in zip(names, words, strict=True)]
     return own_clients(names, splits)
 
 

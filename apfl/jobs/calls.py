@@ -298,21 +298,22 @@ def code_of(modules: Iterable[str], files: Iterable[str] = (), titles: Iterable[
 
 
 def shell_prefix(study: Study, code: str, programs: str) -> str:
-    """What a job's shell sets first: where the code is, where data and embeddings are, what of finished runs is kept,
-    and where, and, unless it is empty, the folder in which programs are looked for before others. None of it is a
-    parameter of a job, so that moving the data computes nothing again."""
-    given = {"PYTHONPATH": code, "APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
+    """What a job's shell sets first: where the code is, before the user's own, where data and embeddings are, what of
+    finished runs is kept, and where, and, unless it is empty, the folder in which programs are looked for before
+    others. None of it is a parameter of a job, so that moving the data computes nothing again."""
+    given = {"APFL_DATA_ROOT": study.data_root, "APFL_SEMANTICS_ROOT": study.semantics_root}
     given |= {"APFL_STORE_ROOT": study.store_root, "APFL_LAST_STATE": str(int(study.keep_last_state))}
-    sets = [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
+    sets = [f"export PYTHONPATH={shlex.quote(code)}${{PYTHONPATH:+:$PYTHONPATH}}; "]
+    sets += [f"export {name}={shlex.quote(value)}; " for name, value in given.items()]
     return "".join(sets) + (f"export PATH={shlex.quote(programs)}:$PATH; " if programs else "")
 
 
 def in_container(study: Study, environ: Mapping[str, str]) -> str:
-    """What apptainer is called with, so that jobs in a container see the code and the data; a `UserError` without an
-    image."""
+    """What apptainer is called with, so that jobs in a container see the code, the data and the store; a `UserError`
+    without an image."""
     if not environ.get("APFL_CONTAINER"):
-        raise UserError("--sdm apptainer: no image is named; set APFL_CONTAINER to one, docs/cluster.md says how")
-    folders = [str(ROOT), study.data_root, study.semantics_root]
+        raise UserError("--sdm apptainer: no image is named; set APFL_CONTAINER to one, docs/environments.md says how")
+    folders = [str(ROOT), study.data_root, study.semantics_root, study.store_root]
     return "".join(f" --bind {shlex.quote(os.path.abspath(folder))}" for folder in dict.fromkeys(folders) if folder)
 
 

@@ -259,4 +259,11 @@ def _check_entry(study: Study, where: str, entry: Mapping[str, str], section: Ma
             f"(additive), so it cannot run on schedule {entry['schedule']!r}, which is async; choose a schedule of "
             "mode sync, or another method"
         )
+    # A method whose models are its clients' own, such as Local, has nothing to mix and needs nothing.
+    lacks_global = not trained.card.shares_global and trained.card.model != "local"
+    if schedule["mode"] == "async" and schedule["merge"] == "mix" and lacks_global:
+        raise UserError(
+            f"{where}: {trained.title} has no global model for schedule {entry['schedule']!r} to mix; choose a "
+            "schedule with merge delta or of mode sync, or another method"
+        )
     check_clients(entry["schedule"], schedule, section["clients"], where)

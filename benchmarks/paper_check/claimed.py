@@ -160,10 +160,10 @@ def gains() -> Finding:
     sentence = (
         "The paper's text names no average gain. A machine-made summary of it that is in circulation speaks of average "
         f"gains of {low} to {high} %. In Table 2 the mean lead over the best other method is {best.mean():.2f} points, "
-        f"and the lead is within {low} to {high} in {best.between(low, high).sum()} of {len(best)} rows. The mean gain "
-        f"is in that range over {' and over '.join(within) or 'no method'}; over local training it is "
-        f"{numbers['mean']['Local']:.1f} points. Neither the 60 % dropout nor the 40 % faster convergence of the same "
-        "summary is in any table."
+        f"and the lead is within {low} to {high} in {best.between(low, high).sum()} of {len(best)} rows. Rounded as "
+        f"that range is, the mean gain is in it over {' and over '.join(within) or 'no method'}; over local training "
+        f"it is {numbers['mean']['Local']:.1f} points. Neither the 60 % dropout nor the 40 % faster convergence of the "
+        "same summary is in any table."
     )
     question = "Are average gains of 5.2 to 9.8 points in the tables?"
     return Finding("summary-gains", question, "open", sentence, numbers.rename("over {}".format))

@@ -219,6 +219,8 @@ def test_a_column_of_parquet_files_names_the_clients(tmp_path: Path, names: list
 def test_a_column_of_splits_counts_in_parquet_files_too(tmp_path: Path) -> None:
     with_columns(tmp_path / "train.parquet", client=["a", "a", "b"], split=["train", "test", "train"])
     assert parquet("pets", tmp_path).clients.split.tolist() == [0, 2, 0]
+    with_columns(tmp_path / "train.parquet", client=["a", "a", ""], split=["train", "test", ""])
+    assert parquet("pets", tmp_path).clients.split.tolist() == [0, 2, NOBODY], "nobody's image needs no split"
 
 
 def test_a_column_that_some_files_lack_is_left_out_with_a_word(tmp_path: Path, capsys) -> None:

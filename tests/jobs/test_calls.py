@@ -15,6 +15,7 @@ from apfl.jobs.calls import (
     Plan,
     any_of,
     data_options,
+    in_container,
     inputs,
     run_code,
     run_options,
@@ -107,11 +108,19 @@ def test_words_of_an_embedding_are_quoted(plan: Plan) -> None:
 def test_the_shell_of_a_job_knows_where_data_are_and_finds_the_interpreter_first() -> None:
     study = load_study(tiny(data_root="/my data", semantics_root="/s", store_root="/runs", keep_last_state=False))
     said = (
-        "export PYTHONPATH=/code; export APFL_DATA_ROOT='/my data'; export APFL_SEMANTICS_ROOT=/s; "
-        "export APFL_STORE_ROOT=/runs; export APFL_LAST_STATE=0; "
+        "export PYTHONPATH=/code${PYTHONPATH:+:$PYTHONPATH}; export APFL_DATA_ROOT='/my data'; "
+        "export APFL_SEMANTICS_ROOT=/s; export APFL_STORE_ROOT=/runs; export APFL_LAST_STATE=0; "
     )
     assert shell_prefix(study, "/code", "") == said
     assert shell_prefix(study, "/code", "/opt/bin") == f"{said}export PATH=/opt/bin:$PATH; "
+
+
+def test_a_container_sees_the_code_the_data_and_the_store_and_has_to_be_named() -> None:
+    study = load_study(tiny(data_root="/my data", semantics_root="/s", store_root="/runs"))
+    words = shlex.split(in_container(study, {"APFL_CONTAINER": "image.sif"}))
+    assert words[::2] == ["--bind"] * 4 and words[1::2] == [str(ROOT), "/my data", "/s", "/runs"]
+    with pytest.raises(UserError, match=r"set APFL_CONTAINER to one, docs/environments.md says how"):
+        in_container(study, {})
 
 
 def test_outputs_show_metrics_and_records_of_their_runs_and_table_1_its_partition(plan: Plan) -> None:

@@ -121,6 +121,19 @@ def test_a_method_that_cannot_run_asynchronously_says_so_when_the_study_is_check
         load_study(given)
 
 
+@pytest.mark.parametrize("method", ["fedrep", "ffgg", "local"])
+def test_a_method_without_a_global_model_is_refused_where_one_is_mixed_unless_it_shares_nothing(method: str) -> None:
+    given = study(**{f"methods__{method}": {}})
+    given["tables"]["convergence"]["entries"] = [*ENTRIES, {"method": method, "schedule": "fedasync"}]
+    if method == "local":
+        load_study(given)
+    else:
+        with pytest.raises(UserError, match=r"entries.4: .* no global model for schedule 'fedasync' to mix; .* delta"):
+            load_study(given)
+    given["schedules"]["fedasync"]["merge"] = "delta"
+    load_study(given)
+
+
 def test_methods_on_top_of_another_ask_whether_that_one_is_additive() -> None:
     given = study(methods__fdms={}, **{"methods__apfl-fdms": {"module": "apfl", "base": "fdms"}})
     given["tables"]["convergence"]["entries"] = [*ENTRIES, {"method": "apfl-fdms", "schedule": "fedasync"}]
