@@ -261,6 +261,34 @@ def finding() -> str:
     return textwrap.fill(text, 120)
 
 
+def meaning() -> str:
+    """What friends of the literal reading gain from embeddings that mean something, on each data set with all runs."""
+    text = "; ".join(map(_gain, unseen_classes().values()))
+    return textwrap.fill(f"Such friends are right {text}.", 120)
+
+
+def unseen_classes() -> dict[str, pd.DataFrame]:
+    """The literal reading's rows of verdict/controls.csv, by data set of the paper, where all their runs are there."""
+    table = pd.read_csv(REFERENCE / "verdict" / "controls.csv", keep_default_na=False)
+    table = table[(table["reading"] == "literal") & table["dataset"].isin(printed_rows()["dataset"])]
+    numbers = [name for name in table if name.startswith(("monopoly", "blind", "above", "seeds"))]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    planned = len(_study()["seeds"])
+    return {str(name): rows for name, rows in table.groupby("dataset") if (rows["seeds"] == planned).all()}
+
+
+def _gain(rows: pd.DataFrame) -> str:
+    """The range with real embeddings and that with controls, and their difference with its interval."""
+    each = rows.groupby("kind")["monopoly_mean"]
+    real, control = (f"{each.min()[kind]:.1f} to {each.max()[kind]:.1f} %" for kind in ("semantic", "control"))
+    (apart,) = rows[rows["kind"] == "difference"].itertuples()
+    return (
+        f"on {dataset_label(rows['dataset'].iloc[0])} in {real} with real embeddings and in {control} with those that "
+        f"mean nothing, where guessing gives {rows['blind_guess'].dropna().iloc[0]:.0f} % (difference of means "
+        f"{apart.monopoly_mean:+.1f} [{apart.above_chance_low:.1f}, {apart.above_chance_high:.1f}])"
+    )
+
+
 def by_row_and_seed(archive: str, test: str) -> pd.DataFrame:
     """Accuracy after the last round on one test: a line for each row of Table 2 and seed of the study, a column for
     each run and model."""
@@ -535,6 +563,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "keys": keys,
     "scale": scale,
     "finding": finding,
+    "meaning": meaning,
     "counts": counts,
     "example": example,
     **{f"notebook-{cell + 1}": partial(printed, cell) for cell in range(4)},
