@@ -271,10 +271,9 @@ def unseen_classes() -> dict[str, pd.DataFrame]:
     """The literal reading's rows of verdict/controls.csv, by data set of the paper, where all their runs are there."""
     table = pd.read_csv(REFERENCE / "verdict" / "controls.csv", keep_default_na=False)
     table = table[(table["reading"] == "literal") & table["dataset"].isin(printed_rows()["dataset"])]
-    numbers = [name for name in table if name.startswith(("monopoly", "blind", "above", "seeds"))]
-    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
-    planned = len(_study()["seeds"])
-    return {str(name): rows for name, rows in table.groupby("dataset") if (rows["seeds"] == planned).all()}
+    whole = {str(name): rows for name, rows in table.groupby("dataset") if (rows["status"] == "ok").all()}
+    numbers = [name for name in table if name.startswith(("monopoly", "blind", "above"))]
+    return {name: rows.assign(**rows[numbers].apply(pd.to_numeric)) for name, rows in whole.items()}
 
 
 def _gain(rows: pd.DataFrame) -> str:
@@ -284,7 +283,7 @@ def _gain(rows: pd.DataFrame) -> str:
     (apart,) = rows[rows["kind"] == "difference"].itertuples()
     return (
         f"on {dataset_label(rows['dataset'].iloc[0])} in {real} with real embeddings and in {control} with those that "
-        f"mean nothing, where guessing gives {rows['blind_guess'].dropna().iloc[0]:.0f} % (difference of means "
+        f"mean nothing, where guessing gives {rows['blind_guess'].iloc[0]:.0f} % (difference of means "
         f"{apart.monopoly_mean:+.1f} [{apart.above_chance_low:.1f}, {apart.above_chance_high:.1f}])"
     )
 

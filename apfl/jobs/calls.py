@@ -23,7 +23,7 @@ from apfl.jobs.before import NOTE
 from apfl.jobs.paths import KINDS, PROGRAM, RUNS, benchmark_of, log_of
 from apfl.registry.code import code_digest, files_digest
 from apfl.registry.trees import ROOT
-from apfl.storage.files import canonical_json
+from apfl.storage.files import canonical_json, first_line
 from apfl.study import cells as asked
 from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
@@ -309,10 +309,15 @@ def shell_prefix(study: Study, code: str, programs: str) -> str:
 
 
 def in_container(study: Study, environ: Mapping[str, str]) -> str:
-    """What apptainer is called with, so that jobs in a container see the code, the data and the store; a `UserError`
-    without an image."""
+    """What apptainer is called with, so that jobs in a container see the code, the data and the store, which is made if
+    need be, as apptainer wants folders that are there; a `UserError` without an image."""
     if not environ.get("APFL_CONTAINER"):
         raise UserError("--sdm apptainer: no image is named; set APFL_CONTAINER to one, docs/environments.md says how")
+    if study.store_root:
+        try:
+            os.makedirs(study.store_root, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"store_root: {first_line(error)}; name a folder that can be written") from None
     folders = [str(ROOT), study.data_root, study.semantics_root, study.store_root]
     return "".join(f" --bind {shlex.quote(os.path.abspath(folder))}" for folder in dict.fromkeys(folders) if folder)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,10 +116,15 @@ def test_the_shell_of_a_job_knows_where_data_are_and_finds_the_interpreter_first
     assert shell_prefix(study, "/code", "/opt/bin") == f"{said}export PATH=/opt/bin:$PATH; "
 
 
-def test_a_container_sees_the_code_the_data_and_the_store_and_has_to_be_named() -> None:
-    study = load_study(tiny(data_root="/my data", semantics_root="/s", store_root="/runs"))
+def test_a_container_sees_the_code_the_data_and_a_store_that_is_there_and_has_to_be_named(tmp_path: Path) -> None:
+    store = tmp_path / "all runs"
+    study = load_study(tiny(data_root="/my data", semantics_root="/s", store_root=str(store)))
     words = shlex.split(in_container(study, {"APFL_CONTAINER": "image.sif"}))
-    assert words[::2] == ["--bind"] * 4 and words[1::2] == [str(ROOT), "/my data", "/s", "/runs"]
+    assert words[::2] == ["--bind"] * 4 and words[1::2] == [str(ROOT), "/my data", "/s", str(store)]
+    assert store.is_dir(), "apptainer wants folders that are there"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"store_root: .*file.*; name a folder that can be written"):
+        in_container(load_study(tiny(store_root=str(tmp_path / "file" / "runs"))), {"APFL_CONTAINER": "image.sif"})
     with pytest.raises(UserError, match=r"set APFL_CONTAINER to one, docs/environments.md says how"):
         in_container(study, {})
 
