@@ -72,6 +72,7 @@ def keep(out: Path, record: Mapping[str, Any], beside: Sequence[Path] = ()) -> N
             with suppress(FileNotFoundError):  # another process has just finished the same run, and kept its own
                 link(path, part)
                 part.replace(kept / path.name)
+                part.unlink(missing_ok=True)  # a rename to another name of the same file leaves both
         write_json(kept / RECORD, record)  # which says that all is there
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from apfl.errors import UserError
 from apfl.storage.files import read_json, write_json, write_text
-from apfl.storage.run_folder import KEPT, Record, finished, write_run
+from apfl.storage.run_folder import KEPT, Record, finished, keep, write_run
 
 RECORD = Record("federate", {"seed": 0}, {"data": "1"}, "2")
 
@@ -82,6 +82,13 @@ def test_a_run_that_was_not_kept_is_from_then_on(out: Path) -> None:
     assert finished(out, RECORD)
     (out / "b").unlink()
     assert finished(out, RECORD) and texts(out) == ["first", "first"]
+
+
+def test_a_run_that_is_kept_twice_leaves_nothing_half_written(out: Path) -> None:
+    write_text(out / "checkpoint", "the last state")
+    for _ in range(2):
+        keep(out, Record.read(out / "run.json").json(), [out / "checkpoint"])
+    assert {path.name for path in (out / KEPT).iterdir()} == {"a", "b", "run.json", "checkpoint"}
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
