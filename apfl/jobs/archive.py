@@ -84,10 +84,10 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     write_parquet(folder / METRICS, table, compression_level=19, use_dictionary=alike, column_encoding=split)
     with (
         atomic_path(folder / RECORDS) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_BZIP2) as archive,
     ):
         for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_BZIP2)
     if whole:
         _store([results / run.path for run in done], results, folder / WHOLE)
     return [folder / name for name in (METRICS, RECORDS, *([WHOLE] if whole else []))]
