@@ -308,13 +308,16 @@ def power_text(power: Part | None) -> str:
 
 
 def power_lines(made: Document) -> list[str]:
-    """What the study could find out about each claim on its first test, a line for each reading in which it is run."""
+    """What the study could find out about each claim on its first test, a line for each reading in which it is run, and
+    for each of its data sets."""
     return [
-        f"{claim['id']}, {one['reading']}: {power_text(one['power'])}"
+        f"{', '.join((claim['id'], one['reading'], *where))}: {power_text(part['power'])}"
         + (" (from a summary, not from the paper)" if claim["source"] == "summary" else "")
         for claim in made["claims"]
         for one in claim["verdicts"]
-        if one["primary"] and one["power"]
+        if one["primary"]
+        for part, *where in ((one,), *((part, dataset_label(part["dataset"])) for part in one["datasets"]))
+        if part["power"]
     ]
 
 

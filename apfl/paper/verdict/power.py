@@ -4,7 +4,7 @@ a claim comes out reproduced if the paper's printed numbers are the truth."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,8 +13,8 @@ from scipy import special
 from apfl.paper import published
 from apfl.paper.numbers.intervals import ERROR
 from apfl.paper.verdict.claims import Ask, Claim, Row
-from apfl.paper.verdict.contrasts import Contrast, Question, Source, contrasts, rows
-from apfl.paper.verdict.family import Outcome, judge, judge_claim
+from apfl.paper.verdict.contrasts import Question, Source, contrasts, rows
+from apfl.paper.verdict.family import Outcome, judge_claim
 from apfl.paper.verdict.measures import Series, expected_constant
 from apfl.streams import numpy_stream
 from apfl.study.cells import Cell
@@ -47,42 +47,64 @@ class Power:
         return self.possible and (self.chance is None or self.chance >= 0.5)
 
 
-def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcome) -> Power:
-    """Of a claim in a reading on a test, judged as ``outcome``; the printed numbers are taken for those of the first
-    test, and asked of it alone."""
+def power(source: Source, asked: Question, outcomes: Mapping[str, Outcome]) -> dict[str, Power]:
+    """Of a claim in a reading on a test, judged as ``outcomes``: on all data sets (""), and on single ones. The printed
+    numbers are taken for those of the first test, and asked of it alone."""
+    found = {name: _measured(source, asked, outcome) for name, outcome in outcomes.items()}
+    if not all(one.note for one in found.values()):
+        how, drawn, exact = _imagined(source, asked)
+        for name in (name for name, one in found.items() if not one.note):
+            found[name] = _expected(asked.claim, found[name], outcomes[name], drawn[name], exact[name], how)
+    return found
+
+
+def _measured(source: Source, asked: Question, outcome: Outcome) -> Power:
+    """What needs no printed number; with a note where these have nothing to add."""
     found = Power(smallest=smallest_difference(outcome))
-    asked = [one.contrasts[0] for one in outcome.judged]
-    lacking = [one for one in asked if any(part.status == "not in study" for part in one.strata)]
-    if not asked or lacking or any(not one.planned for one in asked):
-        some = any(part.planned for one in asked if not one.gate for part in one.strata)
+    judged = [one.contrasts[0] for one in outcome.judged]
+    lacking = [one for one in judged if any(part.status == "not in study" for part in one.strata)]
+    if not judged or lacking or any(not one.planned for one in judged):
+        some = any(part.planned for one in judged if not one.gate for part in one.strata)
         lacks = "lacks rows" if some else "has no row"
         return replace(found, possible=False, note=f"the study {lacks} of the claim, so that it cannot be reproduced")
     if len(source.study.seeds) < 2:
         return replace(found, possible=False, note="one seed says nothing of the spread")
-    if any(one.bounds_only for one in asked):
+    if any(one.bounds_only for one in judged):
         note = "a run does not reach the target, which bounds its speed from above alone: it cannot be reproduced"
         return replace(found, smallest=None, possible=False, note=note)
-    if any(ask.measure == "speed" for ask in claim.asks):
+    if any(ask.measure == "speed" for ask in asked.claim.asks):
         return replace(
             found, note="the paper prints no numbers for this; runs that may miss the target are not simulated"
         )
-    if test != claim.tests[0]:
-        return replace(found, note="asked of the first test alone")
-    measured = pairing(source, Question(claim, reading, test))
+    return found if asked.test == asked.claim.tests[0] else replace(found, note="asked of the first test alone")
+
+
+def _imagined(source: Source, asked: Question) -> tuple[str, dict[str, Outcome], dict[str, Outcome]]:
+    """How the claim comes out if the printed numbers are the truth, by data set: in many trials, and if there were no
+    deviations; and in words what this rests on."""
+    measured = pairing(source, asked)
     how = f"pairing of the methods by seed {measured:.2f}, measured" if measured is not None else "no pairing, assumed"
     truth = Imagined.like(source, ASSUMED if measured is None else measured, TRIALS)
-    drawn = contrasts(truth, claim, reading, test)
-    exact = contrasts(Imagined.like(source, 0.0, 1, spread=0.0), claim, reading, test)
-    if any(one.status == "not measured" for one in drawn):
+    found = []
+    for one in (truth, Imagined.like(source, 0.0, 1, spread=0.0)):
+        whole, parts = judge_claim(
+            contrasts(one, asked.claim, asked.reading, asked.test), asked.claim.every, asked.claim.whole
+        )
+        found.append({"": whole, **parts})
+    how += ", a constant answer from partitions drawn alike" if truth.imagined["drawn"] else ""
+    how += ", a constant answer taken to be at chance" if truth.imagined["at chance"] else ""
+    return how, *found
+
+
+def _expected(claim: Claim, found: Power, outcome: Outcome, drawn: Outcome, exact: Outcome, how: str) -> Power:
+    """What the printed numbers add."""
+    if any(one.contrasts[0].status == "not measured" for one in drawn.judged):
         note = f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this"
         if failed := _failed(exact):
             return replace(found, chance=0.0, note=f"{note}, but its means fail {'; '.join(failed)}")
         return replace(found, note=note)
-    how += ", a constant answer from partitions drawn alike" if truth.imagined["drawn"] else ""
-    how += ", a constant answer taken to be at chance" if truth.imagined["at chance"] else ""
-    whole, _ = judge_claim(drawn, claim.every)
     needed = []
-    for one, middle, imagined in zip(outcome.judged, judge(exact).judged, whole.judged, strict=True):
+    for one, middle, imagined in zip(outcome.judged, exact.judged, drawn.judged, strict=True):
         contrast = one.contrasts[0]
         if not contrast.gate and imagined.mean is not None and middle.mean is not None:
             count = imagined.mean.freedom + 1
@@ -91,14 +113,13 @@ def power(source: Source, claim: Claim, reading: str, test: str, outcome: Outcom
             deviation = float(np.sqrt(np.mean(error**2) * count))
             needed.append((seeds_needed(gap, deviation, contrast.choices), gap))
     seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
-    return replace(
-        found, printed=printed, seeds=seeds, chance=float(np.mean(whole.status == "reproduced")), note=f"with {how}"
-    )
+    chance = float(np.mean(drawn.status == "reproduced"))
+    return replace(found, printed=printed, seeds=seeds, chance=chance, note=f"with {how}")
 
 
-def _failed(exact: Sequence[Contrast]) -> list[str]:
+def _failed(exact: Outcome) -> list[str]:
     """The comparisons, gates among them, that the printed means do not pass."""
-    told = [(one, one.mean) for one in judge(exact).judged]
+    told = [(one, one.mean) for one in exact.judged]
     return [one.title for one, mean in told if mean and one.contrasts[0].gap(float(mean.estimate[0])) <= 0]
 
 
@@ -162,9 +183,9 @@ class Imagined(Source):
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
         found = super().series(asked, ask, column, row)
-        if found.status == "not in study":
-            return found
         shape = (len(self.study.seeds), self.trials)
+        if found.status == "not in study":
+            return replace(found, values=np.full(shape, np.nan))
         if column == "constant" and found.status == "not run":
             # Before the best reading is chosen: a constant answer does not depend on it.
             others = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])

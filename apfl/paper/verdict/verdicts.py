@@ -201,9 +201,10 @@ def _finding(source: Source, asked: Question) -> Finding:
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
     beside = {name: on_dataset(others, name) for name in names}
+    able = power(source, asked, {"": outcome, **apart})
     return Finding(
-        replace(_with_parts(whole, parts), power=power(source, claim, reading, test, outcome)),
-        tuple(_with_parts(one, ()) for one in parts),
+        replace(_with_parts(whole, parts), power=able[""]),
+        tuple(replace(_with_parts(one, ()), power=able[one.dataset]) for one in parts),
         tuple(
             _with_parts(verdict(name, part, judge_claim(part, claim.every)[0], True), ())
             for name, part in beside.items()
