@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from apfl.paper import published
-from apfl.paper.numbers.intervals import ERROR, Cellwise, holm, mean
+from apfl.paper.numbers.intervals import ERROR, Cellwise, Mean, holm, mean
 from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.verdict import power as power_module
-from apfl.paper.verdict.claims import claims
+from apfl.paper.verdict.claims import Claim, claims
 from apfl.paper.verdict.contrasts import Question, Source, contrasts
 from apfl.paper.verdict.family import CONTRADICTED, NOTHING, REPRODUCED, judge, judge_claim, judge_rows
 from apfl.paper.verdict.measures import Series
-from apfl.paper.verdict.power import Imagined, power, seeds_needed, smallest_difference
+from apfl.paper.verdict.power import Imagined, Power, power, printed, seeds_needed, smallest_difference
 from apfl.registry.trees import ROOT
 from apfl.streams import numpy_stream
 from apfl.study.load import load_study
@@ -277,12 +277,17 @@ def test_the_seeds_needed_are_the_fewest_that_suffice(choices: int) -> None:
     assert shares[0] < 0.8 + 0.01 and shares[1] > 0.8 - 0.01 and shares[0] < shares[1]
 
 
+def told(source: Source, claim: Claim, test: str = "pooled") -> Power:
+    """What a study can find out about a claim as a whole in the literal reading."""
+    asked = Question(claim, "literal", test)
+    return power(source, asked, {"": judge(contrasts(source, claim, "literal", test))})[""]
+
+
 def test_the_seeds_and_the_chance_of_a_comparison_with_the_best_agree() -> None:
     """The lead that is largest was chosen among six baselines, which the seeds that it needs have to pay for."""
     claim, chances, needed = KNOWN["lead-largest-at-most-skew"], {}, set()
     for seeds in (3, 4, 5):
-        source = full_study(seeds)
-        found = power(source, claim, "literal", "pooled", judge(contrasts(source, claim, "literal", "pooled")))
+        found = told(full_study(seeds), claim)
         chances[seeds] = found.chance
         needed.add(found.seeds)
     assert min(needed) > 3 and chances[3] < 0.5 < 0.8 < chances[5]
@@ -292,8 +297,7 @@ def test_printed_means_that_fail_a_gate_are_known_not_to_be_confirmed() -> None:
     """W2V on CIFAR-10 is printed at 46.0, and always giving the more frequent of two classes has 50 on own images."""
     source, claim = full_study(10), KNOWN["semantics-comparable"]
     for first, possible in (("own", False), ("pooled", True)):
-        asked = replace(claim, tests=(first,))
-        found = power(source, asked, "literal", first, judge(contrasts(source, asked, "literal", first)))
+        found = told(source, replace(claim, tests=(first,)), first)
         assert found.could_confirm == possible
         assert ("means fail" in found.note) != possible
         assert ("W2V − constant, CIFAR-10" in found.note) != possible
@@ -310,12 +314,34 @@ def test_a_constant_answer_is_told_from_the_setting_before_its_partitions_are_th
 
 def test_the_power_of_a_full_study_is_told_before_a_run_and_says_what_is_assumed() -> None:
     source = full_study(10)
-    claim = KNOWN["above-every-baseline"]
-    found = power(source, claim, "literal", "pooled", judge(contrasts(source, claim, "literal", "pooled")))
+    found = told(source, KNOWN["above-every-baseline"])
     assert found.chance >= 0.8 and found.could_confirm and "no pairing, assumed" in found.note
     assert found.smallest is None and found.seeds <= 10 and found.printed == pytest.approx(3.43, abs=0.01)
     for name, said in (("interpolation-protects", "no numbers"), ("clip-is-best", "no deviations")):
-        claim = KNOWN[name]
-        outcome = judge(contrasts(source, claim, "literal", claim.tests[0]))
-        found = power(source, claim, "literal", claim.tests[0], outcome)
-        assert found.chance is None and said in found.note, name
+        found = told(source, KNOWN[name], KNOWN[name].tests[0])
+        assert found.chance is None and found.printed is None and said in found.note, name
+
+
+def test_printed_means_without_deviations_are_weighed_by_the_measured_ones_on_each_data_set() -> None:
+    source, claim = full_study(10), KNOWN["clip-is-best"]
+    _, parts = judge_claim(contrasts(source, claim, "literal", "pooled"), claim.every)
+    spread = Mean(np.zeros(()), np.full((), 0.5), 9)
+    outcomes = {
+        name: replace(part, judged=tuple(replace(one, mean=spread) for one in part.judged))
+        for name, part in parts.items()
+    }
+    found = power(source, Question(claim, "literal", "pooled"), outcomes)
+    assert set(found) == set(source.study.data)
+    for dataset, one in found.items():
+        means = {
+            name: np.mean(
+                [
+                    printed("table4", name, {"dataset": dataset, "role": role}).mean
+                    for role in ("non_dropout", "dropout")
+                ]
+            )
+            for name in ("clip", "w2v", "bert")
+        }
+        gap = means["clip"] - max(means["w2v"], means["bert"])
+        assert one.printed == pytest.approx(gap) and one.seeds == seeds_needed(gap, 0.5 * 10**0.5)
+        assert "no deviations" in one.note and one.chance is None

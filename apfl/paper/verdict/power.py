@@ -4,7 +4,7 @@ a claim comes out reproduced if the paper's printed numbers are the truth."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -98,23 +98,27 @@ def _imagined(source: Source, asked: Question) -> tuple[str, dict[str, Outcome],
 
 def _expected(claim: Claim, found: Power, outcome: Outcome, drawn: Outcome, exact: Outcome, how: str) -> Power:
     """What the printed numbers add."""
-    if any(one.contrasts[0].status == "not measured" for one in drawn.judged):
-        note = f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this"
-        if failed := _failed(exact):
-            return replace(found, chance=0.0, note=f"{note}, but its means fail {'; '.join(failed)}")
-        return replace(found, note=note)
-    needed = []
+    needed = list(_needed(outcome, drawn, exact))
+    if needed:
+        seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
+        found = replace(found, printed=printed, seeds=seeds)
+    if all(one.contrasts[0].status != "not measured" for one in drawn.judged):
+        return replace(found, chance=float(np.mean(drawn.status == "reproduced")), note=f"with {how}")
+    note = f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this"
+    if failed := _failed(exact):
+        return replace(found, chance=0.0, note=f"{note}, but its means fail {'; '.join(failed)}")
+    return replace(found, note=note)
+
+
+def _needed(outcome: Outcome, drawn: Outcome, exact: Outcome) -> Iterator[tuple[int | None, float]]:
+    """Of each comparison whose means are printed, the seeds that its gap from the bound needs, and the gap; by the
+    measured deviation, or else by the printed one, if there is either."""
     for one, middle, imagined in zip(outcome.judged, exact.judged, drawn.judged, strict=True):
-        contrast = one.contrasts[0]
-        if not contrast.gate and imagined.mean is not None and middle.mean is not None:
-            count = imagined.mean.freedom + 1
-            error = imagined.mean.error if one.mean is None else one.mean.error
+        contrast, spread = one.contrasts[0], one.mean or imagined.mean
+        if not contrast.gate and spread is not None and middle.mean is not None:
             gap = contrast.gap(float(middle.mean.estimate[0]))
-            deviation = float(np.sqrt(np.mean(error**2) * count))
-            needed.append((seeds_needed(gap, deviation, contrast.choices), gap))
-    seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
-    chance = float(np.mean(drawn.status == "reproduced"))
-    return replace(found, printed=printed, seeds=seeds, chance=chance, note=f"with {how}")
+            deviation = float(np.sqrt(np.mean(spread.error**2) * (spread.freedom + 1)))
+            yield seeds_needed(gap, deviation, contrast.choices), gap
 
 
 def _failed(exact: Outcome) -> list[str]:
