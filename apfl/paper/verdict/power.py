@@ -84,16 +84,17 @@ def _imagined(source: Source, asked: Question) -> tuple[str, dict[str, Outcome],
     deviations; and in words what this rests on."""
     measured = pairing(source, asked)
     how = f"pairing of the methods by seed {measured:.2f}, measured" if measured is not None else "no pairing, assumed"
+
+    def judged(one: Imagined) -> dict[str, Outcome]:
+        given = contrasts(one, asked.claim, asked.reading, asked.test)
+        whole, parts = judge_claim(given, asked.claim.every, asked.claim.whole)
+        return {"": whole, **parts}
+
     truth = Imagined.like(source, ASSUMED if measured is None else measured, TRIALS)
-    found = []
-    for one in (truth, Imagined.like(source, 0.0, 1, spread=0.0)):
-        whole, parts = judge_claim(
-            contrasts(one, asked.claim, asked.reading, asked.test), asked.claim.every, asked.claim.whole
-        )
-        found.append({"": whole, **parts})
+    drawn, exact = judged(truth), judged(Imagined.like(source, 0.0, 1, spread=0.0))
     how += ", a constant answer from partitions drawn alike" if truth.imagined["drawn"] else ""
     how += ", a constant answer taken to be at chance" if truth.imagined["at chance"] else ""
-    return how, *found
+    return how, drawn, exact
 
 
 def _expected(claim: Claim, found: Power, outcome: Outcome, drawn: Outcome, exact: Outcome, how: str) -> Power:
