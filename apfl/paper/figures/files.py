@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,23 @@ def encode(figure: Figure, kind: str) -> bytes:
     """The figure as ``svg``, ``pdf`` or ``png``, with neither date nor random names in it."""
     stream = io.BytesIO()
     figure.savefig(stream, format=kind, dpi=200, metadata=METADATA[kind])
-    return stream.getvalue()
+    return shorter(stream.getvalue()) if kind == "svg" else stream.getvalue()
+
+
+def shorter(svg: bytes) -> bytes:
+    """The picture in three quarters of the bytes: no comments, no indents, short ids where something refers to them.
+
+    >>> shorter(b'<g id="axes_1">\\n <!-- 5 -->\\n <path id="DejaVuSans-35"/>\\n <use href="#DejaVuSans-35"/>\\n</g>')
+    b'<g>\\n<path id="i0"/>\\n<use href="#i0"/>\\n</g>'
+    """
+    referring = re.compile(rb'(href="#|url\(#)([^")]+)')
+    ids = {
+        name: b"i%d" % number for number, name in enumerate(dict.fromkeys(name for _, name in referring.findall(svg)))
+    }
+    svg = re.sub(rb"<!--.*?-->", b"", svg, flags=re.DOTALL)
+    svg = re.sub(rb' id="([^"]+)"', lambda found: b' id="%s"' % ids[found[1]] if found[1] in ids else b"", svg)
+    svg = referring.sub(lambda found: found[1] + ids[found[2]], svg)
+    return re.sub(rb"\s*\n\s*", b"\n", svg)
 
 
 def inline(figure: Figure, prefix: str, label: str) -> str:
