@@ -162,21 +162,22 @@ def on_cifar10() -> str:
     comparison that decides it and with what the study could find out about it."""
     seeds = len(_study()["seeds"])
     rows = {reading: _levels(reading)["CIFAR-10 alone"].set_index("claim") for reading in READINGS}
-    counted = []
+    decided, able = [], []
     for reading, words in READINGS.items():
         ours = rows[reading]
-        decided = ours.index.isin(_final(ours)[lambda final: final["status"].isin(COUNTED[:2])].index)
-        able = ours[~decided]["seeds_needed"].replace("", "inf").astype(float) <= seeds
-        counted.append(f"{decided.sum()} are decided {words}, where for {able.sum()} more {ABLE}")
+        final = _final(ours)["status"].reindex(ours.index).isin(COUNTED[:2])
+        decided.append(f"{final.sum()} {words}")
+        able.append(str((ours[~final]["seeds_needed"].replace("", "inf").astype(float) <= seeds).sum()))
     papers = [claim.id for claim in claims() if claim.source == "paper"]
-    text = f"Of the paper's {len(papers)} claims, on CIFAR-10 alone, {', and '.join(counted)}."
+    text = (
+        f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
+        f"{' and '.join(able)} are about a printed difference that would have been found with a power of "
+        f"{100 * POWER:.0f} %."
+    )
     lines = [textwrap.fill(text, 120), "", "| claim | literal reading | *best reading* |", "| --- | --- | --- |"]
     for name in (name for name in papers if name in rows["literal"].index):
         lines.append(f"| {name} | {' | '.join(_alone(ours.loc[name]) for ours in rows.values())} |")
     return "\n".join(lines)
-
-
-ABLE = "the printed difference would have been found with a power of 80 %"
 
 
 def _alone(row: pd.Series) -> str:
