@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -116,6 +117,15 @@ def test_a_study_without_a_figure_gets_one_that_says_so():
     figure = figures.draw("figure4", (), "pooled")
     assert "not part of this study" in figure.texts[0].get_text()
     assert files_module.encode(figure, "png").startswith(b"\x89PNG")
+
+
+def test_a_data_set_that_is_drawn_in_two_readings_is_not_named_as_missing(tmp_path):
+    cells = along_parameters(tmp_path)
+    again = [replace(one, reading="soft-labels") for one in cells]
+    panels = figures.data("figure5", cells + again, metrics(tmp_path, cells), "pooled")
+    assert [item.name for item in panels[0].curves] == ["CIFAR-10 [literal]", "CIFAR-10 [soft-labels]"]
+    text = figures.draw("figure5", panels, "pooled").texts[0].get_text()
+    assert text == "Not run in this study: EMNIST letters."
 
 
 def test_the_figure_names_the_papers_data_sets_that_are_missing(tmp_path):

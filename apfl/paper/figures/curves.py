@@ -3,6 +3,7 @@ same numbers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -237,7 +238,7 @@ def _tick_labels(axes: Axes, ticks: Sequence[float]) -> list[str]:
 
 def _absent(output: Output, panels: Sequence[Plot]) -> str:
     shown = [panel.title for panel in panels] + [item.name for panel in panels for item in panel.curves]
-    named = {title.split(",")[0] for title in shown}
+    named = {re.split(r",| \[", title)[0] for title in shown}  # "CIFAR-10, Dirichlet 0.1", "CIFAR-10 [literal]"
     absent = [label for label in map(dataset_label, output.datasets) if label not in named]
     head = "" if panels else f"{output.heading} is not part of this study. "
     return head + (f"Not run in this study: {', '.join(absent)}." if absent else "")
