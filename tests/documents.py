@@ -109,8 +109,10 @@ def main_table() -> str:
         f"| --- | ---: | ---: | {' | '.join(['---:'] * len(columns))} |",
     ]
     for (dataset, clients, alpha), rows in frame.groupby(["dataset", "clients", "alpha"], sort=False):
+        if len(rows) < len(columns):
+            continue
         found = {row["column"]: _beside(row) for _, row in rows.iterrows()}
-        cells = [found.get(column, "–") for column in columns]
+        cells = [found[column] for column in columns]
         lines.append(f"| {dataset_label(dataset)} | {clients} | {alpha.replace('-', '–')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -49,7 +49,7 @@ def shorter(svg: bytes) -> bytes:
         name: b"i%d" % number for number, name in enumerate(dict.fromkeys(name for _, name in referring.findall(svg)))
     }
     svg = re.sub(rb"<!--.*?-->", b"", svg, flags=re.DOTALL)
-    svg = re.sub(rb' id="(?:[\w.]+_\d+)"', b"", svg)
+    svg = re.sub(rb' id="[\w.]+_\d+"', b"", svg)
     svg = re.sub(rb' id="([^"]+)"', lambda found: b' id="%s"' % ids.get(found[1], found[1]), svg)
     svg = referring.sub(lambda found: found[1] + ids[found[2]], svg)
     return re.sub(rb"\s*\n\s*", b"\n", svg)
