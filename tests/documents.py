@@ -173,8 +173,8 @@ def on_cifar10() -> str:
     papers = [claim.id for claim in claims() if claim.source == "paper"]
     text = (
         f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
-        f"{' and '.join(able)} are about a printed difference that would have been found with a power of "
-        f"{100 * POWER:.0f} %."
+        f"{able[0]} in the first and {able[1]} in the second concern a printed difference that {seeds} seeds should have "
+        f"found (power {100 * POWER:.0f} %)."
     )
     lines = [textwrap.fill(text, 120), "", "| claim | literal reading | *best reading* |", "| --- | --- | --- |"]
     for name in (name for name in papers if name in rows["literal"].index):
@@ -277,16 +277,19 @@ def scale() -> str:
 
 def finding() -> str:
     """What came out in a sentence that says at which scale: AP-FL against FedAvg in Table 2, and the verdicts."""
-    table = by_row_and_seed("reference", "pooled")
-    table = table[table.index.isin(printed_rows()["dataset"], level="dataset")]
+    table, rows = by_row_and_seed("reference", "pooled"), printed_rows()
+    table = table[table.index.isin(rows["dataset"], level="dataset")]
     runs = {"if taken literally": "apfl", "with soft labels": "apfl--reading-soft-labels"}
     behind = {how: _finished(table["fedavg", "global"] - table[run, "personalized"]) for how, run in runs.items()}
-    below = " and ".join(f"{_below(rows)} {how}" for how, rows in behind.items())
+    below = " and ".join(f"{_below(means)} {how}" for how, means in behind.items())
     judged = ", and ".join(f"{_in_words(_levels(name)['CIFAR-10 alone'])} {how}" for name, how in READINGS.items())
+    absent = ", ".join(dataset_label(name) for name in sorted(set(rows["dataset"]) - set(_study()["data"])))
+    asked, claimed = (len(_levels()[level]) for level in ("CIFAR-10 alone", "all data sets"))
     text = (
         f"**With fewer training images** ({', '.join(_scale())}), {min(map(len, behind.values()))} of Table 2's "
-        f"{len(printed_rows())} rows are finished: on the test images of all clients AP-FL is below FedAvg {below}. "
-        f"Of the paper's {len(_levels()['all data sets'])} claims the runs on CIFAR-10 {judged}."
+        f"{len(rows)} rows are finished (none is on {absent}, which the study does not have): on the test images of all "
+        f"clients AP-FL is below FedAvg {below}; and of the {asked} of the paper's {claimed} claims that can be asked of "
+        f"CIFAR-10 alone, its runs {judged} (in brackets: after correction for all claims)."
     )
     return textwrap.fill(text, 120)
 
@@ -344,12 +347,13 @@ def _below(means: pd.Series) -> str:
 
 
 def _in_words(rows: pd.DataFrame) -> str:
-    counted = _final(rows)["status"].value_counts()
-    return " and ".join(f"{verb} {counted.get(status, 'none')}" for status, verb in VERBS.items())
+    counted = {status: _both(_final(rows), status) for status in VERBS}
+    said = {status: f"{alone} ({corrected})" if alone else "none" for status, (alone, corrected) in counted.items()}
+    return " and ".join(f"{verb} {said[status]}" for status, verb in VERBS.items())
 
 
 VERBS = {"contradicted": "contradict", "reproduced": "reproduce"}
-READINGS = {"literal": "if it is taken literally", "best reading": "in the reading that validation images chose"}
+READINGS = {"literal": "if it is taken literally", "best reading": "in the *best reading*"}
 COUNTED = ("reproduced", "contradicted", "open", "nothing to judge", "not run")
 
 
@@ -376,13 +380,25 @@ def counts() -> str:
     """The verdicts as numbers; what is interim counts as nothing else."""
     heads = [*COUNTED, "interim", *(f"{status} after correction" for status in COUNTED[:2])]
     lines = [f"| the paper's claims | {' | '.join(heads)} |", "| --- " + "| ---: " * len(heads) + "|"]
-    levels = _levels() | {"CIFAR-10 alone, best reading": _levels("best reading")["CIFAR-10 alone"]}
-    for name, rows in levels.items():
-        final = _final(rows)
-        numbers = [*((final["status"] == status).sum() for status in COUNTED), len(rows) - len(final)]
-        numbers += [_both(final, status)[1] for status in COUNTED[:2]]
-        lines.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+    for level in _levels():
+        for reading in READINGS:
+            rows = _levels(reading)[level]
+            final = _final(rows)
+            numbers = [*(_both(final, status)[0] for status in COUNTED), len(rows) - len(final)]
+            numbers += [_both(final, status)[1] for status in COUNTED[:2]]
+            lines.append(f"| {level}, {reading} | {' | '.join(map(str, numbers))} |")
     return "\n".join(lines)
+
+
+def decided() -> str:
+    """Which claims CIFAR-10 alone decides in each reading, each with the comparison that decides it."""
+    lines = []
+    for reading in READINGS:
+        rows = _final(_levels(reading)["CIFAR-10 alone"])
+        for status in ("contradicted", "reproduced"):
+            names = [f"`{row['claim']}` ({_found(row)})" for _, row in rows[rows["status"] == status].iterrows()]
+            lines += [f"* {reading}, {status}: {'; '.join(names)}"] if names else []
+    return "\n".join(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
 def example() -> str:
@@ -595,6 +611,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "finding": finding,
     "meaning": meaning,
     "counts": counts,
+    "decided": decided,
     "example": example,
     **{f"notebook-{cell + 1}": partial(printed, cell) for cell in range(4)},
 }

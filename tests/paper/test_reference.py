@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -86,6 +87,24 @@ def test_the_words_of_the_first_page_about_what_embeddings_mean_are_what_the_con
         (table["reading"] == "soft-labels") & (table["kind"] != "difference") & (table["seeds"].astype(int) > 0)
     ]
     assert len(soft) and (soft["monopoly_mean"].astype(float) == 0).all()
+
+
+def test_the_words_of_the_first_page_about_verdicts_are_what_the_claims_say() -> None:
+    claims = pd.read_csv(REFERENCE / "verdict" / "claims.csv", keep_default_na=False)
+    unseen = claims[(claims["claim"] == "unseen-classes-recognised") & (claims["level"] == "data set")]
+    unseen = unseen[unseen["reading"] == "literal"].set_index("dataset")[["status", "corrected"]]
+    assert unseen.loc["cifar100"].tolist() == ["reproduced", "open"]
+    assert set(unseen.loc[["cifar10", "fashion_mnist"], "status"]) == {"open"}
+    interim = claims[(claims["source"] == "paper") & claims["level"].isin(["claim", "data set"])]["interim"]
+    assert not interim.astype(str).str.lower().eq("true").any()
+    chosen = (REFERENCE / "verdict" / "readings.md").read_text(encoding="utf-8")
+    rows = [re.split(r" *\| *", line) for line in chosen.splitlines() if "**" in line and line.startswith("|")]
+    bold = {(test, cells.startswith("**")) for _, _, _, test, cells, *_ in rows}
+    assert bold == {("pooled test", False), ("own test", True)}  # the first column is the literal reading
+    dropouts = pd.read_csv(REFERENCE / "tables" / "table3.csv", keep_default_na=False)
+    soft = dropouts[(dropouts["dataset"] == "cifar10") & (dropouts["reading"] == "soft-labels")]
+    soft = soft[(soft["status"] == "ok") & soft["test"].isin(["own", "monopoly"])]
+    assert len(soft) == 4 and (soft["reproduced_mean"].astype(float) < 5).all()
 
 
 def at_the_paper_s_scale(test: str, round: int | None = None) -> pd.DataFrame:
