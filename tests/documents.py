@@ -173,8 +173,8 @@ def on_cifar10() -> str:
     papers = [claim.id for claim in claims() if claim.source == "paper"]
     text = (
         f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
-        f"{able[0]} in the first and {able[1]} in the second concern a printed difference that {seeds} seeds should have "
-        f"found (power {100 * POWER:.0f} %)."
+        f"{able[0]} in the first and {able[1]} in the second concern printed numbers that {seeds} seeds should have "
+        f"found inside their bound (power {100 * POWER:.0f} %)."
     )
     lines = [textwrap.fill(text, 120), "", "| claim | literal reading | *best reading* |", "| --- | --- | --- |"]
     for name in (name for name in papers if name in rows["literal"].index):
@@ -186,9 +186,9 @@ def _alone(row: pd.Series) -> str:
     parts = [f"**{_said(row.to_frame().T).iloc[0]}**: {_found(row)}"]
     if row["smallest_difference"]:
         parts.append(f"finds {float(row['smallest_difference']):.1f} points")
-    if row["printed_difference"]:
-        seeds = f"{float(row['seeds_needed']):.0f} seeds" if row["seeds_needed"] else "too many seeds"
-        parts.append(f"the printed {float(row['printed_difference']):.1f} need {seeds}")
+    if row["printed_gap"]:
+        seeds = f"need {float(row['seeds_needed']):.0f} seeds" if row["seeds_needed"] else "are not inside"
+        parts.append(f"the printed numbers, {float(row['printed_gap']):.1f} inside, {seeds}")
     return "; ".join(parts)
 
 
@@ -287,9 +287,9 @@ def finding() -> str:
     asked, claimed = (len(_levels()[level]) for level in ("CIFAR-10 alone", "all data sets"))
     text = (
         f"**With fewer training images** ({', '.join(_scale())}), {min(map(len, behind.values()))} of Table 2's "
-        f"{len(rows)} rows are finished (none is on {absent}, which the study does not have): on the test images of all "
-        f"clients AP-FL is below FedAvg {below}; and of the {asked} of the paper's {claimed} claims that can be asked of "
-        f"CIFAR-10 alone, its runs {judged} (in brackets: after correction for all claims)."
+        f"{len(rows)} rows are finished (none is on {absent}, which the study does not have): on the test images of "
+        f"all clients AP-FL is below FedAvg {below}; and of the {asked} of the paper's {claimed} claims that can be "
+        f"asked of CIFAR-10 alone, its runs {judged} (in brackets: after correction for all claims)."
     )
     return textwrap.fill(text, 120)
 

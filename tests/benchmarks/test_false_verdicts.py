@@ -260,10 +260,16 @@ def test_the_smallest_difference_is_found_in_four_of_five_trials(choices: int) -
     one_of_several = (replace(contrast, choices=choices),)
     measured = replace(outcome.judged[0].mean, error=error, freedom=seeds - 1)
     first = replace(outcome.judged[0], contrasts=one_of_several, mean=measured)
-    smallest = smallest_difference(replace(outcome, judged=(first,), family=3))
+    smallest = smallest_difference(replace(outcome, judged=(first,), lines=3))
     draws = rng.normal(smallest, deviation, (seeds, 20_000))
     found = mean([Cellwise(draws)]).above(0) <= ERROR / (3 * choices)
     assert found.mean() == pytest.approx(0.8, abs=0.01)
+    # What is said of the seeds that a gap needs is said at the same level.
+    assert (
+        seeds_needed(1.001 * smallest, deviation, 3 * choices)
+        == seeds
+        < seeds_needed(0.999 * smallest, deviation, 3 * choices)
+    )
 
 
 @pytest.mark.parametrize("choices", [1, 6])
@@ -316,10 +322,10 @@ def test_the_power_of_a_full_study_is_told_before_a_run_and_says_what_is_assumed
     source = full_study(10)
     found = told(source, KNOWN["above-every-baseline"])
     assert found.chance >= 0.8 and found.could_confirm and "no pairing, assumed" in found.note
-    assert found.smallest is None and found.seeds <= 10 and found.printed == pytest.approx(3.43, abs=0.01)
+    assert found.smallest is None and found.seeds <= 10 and found.gap == pytest.approx(3.43, abs=0.01)
     for name, said in (("interpolation-protects", "no numbers"), ("clip-is-best", "no deviations")):
         found = told(source, KNOWN[name], KNOWN[name].tests[0])
-        assert found.chance is None and found.printed is None and said in found.note, name
+        assert found.chance is None and found.gap is None and said in found.note, name
 
 
 def test_printed_means_without_deviations_are_weighed_by_the_measured_ones_on_each_data_set() -> None:
@@ -331,7 +337,7 @@ def test_printed_means_without_deviations_are_weighed_by_the_measured_ones_on_ea
         for name, part in parts.items()
     }
     found = power(source, Question(claim, "literal", "pooled"), outcomes)
-    assert set(found) == set(source.study.data)
+    assert set(found) == set(source.study.data) and {part.lines for part in parts.values()} == {len(parts)}
     for dataset, one in found.items():
         means = {
             name: np.mean(
@@ -343,5 +349,5 @@ def test_printed_means_without_deviations_are_weighed_by_the_measured_ones_on_ea
             for name in ("clip", "w2v", "bert")
         }
         gap = means["clip"] - max(means["w2v"], means["bert"])
-        assert one.printed == pytest.approx(gap) and one.seeds == seeds_needed(gap, 0.5 * 10**0.5)
+        assert one.gap == pytest.approx(gap) and one.seeds == seeds_needed(gap, 0.5 * 10**0.5, len(parts))
         assert "no deviations" in one.note and one.chance is None

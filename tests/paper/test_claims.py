@@ -1028,7 +1028,8 @@ def test_an_interim_verdict_that_the_study_could_not_confirm_says_both_and_no_pe
     lacks = "the study lacks rows of the claim, so that it cannot be reproduced"
     assert ours == f"ahead, literal: {lacks}"
     assert of_emnist == f"ahead, literal, EMNIST letters: {lacks.replace('lacks rows', 'has no row')}"
-    assert of_cifar.startswith("ahead, literal, CIFAR-10: the printed 3.7 need 5 seeds; chance of being reproduced 28")
+    needed = "the printed numbers, 3.7 inside their bound, need 5 seeds; chance of being reproduced 28 %"
+    assert of_cifar.startswith(f"ahead, literal, CIFAR-10: {needed}")
 
 
 def test_a_study_of_stand_ins_alone_has_no_row_and_is_not_blamed_for_its_seeds(tmp_path: Path) -> None:

@@ -161,6 +161,14 @@ def test_embeddings_minus_controls_are_paired_by_seed():
     assert 0 < last["above_chance_low"] < last["monopoly_mean"] < last["above_chance_high"] < 10
 
 
+def test_a_diverged_seed_leaves_no_difference_between_embeddings_and_controls():
+    cells, (frames, records) = controls()[0], (controls()[1].frames, dict(controls()[1].records))
+    records[cells[1].runs[2]] = {"status": "diverged"}
+    rows = teachers_module.control_rows(cells, Metrics(frames, records), {"cifar10": 10}).set_index("semantics")
+    assert rows.loc[["bert", ""], "status"].tolist() == ["diverged"] * 2
+    assert np.isnan(rows.loc["", "monopoly_mean"]) and rows.loc["clip", "status"] == "ok"
+
+
 def test_without_a_control_there_is_no_difference():
     cells, found = controls()
     assert "difference" not in set(teachers_module.control_rows(cells[:2], found, {"cifar10": 10})["kind"])

@@ -129,14 +129,16 @@ def control_rows(
             rows.append(row | _control(values, shared["chance"]))
         if all(kinds.values()):
             one, other = (_mean_of(kinds[kind]) for kind in ("semantic", "control"))
-            found = differences(one, other)
+            diverged = any(value.status == "diverged" for value in (*one, *other))
+            found = differences(() if diverged else one, other)
             middle, low, high = with_interval(found)
             rows.append(
                 shared
                 | {"semantics": "", "kind": "difference", "above_chance_low": low, "above_chance_high": high}
                 | {"monopoly_mean": middle, "seeds": len(found.values)}
                 | {"monopoly_std": found.values.std(ddof=1) if len(found.values) > 1 else np.nan}
-                | {"seeds_planned": len(one), "status": "ok" if len(found.values) else "not run"}
+                | {"seeds_planned": len(one)}
+                | {"status": "diverged" if diverged else "ok" if len(found.values) else "not run"}
             )
     return _in_order(pd.DataFrame(rows, columns=list(CONTROL_COLUMNS)))
 
@@ -158,13 +160,14 @@ def _control(values: Sequence[SeedValue], chance: float) -> dict[str, Any]:
 
 
 def _mean_of(cells: Sequence[Sequence[SeedValue]]) -> list[SeedValue]:
-    """Seed by seed the mean over cells, where all of them have the seed."""
+    """Seed by seed the mean over cells, where all of them have the seed; diverged where one of them did."""
     means = []
     for values in zip(*cells, strict=True):
-        done = all(value.status == "ok" for value in values)
-        mean = float(np.mean([value.weighted for value in values])) if done else None
+        statuses = {value.status for value in values}
+        status = "ok" if statuses == {"ok"} else "diverged" if "diverged" in statuses else "not run"
+        mean = float(np.mean([value.weighted for value in values])) if status == "ok" else None
         images = min(value.images for value in values)
-        means.append(SeedValue(values[0].seed, "ok" if done else "not run", mean, mean, images=images))
+        means.append(SeedValue(values[0].seed, status, mean, mean, images=images))
     return means
 
 

@@ -97,13 +97,14 @@ class Question:
 class Source:
     """A study with what its runs measured; ``found`` are its cells by output and data set, with what tells them apart
     (in the rows of Table 2 those of the figure of all readings, too), ``best`` the readings chosen on validation
-    images, by data set and test."""
+    images, by data set and test, and ``choice`` the cells behind that, by data set."""
 
     study: Study
     metrics: Metrics
     found: Mapping[str, Mapping[str, Sequence[tuple[Mapping[str, str], Cell]]]]
     known: dict[tuple[object, ...], Series] = field(default_factory=dict)
     best: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    choice: Mapping[str, Sequence[Cell]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, metrics: Metrics) -> Self:
@@ -115,7 +116,8 @@ class Source:
             here, facts = found["table2"].get(cell.dataset, []), _facts(study, cell)
             if cell.reading and any(other.setting == cell.setting for _, other in here):
                 here += [] if any(facts == known for known, _ in here) else [(facts, cell)]
-        return cls(study, metrics, found, best=best_readings(study, metrics))
+        choice = grouped(cells(study, "selection"), lambda cell: cell.dataset)
+        return cls(study, metrics, found, best=best_readings(study, metrics), choice=choice)
 
     def facts(self, output: str) -> list[Mapping[str, str]]:
         """What tells the cells of an output apart."""
@@ -173,14 +175,14 @@ class Source:
     def _in_some_reading(self, asked: Question, name: str, row: Row) -> bool:
         """Is the best reading asked for, and a cell there that it may turn out to be? Then the study plans the cell,
         whether the choice is made or not, and whichever it is: so the families do not depend on it."""
-        if asked.reading != BEST:
+        if asked.reading != BEST or row["dataset"] not in self.choice:
             return False
         some = (replace(asked, reading=reading) for reading in self.study.apfl["readings"])
         return any(self._cells(other, name, row) for other in some)
 
     def _choosing(self, dataset: str) -> tuple[str, ...]:
         """The runs that the choice of the best reading waits for."""
-        chosen_by = (run for cell in cells(self.study, "selection") for run in cell.runs if cell.dataset == dataset)
+        chosen_by = (run for cell in self.choice[dataset] for run in cell.runs)
         return tuple(run for run in chosen_by if run not in self.metrics.records)
 
     def _cells(self, asked: Question, name: str, row: Row) -> list[Cell]:
@@ -257,7 +259,7 @@ def _rows_of_study(source: Source, claim: Claim, ask: Ask) -> list[Row]:
 
 
 def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: bool = False) -> list[Contrast]:
-    """Every contrast that the claim needs, in its order; of stand-ins, those that the study has.
+    """Every contrast that the claim needs, in its order.
 
     Where the study runs AP-FL on several schedules, the one with the highest mean in what the claim is first about.
     """
@@ -269,8 +271,7 @@ def contrasts(source: Source, claim: Claim, reading: str, test: str, stand_ins: 
     ]
     first = next(number for number, ask in enumerate(claim.asks) if not ask.gate)
     ask = claim.asks[first]
-    made = _highest(variants, *_levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
-    return [contrast for contrast in made if not stand_ins or contrast.planned]
+    return _highest(variants, *_levels(source, [(asked, ask.first) for asked in questions], ask, places[first]))
 
 
 def _highest(variants: Sequence[Sequence[Contrast]], levels: np.ndarray, waits: Sequence[str]) -> list[Contrast]:

@@ -18,7 +18,7 @@ COLUMNS = (
     "claim", "source", "reading", "test", "primary", "level", "dataset", "comparison", "place", "status", "interim",
     "corrected", "p_reproduced", "p_contradicted", "estimate", "student_low", "student_high", "strict_low",
     "strict_high", "family", "rows_reproduced", "rows_contradicted", "rows_open", "rows_other", "rows_interim",
-    "smallest_difference", "printed_difference", "seeds_needed", "chance_reproduced", "power_note", "runs",
+    "smallest_difference", "printed_gap", "seeds_needed", "chance_reproduced", "power_note", "runs",
     "runs_missing", "decided_by", "reason",
 )  # fmt: skip
 """``level``: claim, data set (of the claim), stand-in, or comparison (of the line above it). Numbers are in points;
@@ -71,7 +71,7 @@ def _csv_rows_and_power(verdict: Part) -> dict[str, Any]:
     made = {f"rows_{status}": rows[status] for status in (REPRODUCED, CONTRADICTED, OPEN)}
     made["rows_other"] = sum(rows.values()) - sum(made.values())
     made["rows_interim"] = verdict["rows_interim"]
-    names = {"smallest": "smallest_difference", "printed": "printed_difference", "seeds": "seeds_needed"}
+    names = {"smallest": "smallest_difference", "gap": "printed_gap", "seeds": "seeds_needed"}
     names |= {"chance": "chance_reproduced", "note": "power_note"}
     return made | {name: "" if power.get(key) is None else power[key] for key, name in names.items()}
 

@@ -99,14 +99,14 @@ def _rounded(value: Any) -> Any:
 
 
 def _line(line: Weighed, family: int) -> dict[str, Any]:
-    return {"label": line.label, "place": line.place, **_numbers(line.mean, family * line.choices)}
+    return {"label": line.label, "place": line.place, **_numbers(line.mean, family * line.ways)}
 
 
 def _comparison(judged: Weighed, family: int) -> dict[str, Any]:
     one = judged.contrasts[0]
     facts: dict[str, Any] = {"label": one.label, "place": one.place, "dataset": one.dataset, "gate": one.gate}
     facts |= {"status": one.status, "side": side(judged), "above": one.low, "below": one.high}
-    return facts | _numbers(judged.mean, family * judged.choices)
+    return facts | _numbers(judged.mean, family * judged.ways)
 
 
 def _numbers(found: Mean | None, family: int) -> dict[str, Any]:
@@ -292,16 +292,16 @@ def row_by_row(verdict: Part) -> str:
 
 def power_text(power: Part | None) -> str:
     """
-    >>> power_text({"smallest": 1.2, "printed": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
-    'finds 1.2 points; the printed 3.4 need 4 seeds; chance of being reproduced 90 % (so)'
+    >>> power_text({"smallest": 1.2, "gap": 3.4, "seeds": 4, "chance": 0.9, "note": "so"})
+    'finds 1.2 points; the printed numbers, 3.4 inside their bound, need 4 seeds; chance of being reproduced 90 % (so)'
     """
     if not power:
         return ""
     parts = [f"finds {power['smallest']:.1f} points"] if power["smallest"] is not None else []
-    if power["printed"] is not None:
+    if (gap := power["gap"]) is not None:
         seeds = f"need {power['seeds']} seeds" if power["seeds"] else "need more seeds than anybody runs"
-        seeds = seeds if power["printed"] > 0 else "lie on the other side"
-        parts.append(f"the printed {power['printed']:.1f} {seeds}")
+        inside = f"the printed numbers, {gap:.1f} inside their bound, {seeds}"
+        parts.append(inside if gap > 0 else f"the printed numbers lie {-gap:.1f} outside their bound")
     if power["chance"] is not None:
         parts.append(f"chance of being reproduced {100 * power['chance']:.0f} %")
     return "; ".join(parts) + (f" ({power['note']})" if power["note"] and parts else power["note"])

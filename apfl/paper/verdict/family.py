@@ -33,7 +33,8 @@ class Weighed:
     """Contrasts with one label and the mean of them, None without a number.
 
     ``inside`` and ``outside``: p-values of the mean lying on the claimed side, and of it lying on the other one, both
-    corrected for the ``choices`` from which the contrast was chosen.
+    corrected for the ``choices`` from which the contrast was chosen. A margin has two other sides, for which
+    ``outside`` is corrected, too; within it the mean has to be on the claimed side of both ends.
     """
 
     contrasts: tuple[Contrast, ...]
@@ -61,6 +62,12 @@ class Weighed:
     def choices(self) -> int:
         return self.contrasts[0].choices
 
+    @property
+    def ways(self) -> int:
+        """Among how many the error of a contradiction is shared: the choices, each with the ends of its margin."""
+        one = self.contrasts[0]
+        return self.choices * max(1, (one.low is not None) + (one.high is not None))
+
 
 def weigh(given: Sequence[Contrast]) -> Weighed:
     one = given[0]
@@ -76,7 +83,8 @@ def weigh(given: Sequence[Contrast]) -> Weighed:
     outside += [found.above(one.high)] if one.high is not None and not bounds_only else []
     sure = not bounds_only and not any(other.partial and not other.gate for other in given)
     within = np.minimum(one.choices * np.max(inside, axis=0), 1) if sure else nothing
-    return Weighed(tuple(given), found, within, np.minimum(one.choices * np.min(outside, axis=0), 1))
+    made = Weighed(tuple(given), found, within, nothing)
+    return replace(made, outside=np.minimum(made.ways * np.min(outside, axis=0), 1))
 
 
 def sets(planned: Sequence[Contrast]) -> list[tuple[Contrast, ...]]:
@@ -97,9 +105,9 @@ class Outcome:
     """``judged``: each contrast by itself; ``tested``: the sets that may contradict, ``family`` of them.
 
     ``reproduced``: the p-value of the conjunction, the largest of its parts (an intersection-union test; Berger 1982),
-    times the number of lines that are shown beside each other (Bonferroni).
+    times the number of ``lines`` that are shown beside each other (Bonferroni).
     ``against``: for each of the sets, its p-value times their number (Bonferroni), or those of the gates without which
-    it says nothing, if they are larger. ``at_floor``: is there no data set whose gates are shown to be passed?
+    it says nothing, if they are larger. ``at_floor``: is there nothing to judge, on each of its data sets?
     ``mean_alone``: is it reproduced as a mean over rows of which some, or a data set, contradict what is said of each,
     or have nothing to judge?
     """
@@ -110,6 +118,7 @@ class Outcome:
     reproduced: np.ndarray
     against: tuple[np.ndarray, ...]
     at_floor: np.ndarray
+    lines: int = 1
     mean_alone: np.ndarray = field(default_factory=lambda: np.zeros((), bool))
 
     @property
@@ -141,16 +150,17 @@ def judge(given: Sequence[Contrast], family: int = 0, lines: int = 1, floor: flo
     single = {id(one.contrasts[0]): one for one in judged}
     asked = [one for one in given if one.planned and not one.gate]
     tested = [single[id(chosen[0])] if len(chosen) == 1 else weigh(chosen) for chosen in sets(asked)]
-    family = max(family, len(tested))
+    family, lines = max(family, len(tested)), max(lines, 1)
     gates = [one for one in judged if one.contrasts[0].gate]
     largest = reduce(np.maximum, [part.inside for part in judged], np.zeros(()) if judged else np.ones(()))
     return Outcome(
         tuple(judged),
         tuple(tested),
         family,
-        np.minimum(max(lines, 1) * largest, 1),
+        np.minimum(lines * largest, 1),
         tuple(np.maximum(np.minimum(family * one.outside, 1), _unsaid(one.contrasts, gates)) for one in tested),
         _at_floor([one for one in given if not one.gate], gates, floor),
+        lines,
     )
 
 
@@ -173,16 +183,11 @@ def _unsaid(chosen: Sequence[Contrast], gates: Sequence[Weighed]) -> np.ndarray:
 
 
 def _at_floor(asked: Sequence[Contrast], gates: Sequence[Weighed], error: float) -> np.ndarray:
-    """Are there data sets where each comparison fails a gate that was measured, and none where one passes all?"""
-    no, yes = np.zeros((), bool), np.ones((), bool)
-    some, passed = no, no
-    for dataset in {name for one in asked for name in one.datasets}:
-        each = [_gates(one, dataset, gates) for one in asked if dataset in one.datasets]
-        failed = [[gate.inside > error for gate in here if gate.mean is not None] for here in each]
-        some = some | reduce(np.logical_and, [reduce(np.logical_or, here, no) for here in failed], yes)
-        held = [reduce(np.logical_and, [gate.inside <= error for gate in here], yes) for here in each]
-        passed = reduce(np.logical_or, held, passed)
-    return some & ~passed
+    """Does each comparison fail a gate that was measured, on each of its data sets?"""
+    here = [_gates(one, dataset, gates) for one in asked for dataset in one.datasets]
+    failed = [[gate.inside > error for gate in each if gate.mean is not None] for each in here]
+    each = [reduce(np.logical_or, one, np.zeros((), bool)) for one in failed]
+    return reduce(np.logical_and, each, np.full((), bool(each)))
 
 
 def judge_claim(

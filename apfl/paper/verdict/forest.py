@@ -126,7 +126,7 @@ def _point(verdict: Verdict, dataset: str, told: Printed) -> Point:
     mean = chosen.mean if chosen else None
     ends = [np.nan] * 4
     if mean is not None and chosen is not None:
-        ends = [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1) * chosen.choices)]
+        ends = [*mean.interval(), *mean.interval(max(verdict.outcome.family, 1) * chosen.ways)]
     low_end, high_end, strict_low, strict_high = map(float, ends)
     return Point(
         claim.id, claim.title, claim.source, verdict.reading, verdict.test, dataset, verdict.status, verdict.interim,

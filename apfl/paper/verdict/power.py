@@ -28,14 +28,14 @@ ASSUMED = 0.0
 
 @dataclass(frozen=True)
 class Power:
-    """``smallest``: the difference from its bound, in points, that the study finds with a power of 80 % in each of the
-    claim's comparisons, at the level that holds for all of them; ``printed``: the printed one that is hardest to find,
-    and ``seeds`` the number that it needs; ``chance``: of the claim being reproduced if the printed means and
-    deviations are the truth; ``possible``: could the study reproduce it at all, whatever it finds?; ``note``: what
-    these rest on, or why one is not there."""
+    """What a study can find. At the level at which comparisons are shown to lie on the claimed side: ``smallest``, the
+    distance from its bound, in points, found with a power of 80 % in each of the claim's comparisons; ``gap``, that of
+    the printed numbers which is hardest to find, and ``seeds``, the number that it needs. Besides, ``chance``, that of
+    the claim being reproduced if the printed means and deviations are the truth; ``possible``: could the study
+    reproduce it at all, whatever it finds?; ``note``: what these rest on, or why one is not there."""
 
     smallest: float | None = None
-    printed: float | None = None
+    gap: float | None = None
     seeds: int | None = None
     chance: float | None = None
     possible: bool = True
@@ -101,8 +101,8 @@ def _expected(claim: Claim, found: Power, outcome: Outcome, drawn: Outcome, exac
     """What the printed numbers add."""
     needed = list(_needed(outcome, drawn, exact))
     if needed:
-        seeds, printed = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
-        found = replace(found, printed=printed, seeds=seeds)
+        seeds, gap = max(needed, key=lambda pair: (MOST_SEEDS if pair[0] is None else pair[0], -pair[1]))
+        found = replace(found, gap=gap, seeds=seeds)
     if all(one.contrasts[0].status != "not measured" for one in drawn.judged):
         return replace(found, chance=float(np.mean(drawn.status == "reproduced")), note=f"with {how}")
     note = f"the paper prints no {'deviations' if _means(claim) else 'numbers'} for this"
@@ -119,7 +119,7 @@ def _needed(outcome: Outcome, drawn: Outcome, exact: Outcome) -> Iterator[tuple[
         if not contrast.gate and spread is not None and middle.mean is not None:
             gap = contrast.gap(float(middle.mean.estimate[0]))
             deviation = float(np.sqrt(np.mean(spread.error**2) * (spread.freedom + 1)))
-            yield seeds_needed(gap, deviation, contrast.choices), gap
+            yield seeds_needed(gap, deviation, outcome.lines * contrast.choices), gap
 
 
 def _failed(exact: Outcome) -> list[str]:
@@ -128,29 +128,29 @@ def _failed(exact: Outcome) -> list[str]:
     return [one.title for one, mean in told if mean and one.contrasts[0].gap(float(mean.estimate[0])) <= 0]
 
 
-def smallest_difference(outcome: Outcome, least: float = POWER) -> float | None:
+def smallest_difference(outcome: Outcome) -> float | None:
     """From the measured deviations and the noncentral t distribution; None where a comparison has no number yet."""
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
     found = []
     for one in asked:
         if one.mean is None:
             return None
-        error = ERROR / (max(outcome.family, 1) * one.choices)
-        away = special.nctdtrinc(one.mean.freedom, 1 - least, -special.stdtrit(one.mean.freedom, error))
+        error = ERROR / (outcome.lines * one.choices)
+        away = special.nctdtrinc(one.mean.freedom, 1 - POWER, -special.stdtrit(one.mean.freedom, error))
         found.append(float(away * one.mean.error))
     return max(found, default=None)
 
 
-def seeds_needed(gap: float, deviation: float, choices: int = 1, least: float = POWER) -> int | None:
-    """The fewest seeds whose interval lies beyond a bound that is ``gap`` away with a power of ``least``, at the level
-    that is corrected for the ``choices`` from which the comparison was chosen.
+def seeds_needed(gap: float, deviation: float, among: int = 1) -> int | None:
+    """The fewest seeds whose interval lies beyond a bound that is ``gap`` away with a power of `POWER`; it is one
+    ``among`` several, for which its level is corrected: lines, and what the comparison was chosen from.
 
-    >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, choices=6), seeds_needed(0.0, 1.0)
+    >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, among=6), seeds_needed(0.0, 1.0)
     (10, 16, None)
     """
     for count in range(2, MOST_SEEDS) if gap > 0 else ():
         away = gap * np.sqrt(count) / max(deviation, 1e-9)
-        if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR / choices)) <= 1 - least:
+        if special.nctdtr(count - 1, min(away, 100.0), -special.stdtrit(count - 1, ERROR / among)) <= 1 - POWER:
             return count
     return None
 
@@ -184,7 +184,7 @@ class Imagined(Source):
 
     @classmethod
     def like(cls, source: Source, pairing: float, trials: int, spread: float = 1.0) -> Imagined:
-        return cls(source.study, source.metrics, source.found, source.known, source.best, pairing, trials, spread)
+        return cls(**vars(source), pairing=pairing, trials=trials, spread=spread)
 
     def series(self, asked: Question, ask: Ask, column: str, row: Row) -> Series:
         found = super().series(asked, ask, column, row)

@@ -190,17 +190,19 @@ def _finding(source: Source, asked: Question) -> Finding:
         return Finding(_verdict(asked, "", (), judge(())), (), ())
 
     def verdict(dataset: str, given: Sequence[Contrast], outcome: Outcome, stand_in: bool = False) -> Verdict:
-        made = _verdict(asked, dataset, given, outcome, stand_in)
+        here = tuple(row for row in rows if dataset in ("", row.dataset))
+        made = _verdict(asked, dataset, given, outcome, here, stand_in)
         unread = why_unread(source, asked, given)
         return replace(made, reason=f"{made.reason}; {unread}") if unread else made
 
     ours = contrasts(source, claim, reading, test)
+    rows = _rows(claim, ours)
     outcome, apart = judge_claim(ours, claim.every, claim.whole)
     whole = verdict("", ours, outcome)
     parts = [verdict(name, on_dataset(ours, name), one) for name, one in apart.items()]
     others = contrasts(source, claim, reading, test, stand_ins=True)
     names = ordered((row["dataset"] for contrast in others for row in contrast.rows), ())
-    beside = {name: on_dataset(others, name) for name in names}
+    beside = {name: part for name in names if _is_planned(part := on_dataset(others, name))}
     able = power(source, asked, {"": outcome, **apart})
     return Finding(
         replace(_with_parts(whole, parts), power=able[""]),
@@ -237,7 +239,12 @@ def _with_parts(verdict: Verdict, datasets: Sequence[Verdict]) -> Verdict:
 
 
 def _verdict(
-    question: Question, dataset: str, given: Sequence[Contrast], outcome: Outcome, stand_in: bool = False
+    question: Question,
+    dataset: str,
+    given: Sequence[Contrast],
+    outcome: Outcome,
+    rows: tuple[RowVerdict, ...] = (),
+    stand_in: bool = False,
 ) -> Verdict:
     status = NOT_RUN if _is_absent(given) else str(outcome.status)
     decisive = _decisive(outcome) if status == CONTRADICTED else None
@@ -258,7 +265,7 @@ def _verdict(
         _reason(status, outcome, decisive, incomplete(runs, missing)),
         head or next(iter(outcome.comparisons), None),
         outcome,
-        () if stand_in else _rows(question.claim, given),
+        rows,
         _cells({CONTRADICTED: decisive and decisive.contrasts, REPRODUCED: given}.get(status) or ()),
         tuple(one.title for one in asked if side(one) in ("open", "outside")),
         runs,
@@ -298,6 +305,11 @@ def _part(claim: Claim, given: Sequence[Contrast]) -> str:
 
 def _is_absent(given: Sequence[Contrast]) -> bool:
     return all(part.status in ABSENT for one in given if not one.gate for part in one.strata)
+
+
+def _is_planned(given: Sequence[Contrast]) -> bool:
+    """Does the study have one of the comparisons?"""
+    return any(one.planned for one in given if not one.gate)
 
 
 def side(one: Weighed) -> str:
@@ -362,13 +374,21 @@ def _reason(status: str, outcome: Outcome, decisive: Weighed | None, lacking: st
     if status == NOTHING:
         return "; ".join(filter(None, [lacking, _gates(gates, True)]))
     asked = [one for one in outcome.judged if not one.contrasts[0].gate]
-    states = [SIDES[side(one)] if one.mean is not None else one.contrasts[0].status for one in asked]
+    states = [_state(one, outcome.lines) for one in asked]
     if status == NOT_RUN or not asked:
         return ", ".join(dict.fromkeys(states)) or "the study does not run AP-FL there in this reading"
     shown = [state for state in dict.fromkeys(states) if not (lacking and state == "not run")]
     parts = [lacking] if lacking else []
     parts += [f"of {len(states)}: " + ", ".join(f"{states.count(state)} {state}" for state in shown)] if shown else []
     return "; ".join([*parts, *([_gates(gates, False)] if gates and status == OPEN else [])])
+
+
+def _state(one: Weighed, lines: int) -> str:
+    """A comparison in words; it is one of ``lines`` for which what is shown to be on the claimed side is corrected."""
+    if one.mean is None:
+        return one.contrasts[0].status
+    lost = side(one) == "inside" and lines * one.inside > ERROR
+    return f"{SIDES[side(one)]} before correction" if lost else SIDES[side(one)]
 
 
 def _gates(gates: Sequence[Weighed], in_numbers: bool) -> str:
@@ -388,5 +408,5 @@ def _named(gates: Sequence[Weighed], in_numbers: bool) -> str:
 
 def _numbers(one: Weighed, family: int) -> str:
     assert one.mean is not None
-    low, high = one.mean.interval(family * one.choices)
+    low, high = one.mean.interval(family * one.ways)
     return f"{one.title}: " + f"{one.mean.estimate:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
