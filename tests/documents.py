@@ -287,8 +287,8 @@ def finding() -> str:
     asked, claimed = (len(_levels()[level]) for level in ("CIFAR-10 alone", "all data sets"))
     text = (
         f"**With fewer training images** ({', '.join(_scale())}), {min(map(len, behind.values()))} of Table 2's "
-        f"{len(rows)} rows are finished (none of them on {absent}, which the study does not have): on the test images of "
-        f"all clients AP-FL is below FedAvg {below}; and of the {asked} of the paper's {claimed} claims that can be "
+        f"{len(rows)} rows are finished (none of them on {absent}, which the study does not have): on the test images "
+        f"of all clients AP-FL is below FedAvg {below}; and of the {asked} of the paper's {claimed} claims that can be "
         f"asked of CIFAR-10 alone, its runs {judged} (in brackets: after correction for all claims)."
     )
     return textwrap.fill(text, 120)
@@ -458,11 +458,11 @@ def paper_scale_finding() -> str:
     best = max(readings.values(), key=lambda values: values.mean())
     paper = printed_there()["accuracy_mean"]["0.01"]
     text = (
-        f"**At the paper's own scale** (CIFAR-10 with five clients, α = 0.01; all images, a tenth of each client's kept "
-        f"for validation; 20 epochs a round and ten rounds, of which the paper prints no number; {len(fedavg)} seeds) "
-        f"FedAvg has {_spread(fedavg)} % on the test images of all clients, where the paper prints {paper['FedAvg']}, and "
-        f"AP-FL has {_spread(readings['apfl'])} % if the paper's text is taken literally and {_spread(best)} % in the best "
-        f"of {len(readings)} readings on this test, where it prints {paper['AP-FL']}."
+        f"**At the paper's own scale** (CIFAR-10 with five clients, α = 0.01; all images, a tenth of each client's "
+        f"kept for validation; 20 epochs a round and ten rounds, of which the paper prints no number; {len(fedavg)} "
+        f"seeds) FedAvg has {_spread(fedavg)} % on the test images of all clients, where the paper prints "
+        f"{paper['FedAvg']}, and AP-FL has {_spread(readings['apfl'])} % if the paper's text is taken literally and "
+        f"{_spread(best)} % in the best of {len(readings)} readings on this test, where it prints {paper['AP-FL']}."
     )
     return textwrap.fill(text, 120)
 

@@ -116,11 +116,13 @@ def _draw_bubbles(axes: Axes, held: np.ndarray, partition: Partition, cell: floa
 def _draw_shades(axes: Axes, beside: Axes, held: np.ndarray, partition: Partition) -> None:
     """Clients in the order of their largest class and its share, those that drop out last; beside, how many images each
     has."""
+    from matplotlib.colors import to_rgb
+
     totals, train = held.sum(axis=1), partition.counts.sum(axis=1)
     share = held / np.maximum(1, totals)[:, None]
     order = np.lexsort((-share.max(axis=1), share.argmax(axis=1), partition.dropout))
     clients, classes = held.shape
-    colours = np.where((partition.dropout[order, None] | partition.unseen)[..., None], _rgb(RED), _rgb(BLUE))
+    colours = np.where((partition.dropout[order, None] | partition.unseen)[..., None], to_rgb(RED), to_rgb(BLUE))
     shades = 1 - share[order, :, None] * (1 - colours)
     rows = np.unique(np.linspace(0, clients, ROWS + 1).astype(int))  # of more clients than dots neighbours are averaged
     shades = np.add.reduceat(shades, rows[:-1]) / np.diff(rows)[:, None, None]
@@ -142,11 +144,6 @@ def _draw_shades(axes: Axes, beside: Axes, held: np.ndarray, partition: Partitio
         f"train, test; most {totals.max():,}", (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points",
         fontsize=6.5, color=INK,
     )  # fmt: skip
-
-
-def _rgb(colour: str) -> np.ndarray:
-    """float [3] in [0, 1]."""
-    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
 
 
 def _label_classes(axes: Axes, names: tuple[str, ...], unseen: np.ndarray, cell: float) -> None:

@@ -140,16 +140,13 @@ def _methods(values: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]
                 "from; choose another base, such as fedavg"
             )
         entries[id_] = MethodEntry(
+            **vars(own[id_]),
             id=id_,
-            card=here,
             title=entry.get("title") or _title(id_, here, base, cards),
             base=base,
             semantics=entry.get("semantics", ""),
             parameters=_flat({name: value for name, value in entry.items() if name not in RESERVED}),
             datasets={name: _flat(values) for name, values in entry.get("datasets", {}).items()},
-            named=own[id_].named,
-            external=own[id_].external,
-            files=own[id_].files,
         )
     return entries
 

@@ -208,7 +208,7 @@ def test_speed_counts_what_personalising_takes_whether_the_target_is_reached_or_
     tmp_path, monkeypatch, accuracy, ended
 ) -> None:
     cells = [*the_study(tmp_path), derived_cell(tmp_path, accuracy=accuracy)]
-    monkeypatch.setattr("apfl.study.cells.cells", lambda study, output: cells)
+    monkeypatch.setattr(measures, "cells", lambda study, output: cells)
     found = measures.speed(None, metrics_of(tmp_path, cells), cells[2], "pooled", "non_dropout")
     # The reference reaches its own accuracy in the last round, at 20, when ours ends, too; round 2 ended at 6;
     # personalising takes 10 and then 6.

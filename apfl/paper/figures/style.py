@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -131,30 +132,14 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     >>> spread([1.0, 1.0, 5.0], gap=1.0, low=0.0, high=6.0)
     [0.5, 1.5, 5.0]
     """
-    order = sorted(range(len(wanted)), key=lambda place: (wanted[place], place))
-    blocks: list[tuple[float, list[int]]] = []
-    for place in order:
-        block = (min(max(wanted[place], low), high), [place])
-        while (
-            blocks
-            and block[0] - gap * (len(block[1]) - 1) / 2 < blocks[-1][0] + gap * (len(blocks[-1][1]) + 1) / 2 - 1e-12
-        ):
-            block = _merged(blocks.pop(), block, gap, low, high)
-        blocks.append(block)
-    placed = [0.0] * len(wanted)
-    for centre, members in blocks:
-        for number, place in enumerate(members):
-            placed[place] = centre + gap * (number - (len(members) - 1) / 2)
-    return placed
+    from scipy.optimize import isotonic_regression
 
-
-def _merged(
-    lower: tuple[float, list[int]], upper: tuple[float, list[int]], gap: float, low: float, high: float
-) -> tuple[float, list[int]]:
-    members = lower[1] + upper[1]
-    centre = (lower[0] * len(lower[1]) + upper[0] * len(upper[1])) / len(members)
-    half = gap * (len(members) - 1) / 2
-    return max(min(centre, high - half), low + half), members
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    near = isotonic_regression(np.asarray(wanted)[order] - steps).x
+    placed = np.empty(len(wanted))
+    placed[order] = np.maximum(np.minimum(near, high - gap * (len(wanted) - 1)), low) + steps
+    return placed.tolist()
 
 
 def write_names(

@@ -223,15 +223,3 @@ def missing(
             kind = "tables" if name in study.tables else "figures"
             found.append(Lacking(name, len(lacking), len(needed), f"results/{study.name}/{kind}/{name}.csv"))
     return found
-
-
-def embedded(data: Mapping[str, Any]) -> str:
-    """JSON for a ``<script type="application/json">``: no text in it can end the element or open another.
-
-    >>> embedded({"title": "</script><b>&"})
-    '{"title":"\\\\u003c/script\\\\u003e\\\\u003cb\\\\u003e\\\\u0026"}'
-    """
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for char in "<>&'":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text

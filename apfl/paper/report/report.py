@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2.utils import htmlsafe_json_dumps
+
 from apfl.data.catalogue import images_of
 from apfl.paper import html
 from apfl.paper.html import PageSection
 from apfl.paper.labels import TEST_LABELS, TEST_MEANINGS, dataset_label
 from apfl.paper.report.material import gather
-from apfl.paper.report.provenance import Facts, Sources, embedded
+from apfl.paper.report.provenance import Facts, Sources
 from apfl.paper.report.sections import sections
 from apfl.study.outputs import OUTPUTS
 from apfl.study.study import Study
@@ -60,7 +62,7 @@ def render(study: Study, parts: Sequence[PageSection], made: Sources | None = No
         meanings=TEST_MEANINGS,
         sections=parts,
     )
-    data = embedded(made.data if made else {})
+    data = htmlsafe_json_dumps(made.data if made else {}, separators=(",", ":"), allow_nan=False)
     return html.page(
         f"AP-FL bench: {study.name}", body, data=data, script=(html.TEMPLATES / "script.js").read_text("utf-8")
     )

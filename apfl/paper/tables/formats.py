@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,7 @@ from apfl.storage.files import write_text
 
 def csv(table: Table) -> str:
     """The tidy rows; accuracies in per cent with four digits, nothing where there is no number."""
-    stream = io.StringIO()
-    table.rows.to_csv(stream, index=False, float_format="%.4f", lineterminator="\n")
-    return stream.getvalue()
+    return table.rows.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
 def markdown(table: Table) -> str:

@@ -18,10 +18,8 @@ from apfl.paper.numbers.metrics import Metrics
 from apfl.paper.numbers.teachers import CONTROLS, PARTS, control_rows, teacher_rows
 from apfl.paper.tables.layout import Entry, Group, Panel, Section, Table, TableLine, entry_of
 from apfl.study.cells import cells
-from apfl.study.outputs import BESIDE, WITH_TEACHERS
+from apfl.study.outputs import BESIDE, NB, WITH_TEACHERS
 from apfl.study.study import Study
-
-NB = "\N{NO-BREAK SPACE}"
 
 
 def teachers_table(rows: pd.DataFrame) -> Table:

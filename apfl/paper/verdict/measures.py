@@ -12,7 +12,7 @@ from apfl.data.partition import drawn_counts
 from apfl.paper.numbers.metrics import Metrics, averages, cell_values, tested_images
 from apfl.paper.numbers.virtual import check_timelines, ready, time_to_target
 from apfl.storage.files import read_npz
-from apfl.study.cells import Cell
+from apfl.study.cells import Cell, cells
 from apfl.study.runs import RunContext
 from apfl.study.study import Study
 
@@ -153,8 +153,6 @@ def speed(study: Study, metrics: Metrics, cell: Cell, test: str, role: str) -> S
     Where a run does not reach the target it needs longer than it lasted, so its speed is less than the number. Its
     least step is that from one evaluation to the next, as nothing is known of the time between them.
     """
-    from apfl.study.cells import cells
-
     place = (cell.dataset, cell.axis["heterogeneity"], REFERENCE)
     alike = (one for one in cells(study, "convergence") if one.timing.values["mode"] == "sync")
     reference = next((one for one in alike if (one.dataset, one.axis["heterogeneity"], one.title) == place), None)
