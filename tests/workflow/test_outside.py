@@ -28,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_a_file_a_command_and_a_rule_beside_the_study_are_columns_of_its_table(project: Project) -> None:
-    table = pd.read_csv(project.root / "results/outside/tables/table2.csv")
+    table = pd.read_csv(project.root / "results/my_methods/tables/table2.csv")
     means = table[table["test"] == "pooled"].set_index("title")["reproduced_mean"].dropna()
     assert {"FedAvg", "FedFoo", "prototypes", "Prototypes by rule"} <= set(means.index)
     assert means["prototypes"] > 50, "the nearest mean recognises most digits"
@@ -36,7 +36,7 @@ def test_a_file_a_command_and_a_rule_beside_the_study_are_columns_of_its_table(p
 
 def test_the_study_as_it_was_run_finds_what_lies_beside_it_and_is_finished(project: Project) -> None:
     assert project.plan("--configfile=mine/study.yaml") == {}
-    done = project.succeed(sys.executable, "-m", "apfl", "status", "results/outside/study.json")
+    done = project.succeed(sys.executable, "-m", "apfl", "status", "results/my_methods/study.json")
     assert "left: no run" in done.stdout, done.stdout
 
 
@@ -52,7 +52,7 @@ def test_an_edit_of_the_program_or_of_the_method_s_file_repeats_its_runs_alone(p
 
 def test_an_archive_brings_the_files_of_the_methods_along(project: Project, tmp_path: Path) -> None:
     apfl = [sys.executable, "-m", "apfl"]
-    project.succeed(*apfl, "pack", "results/outside/study.json", "--out", str(tmp_path / "packed"))
+    project.succeed(*apfl, "pack", "results/my_methods/study.json", "--out", str(tmp_path / "packed"))
     shutil.move(project.root / "mine", tmp_path / "mine")
     try:
         project.succeed(*apfl, "unpack", str(tmp_path / "packed"), "--out", str(tmp_path / "there"))
