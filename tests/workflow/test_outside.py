@@ -56,7 +56,7 @@ def test_an_archive_brings_the_files_of_the_methods_along(project: Project, tmp_
     shutil.move(project.root / "mine", tmp_path / "mine")
     try:
         project.succeed(*apfl, "unpack", str(tmp_path / "packed"), "--out", str(tmp_path / "there"))
-        done = project.succeed(*apfl, "tables", str(tmp_path / "there/outside/study.json"))
-        assert "FedFoo" in (tmp_path / "there/outside/tables/table2.csv").read_text(), done.stdout
+        done = project.succeed(*apfl, "tables", str(tmp_path / "there/my_methods/study.json"))
+        assert "FedFoo" in (tmp_path / "there/my_methods/tables/table2.csv").read_text(), done.stdout
     finally:
         shutil.move(tmp_path / "mine", project.root / "mine")
