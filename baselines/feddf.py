@@ -132,7 +132,7 @@ class FedDF(FedAvg):
                     best, best_accuracy, best_step = channels_last(student), accuracy, step
                 if step - best_step >= self.patience:
                     break
-        if self.keep_start and len(validation) and self.accuracy(problem, start, validation) > best_accuracy:
+        if self.keep_start and len(validation) and self.accuracy(problem, start, validation) >= best_accuracy:
             return start
         return {name: value.detach() for name, value in best.items()}
 
