@@ -24,13 +24,14 @@ EMNIST it has b = 1 and the generator's learning rate 1e-4; for CIFAR it has a g
 
     fedgen: {datasets: {cifar10: {hidden: 512, noise_dimension: 64}}}
 
-It differs in five points. The published program multiplies a client's losses [B] by weights [B, 1], which broadcasts
+It differs in six points. The published program multiplies a client's losses [B] by weights [B, 1], which broadcasts
 to [B, B]: its mean is the mean loss times the mean weight, and no latent is ever weighed by its own label; here each
 loss has its own weight, as in the paper's equation. n_k^y are the clients' numbers of samples, where the code counts
 those of the last mini-batches, plus one. Its "local epochs" are mini-batches; here they are passes over the data, as
 for all methods, and the latents are used in all of them (the code's limit of 20 local epochs never binds in the
 paper's set-up). The optimiser of local training is the study's. The code's adversarial term has weight zero, and is
-left out.
+left out. The features that the head reads are those behind a ReLU, as the network has them; the code's are a linear
+layer's, like the generator's latents.
 
 Where the server draws the clients of a round, the generator learns from those and from the classes that they hold, as
 in the code; latents of other classes are what it made of them before.

@@ -17,9 +17,9 @@ The server moves x by ``server_learning_rate`` towards the mean of the y_i, and 
 SCAFFOLD is defined for SGD. The paper trains all methods with Adam, and does not say what it corrects. Control variates
 must be of the kind that they correct: those of option I are gradients, so Adam gets the corrected gradient, which is
 that of f_i(w) + <c - c_i, w>; those of option II are Adam's directions, so the correction is added to Adam's step, as
-Li et al. (2022), "Federated learning on non-IID data silos", do. For SGD the two are the same. Option II is the
-default: f_i plus a linear function is unbounded below, and since Adam's steps do not shrink with the gradient, they
-follow option I's correction away from any solution when clients are few and unlike.
+Li et al. (2022), "Federated learning on non-IID data silos", do. For SGD without momentum the two are the same. Option
+II is the default: f_i plus a linear function is unbounded below, and since Adam's steps do not shrink with the
+gradient, they follow option I's correction away from any solution when clients are few and unlike.
 
 Both means weigh clients by samples, so that SCAFFOLD has the objective of FedAvg (Eq. 2); its paper's clients are of
 one size, ``weights`` "uniform" is its formula. Weighing only one mean would leave corrections that do not cancel.

@@ -41,8 +41,8 @@ def ages(now: Round, method: Method, problem: Problem) -> dict[int, int]:
 
 
 def unheard(now: Round, method: Method, problem: Problem) -> frozenset[int]:
-    """Where the server draws clients, those of the method that it has not heard of so far."""
-    return frozenset(method.clients(problem)) - ages(now, method, problem).keys() if problem.draws else frozenset()
+    """Clients of the method that the server has not heard of so far: never drawn, or all of their uploads lost."""
+    return frozenset(method.clients(problem)) - ages(now, method, problem).keys()
 
 
 def base_diverged(folder: Path) -> bool:

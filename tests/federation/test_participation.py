@@ -146,6 +146,17 @@ def test_a_client_never_drawn_is_evaluated_as_a_dropout_client() -> None:
     assert equal(shown[drawn], now.state["clients"][str(drawn)])
 
 
+def test_a_client_whose_uploads_were_all_lost_is_evaluated_as_a_dropout_client() -> None:
+    """Of what Ditto would train in such a client, the server's clock has nothing: it would be the initial model."""
+    problem, method = tiny_problem(sizes=(9, 6, 8, 5), rounds=1, local_epochs=1), load_method("ditto")
+    schedule, total = Schedule(mode="sync", dropout=0.6), len(problem.participants)
+    *_, now = run_clock(method, problem, schedule, plan(schedule, range(total), 1, problem.seed))
+    never = unheard(now, method, problem)
+    assert 0 < len(never) < total and never == set(problem.clients) - set(now.sent_version)
+    shown = method.client_models(now.state, dataclasses.replace(problem, unheard=never), {})["personalized"]
+    assert not any(equal(shown[client], problem.start) for client in never)
+
+
 def test_local_models_are_as_old_as_the_last_round_of_their_client() -> None:
     problem, method = drawing(rounds=6), load_method("fedavg")
     *_, now = run(method, problem)
