@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -48,9 +50,9 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder, which is creat
     from apfl.project import home
 
     texts = {"Snakefile": SNAKEFILE} | {name: (home() / name).read_text(encoding="utf-8") for name in TAKEN}
-    if there := [name for name in texts if (folder / name).exists()]:
+    if there := [name for name in texts if os.path.lexists(folder / name)]:
         raise UserError(f"{folder / there[0]}: is there already; name another folder, or remove it")
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    print(f"{folder}: next, cd {folder} && snakemake; the study is config/config.yaml")
+    print(f"{folder}: next, cd {shlex.quote(str(folder))} && snakemake; the study is config/config.yaml")

@@ -23,7 +23,9 @@ def _results(context: typer.Context, value: Path) -> Path:
     source = context.get_parameter_source("results")
     if source is None or source.name != "DEFAULT" or study is None or study.name != "study.json":
         return value
-    with suppress(OSError, ValueError, AttributeError):  # whoever reads the study says what is wrong with it
+    with suppress(
+        OSError, ValueError, AttributeError, RecursionError
+    ):  # whoever reads the study says what is wrong with it
         if loads(study.read_text(encoding="utf-8")).get("name") == study.absolute().parent.name:
             return study.parent.parent
     return value

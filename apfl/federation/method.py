@@ -151,7 +151,7 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
                 f"method {module!r}: there is no baselines/{module}.py; `apfl methods` lists those that exist"
             ) from None
         raise UserError(f"baselines/{module}.py: needs {error.name}, which is not installed; install it") from None
-    except Exception as error:  # whatever the code of a method does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the code of a method does when it is imported
         line = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(line.filename).name}, line {line.lineno}"
         problem = f"{type(error).__name__}: {error}"
@@ -160,5 +160,7 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
         raise UserError(f"baselines/{module}.py: METHOD {kind!r} is not derived from Method or Derived; name one")
     try:
         return kind(**(parameters or {}))
-    except TypeError as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(f"method {module!r}: {error}; `apfl methods` lists its hyper-parameters") from None

@@ -63,10 +63,14 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
     tables = {run.path: results / run.path / METRICS for run in done}
     frames = {path: read_parquet(table, "metrics") for path, table in tables.items() if table.is_file()}
+    if not frames:
+        raise UserError(f"study {study.name}: its runs under {results} have no {METRICS}; make them again")
     files = {f"{study.name}/study.json": text.encode()}
     files[TOGETHER] = json.dumps({run.path: _text(results / run.path / "run.json") for run in done}).encode()
     beside = [Path(file) for method in study.methods.values() for file in method.files]
-    files |= {f"{study.name}/{path.name}": path.read_bytes() for path in beside}
+    for path in beside:
+        if files.setdefault(name := f"{study.name}/{path.name}", path.read_bytes()) != path.read_bytes():
+            raise UserError(f"{path}: an archive has one file {name}, which another file is already; rename this one")
     rules = Path(study.rules).glob("*.smk") if study.rules else ()
     files |= {f"{study.name}/{path.parent.name}/{path.name}": path.read_bytes() for path in rules}
     beside_runs = [entry for entry in artefacts(study) if (results / entry.path).is_file()]
@@ -77,6 +81,10 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     shown = (first.path for first, *_ in generators(done).values())
     files |= {f"{path}/samples.png": _smaller(results / path / "samples.png") for path in shown}
     folder.mkdir(parents=True, exist_ok=True)
+    if whole:
+        _store([results / run.path for run in done], results, folder / WHOLE)
+    else:
+        (folder / WHOLE).unlink(missing_ok=True)
     table = _stacked(frames)
     # No two losses are alike, so that a dictionary of them would only add to their size.
     alike = [name for name in table if name != "loss"]
@@ -88,8 +96,6 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     ):
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), files[name], zipfile.ZIP_BZIP2)
-    if whole:
-        _store([results / run.path for run in done], results, folder / WHOLE)
     return [folder / name for name in (METRICS, RECORDS, *([WHOLE] if whole else []))]
 
 
@@ -102,6 +108,9 @@ def unpack(folder: Path, results: Path) -> Path:
     study = next((name for name in files if name.endswith("/study.json")), None)
     if study is None:
         raise UserError(f"archive {folder / RECORDS}: has no study.json; make it again with `apfl pack`")
+    for run in (name for name in files if name.endswith("/run.json") and (results / name).is_file()):
+        if files[run] != (results / run).read_bytes():
+            raise UserError(f"{results / run}: is another run; unpack elsewhere, or use `apfl merge`")
     if unknown := [run for run in frame["run"].unique() if f"{run}/run.json" not in files]:
         raise UserError(f"archive {folder}: metrics of {unknown[0]!r} have no run.json; make it again with `apfl pack`")
     for name, content in files.items():

@@ -132,8 +132,9 @@ def try_once(study: Study, text: str, kept: Path) -> None:
         done = subprocess.run(
             command, env=os.environ | roots | {"PYTHONPATH": paths}, capture_output=True, text=True, errors="replace"
         )
-    if done.returncode == STATUS and done.stderr.startswith(FAILED):
-        raise UserError(done.stderr.removeprefix(FAILED).replace(f"{path}: ", "").strip())
+    said = [line for line in done.stderr.splitlines() if line.startswith(FAILED)]
+    if done.returncode == STATUS and said:
+        raise UserError(said[-1].removeprefix(FAILED).replace(f"{path}: ", "").strip())
     if done.returncode == 0:
         with suppress(OSError):  # where nothing can be kept, it is tried out again
             kept.mkdir(parents=True, exist_ok=True)

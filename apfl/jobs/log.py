@@ -34,7 +34,7 @@ def begin(command: str) -> None:
     try:
         if not stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
             return
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError, AttributeError):  # closed, no file, or nothing at all
         return
     print(f"job {command} on {platform.node() or 'unknown'}, process {os.getpid()}", flush=True)
     with suppress(OSError):  # there are no locks here

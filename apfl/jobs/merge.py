@@ -31,12 +31,14 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
     `UserError`, before anything is written, if two folders hold different files or different runs under one name.
     """
     with ExitStack() as opened:
-        sources = [*([out] if out.is_dir() else []), *(_results(folder, opened) for folder in folders)]
+        given = [_results(folder, opened) for folder in folders]
+        sources = [*([out] if out.is_dir() else []), *given]
         files = _found(sources, *(pattern for kind in READ_BY_RUNS for pattern in _patterns(kind)))
         choices = _found(sources, *_patterns("tune"))
         runs = _found(sources, *dict.fromkeys(f"{kind.path}/{RECORD}" for kind in RUNS.values()))
-        if not runs:
-            raise UserError(f"{', '.join(map(str, folders))}: no finished run; name folders of results, or archives")
+        for folder, source in zip(folders, given, strict=True):
+            if not any(place.is_relative_to(source) for places in runs.values() for place in places):
+                raise UserError(f"{folder}: no finished run; name folders of results, or archives")
         if differing := [*_differing({**files, **choices}, sha256_file), *_differing(runs, _said)]:
             more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
             raise UserError(
@@ -92,8 +94,7 @@ def _said(record: Path) -> str:
 def _copy_run(places: Sequence[Path], out: Path) -> None:
     """Each file of a run from the first folder that has it whole, or has it at all: archives need not have models. The
     record comes last, and a run with all its files is kept."""
-    record = read_record(places[0] / RECORD)
-    outputs: Mapping[str, str] = record.get("outputs", {})
+    record, outputs = read_record(places[0] / RECORD), Record.read(places[0] / RECORD).outputs
     whole = True
     for name, sha256 in outputs.items():
         there = [place / name for place in places if (place / name).is_file()]

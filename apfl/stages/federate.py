@@ -140,6 +140,11 @@ def _evaluated(
         if now.round in training.evaluate_rounds:
             time_ = now.time if isinstance(now, AsyncRound) else float(now.round)
             models = method.client_models(now.state, here, now.latest)
+            shown = models.get(method.model) or {}
+            each = all(isinstance(client, int) for client in shown)  # otherwise it is one model for all
+            if lacking := set(here.clients) - set(shown) if each else ():
+                what = f"returns no {method.model!r} model for client {min(lacking)}; return one for every client"
+                raise UserError(f"{method.title}: client_models {what}")
             rows.extend(finite(evaluate(here, models, now.round, time_)))
         if now.round in training.save_rounds:
             saved.update(saved_models(now, method, here))

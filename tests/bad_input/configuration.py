@@ -118,6 +118,9 @@ CASES = [
     Case("trace unreadable", both(study(**TRACE), text("slow.csv", ""), unreadable("slow.csv")), PLAN,
          r"slow\.csv: .*(cannot be read|Input/output error).*; "),
     Case("trace a folder", both(study(**TRACE), folder_instead("slow.csv")), PLAN, r"'slow\.csv': no such file"),
+    # What would be asked for twice, or not at all.
+    Case("clients twice", study(tables={"table2": {"clients": [3, 3]}}), PLAN, r"clients.*non-unique|clients.*; "),
+    Case("no methods", study(tables={"table2": {"methods": []}}), PLAN, r"methods.*; "),
     # What only the code can judge.
     Case("negative mu", study(methods__fedprox={"mu": -1.0}), CHECK,
          r"methods\.fedprox: fedprox\.mu -1\.0: must not be"),

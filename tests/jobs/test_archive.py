@@ -234,6 +234,44 @@ def test_the_files_of_a_program_are_unpacked_as_they_are(tmp_path, monkeypatch) 
         assert Path("again/tiny", name).read_bytes() == Path(name).read_bytes()
 
 
+def test_two_files_of_one_name_are_not_packed(results, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "run.py").write_text(f"print('{folder}')")
+    programs = {name: {"external": {"command": f"python {name}/run.py", "model": "global"}} for name in ("a", "b")}
+    study = load_study({**STUDY, "methods": programs})
+    for run in runs(study):
+        write_run(results, run.path, both(0.5))
+    with pytest.raises(UserError, match=r"b/run\.py: an archive has one file tiny/run\.py, .*; rename this one"):
+        archive.pack(study, TEXT, results, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_another_run_is_not_overwritten(results, tmp_path) -> None:
+    study = load_study(STUDY)
+    archive.pack(study, TEXT, results, tmp_path / "packed")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")  # the same runs
+    theirs = next((tmp_path / "again").rglob("run.json"))
+    theirs.write_text('{"status": "another"}')
+    with pytest.raises(UserError, match=r"run\.json: is another run; unpack elsewhere, or use `apfl merge`"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert theirs.read_text() == '{"status": "another"}'
+
+
+def test_runs_without_metrics_are_not_packed_and_an_older_archive_of_models_does_not_stay(results, tmp_path) -> None:
+    study, folder = load_study(STUDY), tmp_path / "packed"
+    folder.mkdir()
+    (folder / archive.WHOLE).write_bytes(b"of another study")
+    archive.pack(study, TEXT, results, folder)
+    assert not (folder / archive.WHOLE).exists()
+    for table in results.rglob("metrics.parquet"):
+        table.unlink()
+    with pytest.raises(UserError, match=r"have no metrics\.parquet; make them again"):
+        archive.pack(study, TEXT, results, folder)
+
+
 @pytest.mark.parametrize("name", ["run.json", "samples.png"])
 def test_damaged_results_are_not_packed(results, tmp_path, name) -> None:
     next(results.rglob(name)).write_bytes(b"\xff")

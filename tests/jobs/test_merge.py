@@ -122,3 +122,13 @@ def test_a_damaged_model_in_an_archive_is_found(tmp_path) -> None:
 def test_folders_without_runs_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="no finished run; name folders of results, or archives"):
         merge([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "one/data", "file"])
+def test_each_folder_that_is_named_has_to_have_runs(tmp_path, name) -> None:
+    made(tmp_path / "one", (0,))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"{name}: no finished run; name folders of results, or archives"):
+        merge([tmp_path / "one", tmp_path / name], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -31,6 +31,7 @@ from apfl.stages.specification import Specification
 from apfl.storage.files import read_json
 from apfl.storage.metrics_table import COLUMNS
 from apfl.storage.tensors import read_tensors
+from baselines.fedavg import FedAvg
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SETTING = "pathological-classes2-clients10-missing20"
@@ -294,6 +295,12 @@ def test_normalisation_is_that_of_the_training_images_that_the_server_hears_of(f
     pixels = problem.images.pixels[heard].double()
     assert problem.images.mean.item() == pytest.approx(pixels.mean().item(), rel=1e-6)
     assert problem.images.std.item() == pytest.approx(pixels.std(correction=0).item(), rel=1e-6)
+
+
+def test_a_method_without_a_model_for_some_client_is_refused(files, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(FedAvg, "client_models", lambda self, state, *_: {"global": {0: state["global"]}})
+    with pytest.raises(UserError, match=r"FedAvg: client_models returns no 'global' model for client 1; return one"):
+        federate(specification(), files.inputs, tmp_path)
 
 
 def test_a_diverged_run_says_so_and_leaves_a_table_without_the_lost_rounds(files, tmp_path, capsys) -> None:
