@@ -162,5 +162,8 @@ def load_method(module: str, parameters: Mapping[str, Any] | None = None) -> Any
         return kind(**(parameters or {}))
     except UserError:
         raise
-    except Exception as error:
+    except TypeError as error:
         raise UserError(f"method {module!r}: {error}; `apfl methods` lists its hyper-parameters") from None
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"baselines/{module}.py: refuses its values ({problem}); correct them or the file") from None

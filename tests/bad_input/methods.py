@@ -52,8 +52,8 @@ FILES: list[tuple[str, str, str, str]] = [
      r"baselines/name_error\.py: cannot be imported \(name_error\.py, line \d+: NameError: .*undefined.*\); correct"),
     ("ends_python", "check", mine("mu: float = 1.0") + "\nraise SystemExit(0)\n",
      r"baselines/ends_python\.py: cannot be imported \(ends_python\.py, line \d+: SystemExit: 0\); correct the file"),
-    ("refuses_oddly", "check", mine("mu: float = 1.0\n\n    def __post_init__(self):\n        raise ValueError('not me')"),
-     r"refuses_oddly.*: not me; `apfl methods` lists its hyper-parameters"),
+    ("refuses_oddly", "check", mine("mu: float = 1.0\n\n    def __post_init__(self):\n        raise ValueError('no')"),
+     r"baselines/refuses_oddly\.py: refuses its values \(ValueError: no\); correct them or the file"),
     ("method_replaced", "check", mine("mu: float = 1.0") + "\nglobals()['METHOD'] = 3\n",
      r"baselines/method_replaced\.py: METHOD 3 is not derived from Method or Derived; name one"),
 ]  # fmt: skip
