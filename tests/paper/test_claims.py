@@ -29,7 +29,8 @@ from apfl.paper.verdict.contrasts import Question, Source, contrasts
 from apfl.paper.verdict.document import document, markdown, power_lines, summary_lines, write
 from apfl.paper.verdict.family import CONTRADICTED, judge_claim
 from apfl.paper.verdict.power import Imagined
-from apfl.paper.verdict.verdicts import findings, side
+from apfl.paper.verdict.reasons import side
+from apfl.paper.verdict.verdicts import findings
 from apfl.registry.trees import ROOT
 from apfl.streams import numpy_stream
 from apfl.study.cells import cells

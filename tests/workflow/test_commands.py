@@ -63,8 +63,10 @@ def project(finished_copy, tmp_path_factory: pytest.TempPathFactory) -> Project:
     for command in (
         "data mine --source folder --path pictures --out pictures.npz",
         "partition --data pictures.npz --setting iid-clients2 --out partition.npz",
+        "pack results/tiny/study.json --out machine-b/packed",
     ):
         project.succeed(sys.executable, "-m", "apfl", *shlex.split(command))
+    shutil.copytree(project.root / "results", project.root / "machine-a/results")
     return project
 
 

@@ -15,7 +15,8 @@ from apfl.paper.numbers.intervals import LEVEL, Mean
 from apfl.paper.tables.formats import markdown_row
 from apfl.paper.verdict.csv import Document, Part, csv
 from apfl.paper.verdict.family import CONTRADICTED, NOT_RUN, OPEN, REPRODUCED, STATUSES, Weighed
-from apfl.paper.verdict.verdicts import Finding, Verdict, is_partition, side
+from apfl.paper.verdict.reasons import is_partition, side
+from apfl.paper.verdict.verdicts import Finding, Verdict
 from apfl.storage.files import write_json, write_text
 from apfl.study.study import Study
 
