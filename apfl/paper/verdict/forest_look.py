@@ -64,7 +64,7 @@ def _legend(readings: Sequence[str]) -> Iterator[Sample]:
     yield Sample("claimed", "claimed side")
     yield Sample("printed", "printed in the paper")
     best = f" (open marker: {READINGS[1]})" if readings[1:] else ""
-    yield Sample("measured", f"measured, its 95 % interval, and the one that decides a contradiction{best}")
+    yield Sample("measured", f"measured, 95 % interval and the one that contradicts{best}")
     yield from (Sample(status, status) for status in SIGNS)
     yield Sample(OPEN, f"in outline, {SO_FAR}: so far, as runs are missing", filled=False)
 
