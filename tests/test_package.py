@@ -53,6 +53,10 @@ def test_init_writes_a_folder_once(tmp_path: Path) -> None:
     again = CliRunner().invoke(register(), ["init", str(folder)])
     assert "is there already" in str(again.exception) and not (folder / "Snakefile").exists()
     assert (folder / "config/config.yaml").read_text() == "name: mine\n"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/Snakefile").symlink_to(tmp_path / "elsewhere")
+    linked = CliRunner().invoke(register(), ["init", str(tmp_path / "linked")])
+    assert "is there already" in str(linked.exception) and not (tmp_path / "elsewhere").exists()
 
 
 @pytest.fixture(scope="module")

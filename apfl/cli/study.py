@@ -23,9 +23,8 @@ def _results(context: typer.Context, value: Path) -> Path:
     source = context.get_parameter_source("results")
     if source is None or source.name != "DEFAULT" or study is None or study.name != "study.json":
         return value
-    with suppress(
-        OSError, ValueError, AttributeError, RecursionError
-    ):  # whoever reads the study says what is wrong with it
+    # Whoever reads the study says what is wrong with it.
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         if loads(study.read_text(encoding="utf-8")).get("name") == study.absolute().parent.name:
             return study.parent.parent
     return value

@@ -69,7 +69,8 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     files[TOGETHER] = json.dumps({run.path: _text(results / run.path / "run.json") for run in done}).encode()
     beside = [Path(file) for method in study.methods.values() for file in method.files]
     for path in beside:
-        if files.setdefault(name := f"{study.name}/{path.name}", path.read_bytes()) != path.read_bytes():
+        name, content = f"{study.name}/{path.name}", path.read_bytes()
+        if files.setdefault(name, content) != content:
             raise UserError(f"{path}: an archive has one file {name}, which another file is already; rename this one")
     rules = Path(study.rules).glob("*.smk") if study.rules else ()
     files |= {f"{study.name}/{path.parent.name}/{path.name}": path.read_bytes() for path in rules}

@@ -35,9 +35,10 @@ def merge(folders: Sequence[Path], out: Path) -> tuple[int, int]:
         sources = [*([out] if out.is_dir() else []), *given]
         files = _found(sources, *(pattern for kind in READ_BY_RUNS for pattern in _patterns(kind)))
         choices = _found(sources, *_patterns("tune"))
-        runs = _found(sources, *dict.fromkeys(f"{kind.path}/{RECORD}" for kind in RUNS.values()))
+        records = tuple(dict.fromkeys(f"{kind.path}/{RECORD}" for kind in RUNS.values()))
+        runs = _found(sources, *records)
         for folder, source in zip(folders, given, strict=True):
-            if not any(place.is_relative_to(source) for places in runs.values() for place in places):
+            if not _found([source], *records):
                 raise UserError(f"{folder}: no finished run; name folders of results, or archives")
         if differing := [*_differing({**files, **choices}, sha256_file), *_differing(runs, _said)]:
             more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""

@@ -124,7 +124,7 @@ def test_folders_without_runs_are_refused(tmp_path) -> None:
         merge([tmp_path], tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty", "one/data", "file"])
+@pytest.mark.parametrize("name", ["nowhere", "empty", "one/tiny", "file"])
 def test_each_folder_that_is_named_has_to_have_runs(tmp_path, name) -> None:
     made(tmp_path / "one", (0,))
     (tmp_path / "empty").mkdir()
