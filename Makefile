@@ -48,7 +48,7 @@ lint: $(VENV)/full.stamp ## check the code: ruff, snakefmt, snakemake --lint, ha
 	hadolint Containerfile
 
 # As one tree, so that links are the same on the site as in a checkout. To look at it: python -m http.server -d build/site
-PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/small results/reference apfl/paper/verdict/claims.yaml
+PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/small results/reference results/feddf_again apfl/paper/verdict/claims.yaml
 docs: $(VENV)/docs.stamp ## build the documentation as a site, in build/site; a broken link is an error
 	rm -rf build/pages && mkdir -p build/pages
 	tar -cf - $(PAGES) | tar -xf - -C build/pages

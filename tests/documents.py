@@ -353,7 +353,7 @@ def _in_words(rows: pd.DataFrame) -> str:
 
 
 VERBS = {"contradicted": "contradict", "reproduced": "reproduce"}
-READINGS = {"literal": "if it is taken literally", "best reading": "in the *best reading*"}
+READINGS = {"literal": "if its text is taken literally", "best reading": "in the *best reading*"}
 COUNTED = ("reproduced", "contradicted", "open", "nothing to judge", "not run")
 
 
