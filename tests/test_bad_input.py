@@ -177,3 +177,22 @@ def test_a_study_is_tried_out_once_until_it_or_the_code_changes(
     answer[0] = subprocess.CompletedProcess([], 1, "", "Traceback: no torch here")
     trial.try_once(study, '{"b": 1}', tmp_path / "tried")
     assert len(calls) == 6
+
+
+def test_a_shell_without_a_folder_or_without_letters_sees_no_traceback(tmp_path: Path) -> None:
+    def apfl(here: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = f"mkdir -p gone; cd gone; {here} {sys.executable} -m apfl claims --page"
+        return subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    plain = apfl("", PYTHONIOENCODING="ascii")
+    assert plain.returncode == 0 and plain.stdout.isascii() and "?" in plain.stdout
+    gone = apfl("rmdir ../gone;")
+    assert gone.returncode == 2 and gone.stdout == ""
+    refused(gone.stderr, "the folder in which this shell stands was removed; change to another one")

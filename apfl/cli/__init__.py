@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     may be as well. SIGTERM ends the process as an exception would, so that no half-written file stays; its status is
     143, as if nobody had caught it.
     """
+    _stand()
     tune_start()
     register()
     ended: list[int] = []
@@ -83,6 +85,17 @@ def main(arguments: list[str] | None = None) -> None:
         status = None
     # A library may have caught the exit, and taken it for a damaged file.
     raise SystemExit(128 + ended[0] if ended else status or 0)
+
+
+def _stand() -> None:
+    """See that there is a folder to work in, and that what a terminal cannot show ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        _fail("the folder in which this shell stands was removed; change to another one")
 
 
 def _status(arguments: list[str] | None, ended: list[int]) -> int | None:

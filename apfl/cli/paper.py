@@ -15,6 +15,7 @@ from apfl.storage.files import write_json, write_text
 if TYPE_CHECKING:
     from apfl.paper.numbers.metrics import Metrics
     from apfl.study.cells import Cell
+    from apfl.study.runs import Run
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration file.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; by default, under results/{study}.")]
@@ -31,15 +32,17 @@ def tables(
     from apfl.paper.numbers.metrics import Metrics
     from apfl.paper.tables.build import table
     from apfl.paper.tables.formats import write
-    from apfl.study.cells import cells
+    from apfl.study.cells import cells, runs
     from apfl.study.load import load_study
 
     loaded = load_study(study)
-    folder = out or results / loaded.name / "tables"
+    folder, planned = out or results / loaded.name / "tables", runs(loaded)
 
     def make(name: str) -> list[Path]:
         # Table 1 reads a partition, which has no metrics.
-        metrics = Metrics({}, {}) if name == "table1" else _metrics(study, results, cells(loaded, name), partial)
+        metrics = Metrics({}, {})
+        if name != "table1":
+            metrics = _metrics(study, results, cells(loaded, name), planned, partial)
         return write(table(loaded, name, results, metrics, partial), folder)
 
     _print_each(loaded.tables, only, make)
@@ -50,15 +53,15 @@ def figures(
 ) -> None:
     """Draw the study's figures on the pooled and the own test as SVG, PDF and PNG, with the plotted points as CSV."""
     from apfl.paper.figures.files import write
-    from apfl.study.cells import cells
+    from apfl.study.cells import cells, runs
     from apfl.study.load import load_study
 
     loaded = load_study(study)
-    folder = out or results / loaded.name / "figures"
+    folder, planned = out or results / loaded.name / "figures", runs(loaded)
 
     def make(name: str) -> list[Path]:
         ours = cells(loaded, name)
-        return write(name, ours, _metrics(study, results, ours, partial), folder, loaded.paper)
+        return write(name, ours, _metrics(study, results, ours, planned, partial), folder, loaded.paper)
 
     _print_each(loaded.figures, only, make)
 
@@ -95,18 +98,20 @@ def check_tables(study: StudyFile, results: Results = Path("results"), out: Out 
 def tune(study: StudyFile, results: Results = Path("results"), dataset: Dataset = "", method: Method = "") -> None:
     """Choose a trial of each method by its accuracy on validation images, and write all trials with the chosen one."""
     from apfl.paper.numbers.tuning import choice, trials, with_digests
+    from apfl.study.cells import runs
     from apfl.study.load import load_study
     from apfl.study.tuning import choice_path
 
     loaded = load_study(study)
-    tuned = trials(loaded)
+    tuned, planned = trials(loaded), runs(loaded)
     wanted = [key for key in tuned if dataset in ("", key[0]) and method in ("", key[1])]
     if not wanted:
         asked = " ".join(filter(None, (method, dataset and f"on {dataset}")))
         raise UserError(f"{study}: does not tune {asked or 'anything'}; see its section `tuning`")
     for key in wanted:
         path = results / choice_path(loaded, *key)
-        write_json(path, with_digests(choice(tuned[key], _metrics(study, results, tuned[key])), results))
+        metrics = _metrics(study, results, tuned[key], planned)
+        write_json(path, with_digests(choice(tuned[key], metrics), results))
         print(path)
 
 
@@ -120,9 +125,11 @@ def _print_each(known: Iterable[str], only: Sequence[str] | None, make: Callable
         print(path)
 
 
-def _metrics(study: Path, results: Path, cells: Sequence[Cell], partial: bool | None = None) -> Metrics:
+def _metrics(
+    study: Path, results: Path, cells: Sequence[Cell], planned: Sequence[Run], partial: bool | None = None
+) -> Metrics:  # fmt: skip
     from apfl.jobs.paths import command
     from apfl.paper.numbers.metrics import collect
 
-    runs = (run for cell in cells for run in (*cell.runs, *cell.origins))
-    return collect(results, runs, partial, command=command(study))
+    wanted = (run for cell in cells for run in (*cell.runs, *cell.origins))
+    return collect(results, wanted, partial, command(study), planned)

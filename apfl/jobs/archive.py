@@ -36,6 +36,7 @@ from apfl.storage.files import (
 from apfl.storage.run_folder import Record
 from apfl.storage.tables import read_parquet, write_parquet
 from apfl.study.cells import artefacts, runs
+from apfl.study.records import difference
 from apfl.study.runs import generators
 from apfl.study.study import Study
 
@@ -61,6 +62,9 @@ def pack(study: Study, text: str, results: Path, folder: Path, whole: bool = Fal
     done = [run for run in runs(study) if (results / run.path / "run.json").is_file()]
     if not done:
         raise UserError(f"study {study.name}: no finished run under {results}; run it first, or give --results")
+    for run in done:
+        if other := difference(run, read_record(results / run.path / "run.json")):
+            raise UserError(f"run {run.path}: {other}; make it again, or pack with the study as it was")
     tables = {run.path: results / run.path / METRICS for run in done}
     frames = {path: read_parquet(table, "metrics") for path, table in tables.items() if table.is_file()}
     if not frames:

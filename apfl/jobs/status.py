@@ -6,7 +6,6 @@ the seconds that finished runs of the same kind took.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -20,11 +19,12 @@ from apfl.errors import UserError
 from apfl.jobs import log as joblog
 from apfl.jobs.paths import BESIDE, KINDS, RUNS, log_of, program_log
 from apfl.registry.code import code_digest
-from apfl.storage.files import canonical_json, read_record
+from apfl.storage.files import read_record
 from apfl.study.cells import artefacts, beside, cells, runs
 from apfl.study.load import load_study
 from apfl.study.outputs import JUDGED, OUTPUTS
 from apfl.study.parse import read as read_study
+from apfl.study.records import is_asked
 from apfl.study.runs import Run, job_unit, jobs_of
 from apfl.study.study import Study
 
@@ -137,7 +137,7 @@ def run_job(run: Run, results: Path, found: Mapping[str, Job], batch: str = "") 
     record, broken = _record(results / run.path)
     state = ""
     if record:
-        asked = _asked(run, record.get("specification"))
+        asked = is_asked(run, record)
         current = asked and (run.stage == "external" or record.get("code") == code_digest(*run.modules))
         ended = "diverged" if record.get("status") == "diverged" else "done"
         state = ended if current else "outdated"
@@ -159,14 +159,6 @@ def run_job(run: Run, results: Path, found: Mapping[str, Job], batch: str = "") 
     seconds = record.get("seconds")
     counted = seconds if isinstance(seconds, float | int) and record.get("status") == "finished" else expected
     return replace(job, share=share, seconds=counted, run=run)
-
-
-def _asked(run: Run, recorded: Any) -> bool:
-    """Was a run of this specification asked for? What a tuned one takes from its choice is not known beforehand."""
-    wanted = json.loads(canonical_json(run.spec))
-    if "tuned" in wanted and isinstance(recorded, dict):
-        recorded = {**recorded, "parameters": wanted["parameters"], "training": wanted["training"]}
-    return bool(recorded == wanted)
 
 
 def _record(folder: Path) -> tuple[dict[str, Any], str]:

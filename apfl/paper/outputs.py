@@ -21,8 +21,9 @@ def gather(study: Study, results: str | Path, command: str = "snakemake") -> Met
     """What there is of the runs that are looked at, those behind the claims among them; missing ones are left out. What
     has to be run again is made by the ``command``."""
     wanted = {run for output in JUDGED for cell in cells(study, output) for run in (*cell.runs, *cell.origins)}
-    wanted |= {run.inputs["run"] for run in runs(study) if run.path in wanted and "run" in run.inputs}
-    return collect(results, wanted, partial=True, command=command)
+    planned = runs(study)
+    wanted |= {run.inputs["run"] for run in planned if run.path in wanted and "run" in run.inputs}
+    return collect(results, wanted, partial=True, command=command, planned=planned)
 
 
 def write(study: Study, metrics: Metrics, findings: Sequence[Finding], folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def cell(title, *, output="table2", dataset="cifar10", setting=SETTING, seeds=(0
 def write_run(results: Path, run: str, rows, *, code="aaa", status="finished", module="fedavg"):
     """The files of a finished run."""
     write_parquet(results / run / "metrics.parquet", pd.DataFrame(rows))
-    specification = {"module": module, "method": module}
+    specification = {"module": module}
     record = {"stage": "federate", "specification": specification, "code": code, "status": status, "seconds": 61.0}
     facts = {"commit": "f00d", "clean": True, "versions": {"torch": "2.9"}, "device": "cpu", "precision": "fp32"}
     write_json(results / run / "run.json", record | facts)

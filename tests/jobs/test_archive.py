@@ -91,7 +91,7 @@ def test_an_archive_brings_the_study_s_own_rules_along(tmp_path, monkeypatch) ->
     monkeypatch.chdir(here)
     study = load_study(values | {"apfl": {}, "semantics": {}}, [here])
     (run,) = runs(study)
-    write_run(here / "results", run.path, both(0.5))
+    write_run(here / "results", run.path, both(0.5), module=run.spec["module"])
     text = json.dumps(values | {"apfl": {}, "semantics": {}})
     archive.pack(study, text, Path("results"), tmp_path / "packed")
     monkeypatch.chdir(tmp_path)
@@ -227,7 +227,7 @@ def test_the_files_of_a_program_are_unpacked_as_they_are(tmp_path, monkeypatch) 
     np.savez("table.npz", numbers=np.arange(3, dtype=np.uint8))
     study = load_study({**STUDY, "methods": {"mine": program}})
     (run,) = runs(study)
-    write_run(Path("results"), run.path, both(0.5))
+    write_run(Path("results"), run.path, both(0.5), module=run.spec["module"])
     archive.pack(study, TEXT, Path("results"), Path("packed"))
     archive.unpack(Path("packed"), Path("again"))
     for name in ("start", "table.npz"):
@@ -242,7 +242,7 @@ def test_two_files_of_one_name_are_not_packed(results, tmp_path, monkeypatch) ->
     programs = {name: {"external": {"command": f"python {name}/run.py", "model": "global"}} for name in ("a", "b")}
     study = load_study({**STUDY, "methods": programs})
     for run in runs(study):
-        write_run(results, run.path, both(0.5))
+        write_run(results, run.path, both(0.5), module=run.spec["module"])
     with pytest.raises(UserError, match=r"b/run\.py: an archive has one file tiny/run\.py, .*; rename this one"):
         archive.pack(study, TEXT, results, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()

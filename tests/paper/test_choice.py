@@ -185,9 +185,8 @@ def test_the_page_reads_the_runs_by_which_a_reading_is_chosen(tmp_path) -> None:
     study = study_of()
     for cell in cells(study, "selection"):
         for run in cell.runs:
-            write_run(
-                tmp_path, run, [row(0.6, model=cell.model, test=f"validation-{test}") for test in ("pooled", "own")]
-            )
+            rows = [row(0.6, model=cell.model, test=f"validation-{test}") for test in ("pooled", "own")]
+            write_run(tmp_path, run, rows, module=cell.method)
     found = readings.made(study, gather(study, tmp_path, "study.yaml").metrics).rows
     assert found["chosen"].sum() == 2 and (found["runs"] == found["runs_planned"]).all()
     assert found.equals(readings.made(study, beside.gather(study, tmp_path)).rows), (

@@ -25,6 +25,7 @@ from apfl.paper.report.report import render
 from apfl.storage.files import read_json, write_json, write_npz
 from apfl.study.cells import cells, runs
 from apfl.study.load import load_study
+from apfl.study.runs import Run
 from tests.helpers.paper_runs import row, write_run
 
 STUDY = """
@@ -289,7 +290,7 @@ def test_a_record_that_is_none_is_refused_in_one_line(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "run.json").write_text("[]")
     with pytest.raises(UserError, match=r"one/run\.json: holds no JSON object; remove it and run again"):
-        read_records(tmp_path, ["one"])
+        read_records(tmp_path, [Run("federate", "one", "digits", "iid", 0, "fedavg", {}, {})])
 
 
 def test_provenance_lists_every_commit_and_every_diverged_run():

@@ -103,5 +103,5 @@ def test_the_table_has_a_line_for_each_method_and_says_what_is_missing(tmp_path)
 def test_what_is_read_for_the_spread_includes_the_runs_that_others_start_from(tmp_path):
     study = load_study(tiny(methods={"fedavg": {}, "fedavg-ft": {}}, tables__table2__methods=["fedavg-ft"]))
     for run in runs(study):
-        write_run(tmp_path, run.path, [row(0.5)])
+        write_run(tmp_path, run.path, [row(0.5)], module=run.spec.get("module", ""))
     assert set(beside.gather(study, tmp_path).records) == {run.path for run in runs(study)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from apfl.errors import UserError
 from apfl.storage.files import read_record
 from apfl.storage.tables import read_parquet
 from apfl.study.cells import Cell
+from apfl.study.records import difference
+from apfl.study.runs import Run
 
 COLUMNS = ("round", "client", "client_role", "model", "test", "accuracy", "samples", "train_samples")
 """What this module reads of a run's metrics.parquet."""
@@ -88,18 +91,26 @@ class Estimate:
 
 
 def collect(
-    results: str | Path, runs: Iterable[str], partial: bool | None = None, command: str = "snakemake"
+    results: str | Path, runs: Iterable[str], partial: bool | None = None, command: str = "snakemake",
+    planned: Iterable[Run] = (),
 ) -> Metrics:  # fmt: skip
     """Read ``{results}/{run}/metrics.parquet`` and ``run.json`` of each run.
 
     Runs of one stage and module must have been made by the same code. A missing run is a `UserError` that names it and
-    the ``command`` that makes it, unless ``partial`` is asked; None if it cannot be.
+    the ``command`` that makes it, unless ``partial`` is asked; None if it cannot be. So is one that the study, whose
+    runs are ``planned``, no longer asks for as it was made: what it left is not shown as the study's.
     """
     frames, records = {}, {}
     made_by: MadeBy = {}
+    asked, outdated = {run.path: run for run in planned}, []
     for run in sorted(set(runs)):
         folder = Path(results) / run
         record = read_record(folder / "run.json", "run") if (folder / "run.json").is_file() else None
+        if record is not None and run in asked and (other := difference(asked[run], record)):
+            if not partial:
+                raise UserError(f"run {run}: {other}; run `{command}` to make it again")
+            outdated.append(f"{run} ({other})")
+            continue
         if record is None or not ((folder / "metrics.parquet").is_file() or record.get("status") == "diverged"):
             if not partial:
                 instead = "" if partial is None else ", or leave it out with --partial"
@@ -110,6 +121,9 @@ def collect(
         if (folder / "metrics.parquet").is_file():
             frames[run] = read_parquet(folder / "metrics.parquet", "metrics", COLUMNS)
             _check_frame(frames[run], folder / "metrics.parquet")
+    if outdated:
+        others = f" and {len(outdated) - 1} more" if outdated[1:] else ""
+        print(f"{results}: leaves out what the study has changed since: {outdated[0]}{others}", file=sys.stderr)
     return Metrics(frames, records, Path(results))
 
 

@@ -51,6 +51,6 @@ def gather(study: Study, results: str | Path, file: str | Path) -> Material:
     paths = {run.path for run in planned}
     looked_at = (cell for ours in (*shown.values(), cells(study, "selection")) for cell in ours)
     read = paths & {run for cell in looked_at for run in (*cell.runs, *cell.origins)}
-    metrics = collect(results, read, partial=True, command=command(file))
-    records = {**metrics.records, **read_records(results, paths - read)}
-    return Material(study, Path(file), Path(results), planned, shown, metrics, records)
+    metrics = collect(results, read, partial=True, command=command(file), planned=planned)
+    others = read_records(results, [run for run in planned if run.path not in read])
+    return Material(study, Path(file), Path(results), planned, shown, metrics, {**metrics.records, **others})

@@ -21,6 +21,7 @@ from apfl.paper.tables.keys import EntryKey, key_of_cell
 from apfl.storage.files import read_record
 from apfl.study.cells import Cell
 from apfl.study.outputs import OUTPUTS
+from apfl.study.records import difference
 from apfl.study.runs import Run
 from apfl.study.study import Study
 
@@ -158,10 +159,11 @@ def _facts(cell: Cell, role: str, test: str) -> list[list[str]]:
     return [[name, text] for name, text in named.items() if text]
 
 
-def read_records(results: str | Path, runs: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """By path the ``{results}/{run}/run.json`` of the runs that have one."""
-    paths = {run: Path(results) / run / "run.json" for run in sorted(runs)}
-    return {run: read_record(path) for run, path in paths.items() if path.is_file()}
+def read_records(results: str | Path, runs: Iterable[Run]) -> dict[str, Mapping[str, Any]]:
+    """By path the ``{results}/{path}/run.json`` of the runs that have one, as the study asks for them."""
+    paths = ((run, Path(results) / run.path / "run.json") for run in runs)
+    found = [(run, read_record(path)) for run, path in paths if path.is_file()]
+    return {run.path: record for run, record in found if not difference(run, record)}
 
 
 Facts = tuple[tuple[str, str], ...]
