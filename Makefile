@@ -48,7 +48,7 @@ lint: $(VENV)/full.stamp ## check the code: ruff, snakefmt, snakemake --lint, ha
 	hadolint Containerfile
 
 # As one tree, so that links are the same on the site as in a checkout. To look at it: python -m http.server -d build/site
-PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/small results/reference results/feddf_again apfl/paper/verdict/claims.yaml
+PAGES := README.md CITATION.cff docs config workflow/schemas results/paper_scale results/small results/reference results/reference_ten_seeds apfl/paper/verdict/claims.yaml
 docs: $(VENV)/docs.stamp ## build the documentation as a site, in build/site; a broken link is an error
 	rm -rf build/pages && mkdir -p build/pages
 	tar -cf - $(PAGES) | tar -xf - -C build/pages
@@ -72,23 +72,25 @@ bench-gpu: $(VENV)/full.stamp ## on a GPU, in ten minutes at most: run the stack
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
 # The study as it was run stands where the commands that it prints look for it.
-ARCHIVED := config/grid.yaml
+STUDY := grid
+PACKED := results/reference$(addprefix _,$(filter-out grid,$(STUDY)))
+ARCHIVED := config/$(STUDY).yaml
 RUNS := results
 MADE := $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
 reference: $(VENV)/full.stamp ## make results/reference from the finished runs of config/grid.yaml under results/ (RUNS=FOLDER: elsewhere)
-	snakemake --configfile=$(ARCHIVED) results/grid/study.json
-	apfl pack results/grid/study.json --results $(RUNS) --out results/reference
+	snakemake --configfile=$(ARCHIVED) results/$(STUDY)/study.json
+	apfl pack results/$(STUDY)/study.json --results $(RUNS) --out $(PACKED)
 	rm -rf build/reference
-	apfl unpack results/reference --out build/reference
-	install -D build/reference/grid/study.json build/reference/$(ARCHIVED)
+	apfl unpack $(PACKED) --out build/reference
+	install -D build/reference/$(STUDY)/study.json build/reference/$(ARCHIVED)
 	cd build/reference && apfl tables $(MADE)/tables
 	cd build/reference && apfl figures $(MADE)/figures
 	cd build/reference && apfl claims $(MADE)/verdict
-	cd build/reference && apfl report $(ARCHIVED) --results . --out ../../results/reference/report.html
+	cd build/reference && apfl report $(ARCHIVED) --results . --out ../../$(PACKED)/report.html
 	cd build/reference && find tables figures verdict \( -name '*.csv' -o -name '*.md' -o -name '*.svg' \) \
-	  -exec install -D -m 644 {} ../../results/reference/{} \;
+	  -exec install -D -m 644 {} ../../$(PACKED)/{} \;
 	python -m tests.documents
 
 clean: ## remove .venv, .venv-locked and build; results/ stays

@@ -36,7 +36,7 @@ from apfl.study.tuning import TUNED
 from benchmarks.paper_check.bounds import bounds_of
 from tests.pictures import draw, printed, rulegraph
 
-REFERENCE, SMALL = (ROOT / "results" / name for name in ("reference", "small"))
+REFERENCE, SMALL, TEN_SEEDS = (ROOT / "results" / name for name in ("reference", "small", "reference_ten_seeds"))
 
 
 def checks() -> str:
@@ -171,15 +171,41 @@ def on_cifar10() -> str:
         decided.append(f"{final.sum()} {words}")
         able.append(str((ours[~final]["seeds_needed"].replace("", "inf").astype(float) <= seeds).sum()))
     papers = [claim.id for claim in claims() if claim.source == "paper"]
+    more = [f"{len(_more(reading)) or 'none'} {words}" for reading, words in READINGS.items()]
     text = (
         f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
         f"{able[0]} in the first and {able[1]} in the second concern printed numbers that {seeds} seeds should have "
-        f"found inside their bound (power {100 * POWER:.0f} %)."
+        f"found inside their bound (power {100 * POWER:.0f} %). [Ten seeds](../reference_ten_seeds/README.md) decide "
+        f"{' and '.join(more)} of those that these leave open."
     )
     lines = [textwrap.fill(text, 120), "", "| claim | literal reading | *best reading* |", "| --- | --- | --- |"]
     for name in (name for name in papers if name in rows["literal"].index):
         lines.append(f"| {name} | {' | '.join(_alone(ours.loc[name]) for ours in rows.values())} |")
     return "\n".join(lines)
+
+
+def ten_seeds() -> str:
+    """The claims that block D asks again, on CIFAR-10: the verdict on ten seeds beside that on the reference's five,
+    each with the comparison that decides it."""
+    lines = ["| claim | | five seeds | ten seeds |", "| --- | --- | --- | --- |"]
+    for reading in READINGS:
+        five, ten = (_alone_on(folder, reading) for folder in (REFERENCE, TEN_SEEDS))
+        lines += [f"| {name} | {reading} | {_alone(five.loc[name])} | {_alone(ten.loc[name])} |" for name in AGAIN]
+    return "\n".join(lines)
+
+
+AGAIN = [claim.id for claim in claims() if claim.output == "figure5"]
+"""The claims that block D asks again."""
+
+
+def _alone_on(folder: Path, reading: str) -> pd.DataFrame:
+    return _levels(reading, folder)["CIFAR-10 alone"].set_index("claim", drop=False)
+
+
+def _more(reading: str) -> pd.DataFrame:
+    """What ten seeds decide on CIFAR-10 and five leave open."""
+    five, ten = (_final(_alone_on(folder, reading)).reindex(AGAIN) for folder in (REFERENCE, TEN_SEEDS))
+    return ten[ten["status"].isin(COUNTED[:2]) & ~five["status"].isin(COUNTED[:2])]
 
 
 def _alone(row: pd.Series) -> str:
@@ -357,9 +383,9 @@ READINGS = {"literal": "if its text is taken literally", "best reading": "in the
 COUNTED = ("reproduced", "contradicted", "open", "nothing to judge", "not run")
 
 
-def _levels(reading: str = "literal") -> dict[str, pd.DataFrame]:
+def _levels(reading: str = "literal", folder: Path = REFERENCE) -> dict[str, pd.DataFrame]:
     """The verdicts on the paper's claims, all of their data sets together and CIFAR-10 alone, on the first test."""
-    frame = pd.read_csv(REFERENCE / "verdict" / "claims.csv", keep_default_na=False, dtype=str)
+    frame = pd.read_csv(folder / "verdict" / "claims.csv", keep_default_na=False, dtype=str)
     frame = frame[(frame["primary"].str.lower() == "true") & (frame["reading"] == reading)]
     frame = frame[frame["source"] == "paper"]
     alone = (frame["level"] == "data set") & (frame["dataset"] == "cifar10")
@@ -393,11 +419,12 @@ def counts() -> str:
 def decided() -> str:
     """Which claims CIFAR-10 alone decides in each reading, each with the comparison that decides it."""
     lines = []
-    for reading in READINGS:
-        rows = _final(_levels(reading)["CIFAR-10 alone"])
+    found = [(reading, _final(_levels(reading)["CIFAR-10 alone"])) for reading in READINGS]
+    ten = "with [ten seeds](results/reference_ten_seeds/README.md)"
+    for who, rows in (*found, *((f"{reading} {ten}", _more(reading)) for reading in READINGS)):
         for status in ("contradicted", "reproduced"):
             names = [f"`{row['claim']}` ({_found(row)})" for _, row in rows[rows["status"] == status].iterrows()]
-            lines += [f"* {reading}, {status}: {'; '.join(names)}"] if names else []
+            lines += [f"* {who}, {status}: {'; '.join(names)}"] if names else []
     return "\n".join(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
 
 
@@ -603,6 +630,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "main-table": main_table,
     "verdicts": verdicts,
     "on-cifar10": on_cifar10,
+    "ten-seeds": ten_seeds,
     "readings": readings,
     "facts": facts,
     "rulegraph": rulegraph,
