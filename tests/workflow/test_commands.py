@@ -36,6 +36,7 @@ NAMES = {
     "--data digits.npz": "--data results/data/digits-300.npz",
     "STUDY": "config/demo.yaml",
     "../grid.yaml": "config/demo.yaml",
+    "../ten_seeds.yaml": "config/demo.yaml",
     "FILE": "config/demo.yaml",
     "FOLDER": "folder",
     "results/paper/study.json": "results/tiny/study.json",
