@@ -96,7 +96,7 @@ def test_a_page_begins_with_two_sentences_and_both_pictures(run):
     about, claims = re.findall(r'<p class="sentence">(.*?)</p>', first, re.DOTALL)
     printed = published.lookup("table2")
     gap = printed["cifar10", ("5", ALPHAS[0]), "AP-FL"].mean - printed["cifar10", ("5", ALPHAS[0]), "FedAvg"].mean
-    assert "AP-FL is 22.0 points below FedAvg" in about and "the 1 row of Table 2 that was run" in about
+    assert "AP-FL is 22.0 points below FedAvg" in about and "in the one row of Table 2 that was run" in about
     assert f"prints AP-FL {gap:.1f} points above FedAvg" in about
     assert "15 claims" in claims and "wait for runs that are missing" in claims
     assert first.index('id="forest"') < first.index('id="dumbbell"')

@@ -107,6 +107,7 @@ def test_the_comparison_that_is_hardest_for_the_claim_is_shown(judged) -> None:
     for point in forest.points(study, metrics, found):
         assert point.comparison == "AP-FL − FedAvg" and point.comparisons == 2, "Local is far below"
         assert point.shown == "hardest of 2 comparisons; pooled test"
+        assert replace(point, comparisons=0).shown == "pooled test", "nothing of the claim is in the study"
 
 
 def test_what_the_paper_prints_is_the_mean_over_the_same_rows(judged) -> None:

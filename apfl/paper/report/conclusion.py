@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from apfl.data.catalogue import IN_PAPER
+from apfl.data.catalogue import IN_PAPER, images_of
 from apfl.paper.figures import dumbbell
 from apfl.paper.figures.files import inline
 from apfl.paper.html import PageSection, render
@@ -47,9 +47,9 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
     """AP-FL against FedAvg, measured and printed, in the rows that have all four numbers."""
     training, seeds = study.training, len(study.seeds)
     scale = f"{training['rounds']} rounds of {training['local_epochs']} local epochs, {many(seeds, 'seed')}"
-    sizes = {entry.get("max_samples") for entry in study.data.values()}
-    if len(sizes) == 1 and (images := sizes.pop()):
-        scale = f"{images:,} images of each data set, {scale}"
+    sizes = {images_of(entry) for entry in study.data.values()}
+    if len(sizes) == 1:
+        scale = f"{sizes.pop()} of each data set, {scale}"
     rows = found.pivot(index=["dataset", "setting"], columns="column", values=["published_mean", "reproduced_mean"])
     rows = rows.dropna() if set(dumbbell.METHODS) <= set(found["column"]) else rows.iloc[:0]
     if rows.empty:
@@ -57,12 +57,13 @@ def _table2(study: Study, found: pd.DataFrame) -> str:
     ours, printed = (
         rows[f"{what}_mean"]["AP-FL"] - rows[f"{what}_mean"]["FedAvg"] for what in ("reproduced", "published")
     )
-    below = int((ours < 0).sum())
+    where, same = f"on average over the {len(rows)} rows of Table 2 that were run", "the same rows"
+    where += f", and is below it in {int((ours < 0).sum())} of them"
+    if len(rows) == 1:
+        where, same = "in the one row of Table 2 that was run", "this row"
     return (
         f"At the scale of this study ({scale}), AP-FL is {_apart(ours.mean())} FedAvg on the test images of all "
-        f"clients, on average over the {many(len(rows), 'row')} of Table 2 that {'was' if len(rows) == 1 else 'were'} "
-        f"run, and is below it in {below} of them. For the same rows, at its own scale, the paper prints AP-FL "
-        f"{_apart(printed.mean())} FedAvg."
+        f"clients, {where}. For {same}, at its own scale, the paper prints AP-FL {_apart(printed.mean())} FedAvg."
     )
 
 

@@ -73,7 +73,7 @@ class Point:
         """What is compared, in a few words."""
         what = self.comparison if self.comparisons == 1 else f"hardest of {self.comparisons} comparisons"
         what = re.sub(r"(best|mean) of ([^:]+)", lambda found: f"{found[1]} of {found[2].count(',') + 1}", what)
-        return f"{what}; {TEST_LABELS[self.test]}"
+        return "; ".join([*([what] if self.comparisons else []), TEST_LABELS[self.test]])
 
 
 @dataclass(frozen=True)
