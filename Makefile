@@ -72,11 +72,11 @@ bench-gpu: $(VENV)/full.stamp ## on a GPU, in ten minutes at most: run the stack
 
 # Made by way of the archive, so that what is committed is what the archive gives; where the data lie does not matter.
 # The study as it was run stands where the commands that it prints look for it.
-STUDY := grid
-PACKED := results/reference$(addprefix _,$(filter-out grid,$(STUDY)))
-ARCHIVED := config/$(STUDY).yaml
+reference: STUDY = grid
+PACKED = results/reference$(addprefix _,$(filter-out grid,$(STUDY)))
+ARCHIVED = config/$(STUDY).yaml
 RUNS := results
-MADE := $(ARCHIVED) --partial --results . --out .
+MADE = $(ARCHIVED) --partial --results . --out .
 reference: export APFL_DATA_ROOT = unpacked
 reference: export APFL_SEMANTICS_ROOT = unpacked
 reference: $(VENV)/full.stamp ## make results/reference from the finished runs of config/grid.yaml under results/ (RUNS=FOLDER: elsewhere)

@@ -89,8 +89,8 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def commands(checkout: Path, target: str) -> str:
-    done = subprocess.run(["make", "--dry-run", target], cwd=checkout, capture_output=True, text=True)
+def commands(checkout: Path, *target: str) -> str:
+    done = subprocess.run(["make", "--dry-run", *target], cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -121,6 +121,20 @@ def test_a_locked_demo_is_installed_by_hashes_alone(checkout: Path) -> None:
     lines = [line for line in done.stdout.replace("\\\n", "").splitlines() if "pip install" in line]
     assert lines and all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in lines)
     assert "--requirement locks/core.txt" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "study"),
+    [
+        (("demo",), "config/demo.yaml"),
+        (("demo", "STUDY=config/cpu.yaml"), "config/cpu.yaml"),
+        (("reference",), "config/grid.yaml"),
+        (("reference", "STUDY=ten_seeds"), "config/ten_seeds.yaml"),
+    ],
+)
+def test_each_command_makes_its_own_study(checkout: Path, target: tuple[str, ...], study: str) -> None:
+    named = set(re.findall(r"(?<![\w/])config/\w+\.yaml", commands(checkout, *target)))
+    assert named == {study} and (ROOT / study).is_file()
 
 
 def test_make_help_lists_every_command(checkout: Path) -> None:
