@@ -116,7 +116,7 @@ def semantics(
         list[str] | None, typer.Option(help="Prompt with {} for the class name; repeat the option to average several.")
     ] = None,
     of: Annotated[Path | None, typer.Option(help="The table (.npz) to shuffle.")] = None,
-    dimension: Annotated[int | None, typer.Option(help="Dimension of random embeddings.", min=1)] = None,
+    dimension: Annotated[int | None, typer.Option(help="Dimension of random embeddings.", min=1, max=1 << 20)] = None,
     seed: Seed = 0,
 ) -> None:
     """Write semantic embeddings of the class names of a data set."""

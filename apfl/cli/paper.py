@@ -82,12 +82,16 @@ def report(study: StudyFile, results: Results = Path("results"), out: Out = None
 
 def check_tables(study: StudyFile, results: Results = Path("results"), out: Out = None) -> None:
     """List the cells of the written tables that should hold a number but do not; exit with status 1 if there is one."""
+    from apfl.paper.numbers.metrics import Metrics
+    from apfl.paper.tables.build import table
+    from apfl.paper.tables.formats import csv
     from apfl.paper.tables.holes import holes
     from apfl.study.load import load_study
 
     loaded = load_study(study)
     folder = out or results / loaded.name / "tables"
-    found = [line for name in sorted(loaded.tables) for line in holes(folder / f"{name}.csv")]
+    empty = {name: csv(table(loaded, name, results, Metrics({}, {}), partial=True)) for name in sorted(loaded.tables)}
+    found = [line for name, rows in empty.items() for line in holes(folder / f"{name}.csv", rows)]
     for line in found:
         print(line)
     if found:

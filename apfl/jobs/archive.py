@@ -118,16 +118,17 @@ def unpack(folder: Path, results: Path) -> Path:
             raise UserError(f"{results / run}: is another run; unpack elsewhere, or use `apfl merge`")
     if unknown := [run for run in frame["run"].unique() if f"{run}/run.json" not in files]:
         raise UserError(f"archive {folder}: metrics of {unknown[0]!r} have no run.json; make it again with `apfl pack`")
-    for name, content in files.items():
-        with atomic_path(results / name) as temporary:
-            temporary.write_bytes(content)
-            if PurePosixPath(name).match(PARTITIONS):
-                _widen(temporary, f"archive {folder / RECORDS}: {name}")
+    # Records come last, so that what stops half-way, or finds a damaged file, leaves no run that looks finished.
     for run, rows in frame.groupby("run", sort=True, observed=True):
         table = pa.Table.from_pandas(rows.drop(columns="run"), preserve_index=False)
         write_parquet(results / str(run) / METRICS, table.replace_schema_metadata())  # runs write nothing of pandas
     if (folder / WHOLE).is_file():
         _extract(folder / WHOLE, files, results)
+    for name, content in files.items():
+        with atomic_path(results / name) as temporary:
+            temporary.write_bytes(content)
+            if PurePosixPath(name).match(PARTITIONS):
+                _widen(temporary, f"archive {folder / RECORDS}: {name}")
     return results / study
 
 
@@ -141,13 +142,13 @@ def _store(runs: Iterable[Path], results: Path, path: Path) -> None:
                     shutil.copyfileobj(source, target)
 
 
-def _extract(path: Path, names: Iterable[str], results: Path) -> None:
-    """The files of runs, each of which must be what its run's record, unpacked already, says."""
+def _extract(path: Path, records: Mapping[str, bytes], results: Path) -> None:
+    """The files of runs, each of which must be what its run's record says."""
     expected = {
         f"{name.rpartition('/')[0]}/{file}": sha256
-        for name in names
+        for name, content in records.items()
         if name.endswith("/run.json")
-        for file, sha256 in Record.read(results / name).outputs.items()
+        for file, sha256 in Record.parse(json.loads(content)).outputs.items()
         if PurePosixPath(file).name == file
     }
     with _opened(path) as archive:

@@ -85,6 +85,9 @@ def completed(
         require(
             frame[name].dtype.kind in kinds, f"{where}: column {name!r} holds something other than {what}; correct it"
         )
+    for name in (name for name in TEXTS if name in frame.columns):
+        texts = all(isinstance(value, str) for value in frame[name])
+        require(texts, f"{where}: column {name!r} holds something other than text; correct it")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, row in enumerate(frame.to_dict("records"), start=1):
         role = row.get("model", model)

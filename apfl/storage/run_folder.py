@@ -43,7 +43,12 @@ class Record:
     def read(cls, path: Path) -> Record:
         """The run.json at ``path``, of any version of the suite; what it lacks, or has of another kind, is empty. A
         `UserError` if it is not a JSON object."""
-        found = read_record(path)
+        return cls.parse(read_record(path))
+
+    @classmethod
+    def parse(cls, found: dict[str, Any]) -> Record:
+        """The object of a run.json, as `read` has it."""
+        found = dict(found)
         parts = {name: found.pop(name, {}) for name in ("specification", "inputs", "outputs")}
         parts = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
         return cls(found.pop("stage", ""), code=found.pop("code", ""), found=found, **parts)

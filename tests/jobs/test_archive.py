@@ -15,7 +15,7 @@ from PIL import Image
 from apfl.errors import UserError
 from apfl.federation.evaluation import NUMBERS
 from apfl.jobs import archive
-from apfl.storage.files import write_npz, write_text
+from apfl.storage.files import read_json, write_json, write_npz, write_text
 from apfl.storage.metrics_table import COLUMNS, write_metrics
 from apfl.storage.tables import write_parquet
 from apfl.study.cells import artefacts, runs
@@ -189,6 +189,15 @@ def test_a_whole_archive_whose_records_name_no_files_is_refused(results, tmp_pat
         file.writestr(f"{run}/{next(iter(outputs or ['x']))}", "")
     with pytest.raises(UserError, match=r"not a file|is damaged"):
         archive.unpack(tmp_path / "packed", tmp_path / "again")
+
+
+def test_a_damaged_archive_leaves_no_run_that_looks_finished(results, tmp_path) -> None:
+    record = results / runs(load_study(STUDY))[0].path / "run.json"
+    write_json(record, read_json(record) | {"outputs": {"metrics.parquet": "0"}})
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed", whole=True)
+    with pytest.raises(UserError, match="is damaged"):
+        archive.unpack(tmp_path / "packed", tmp_path / "again")
+    assert not list((tmp_path / "again").rglob("run.json"))
 
 
 def partition_of(results: Path) -> Path:

@@ -123,6 +123,17 @@ def test_holes_end_in_status_1_and_are_listed(study):
     assert "table2, digits, dirichlet-alpha0.1-clients5, non_dropout, Local, pooled: 1 of 2 seeds" in done.output
 
 
+def test_rows_that_are_gone_from_a_table_are_holes(study):
+    assert call(study, "tables").exit_code == 0
+    for name, gone in (("table1", "table1: client 9"), ("table2", "table2, digits, dirichlet-alpha0.1-clients5, ")):
+        path = study.parent / "results" / "tiny" / "tables" / f"{name}.csv"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith(("9,", "table2,digits,"))))
+        done = call(study, "check-tables")
+        assert done.exit_code == 1 and gone in done.output and f": not in {path}" in done.output
+        path.write_text("".join(lines))
+
+
 def test_an_output_that_is_no_part_of_the_study_is_refused(study):
     refused = call(study, "figures", "--only", "figure5")
     assert str(refused.exception) == "--only figure5: not part of this study; it has figure4"

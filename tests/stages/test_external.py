@@ -93,6 +93,16 @@ def test_a_row_that_cannot_be_right_is_refused_in_one_line(
     assert not (tmp_path / "run/run.json").exists()
 
 
+@pytest.mark.parametrize("name", ["test", "model"])
+def test_a_list_where_text_belongs_is_refused_in_one_line(
+    inputs: Inputs, ours: pd.DataFrame, tmp_path: Path, name: str
+) -> None:
+    table = ours[["round", "client", "test", "accuracy", "model"]].assign(**{name: [["own"]] * len(ours)})
+    table.to_parquet(tmp_path / "metrics.parquet")
+    with pytest.raises(UserError, match=f"column '{name}' holds something other than text; correct it"):
+        accept(SPEC, inputs, tmp_path / "run", tmp_path / "metrics.parquet", "global", "c0de")
+
+
 def test_rows_that_are_missing_or_there_twice_are_refused(inputs: Inputs, ours: pd.DataFrame, tmp_path: Path) -> None:
     table = ours[["round", "client", "test", "accuracy"]]
     last = table[(table["round"] == 2) & (table["client"] == 3) & (table["test"] == "own")].index
