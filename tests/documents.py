@@ -177,7 +177,7 @@ def on_cifar10() -> str:
         f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
         f"{able[0]} in the first and {able[1]} in the second concern printed numbers that {seeds} seeds should have "
         f"found inside their bound (power {100 * POWER:.0f} %). [Ten seeds](../reference_ten_seeds/README.md) "
-        + (f"decide {' and '.join(more)} of those that these leave open." if asked else "are still being run.")
+        + (f"decide {' and '.join(more)} of those that these do not decide." if asked else "are still being run.")
     )
     lines = [textwrap.fill(text, 120), "", "| claim | literal reading | *best reading* |", "| --- | --- | --- |"]
     for name in (name for name in papers if name in rows["literal"].index):
@@ -204,7 +204,7 @@ def _alone_on(folder: Path, reading: str) -> pd.DataFrame:
 
 
 def _more(reading: str) -> pd.DataFrame:
-    """What ten seeds decide on CIFAR-10 and five leave open."""
+    """What ten seeds decide on CIFAR-10 and five do not."""
     five, ten = (_final(_alone_on(folder, reading)).reindex(AGAIN) for folder in (REFERENCE, TEN_SEEDS))
     return ten[ten["status"].isin(COUNTED[:2]) & ~five["status"].isin(COUNTED[:2])]
 
