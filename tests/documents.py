@@ -172,7 +172,7 @@ def on_cifar10() -> str:
         able.append(str((ours[~final]["seeds_needed"].replace("", "inf").astype(float) <= seeds).sum()))
     papers = [claim.id for claim in claims() if claim.source == "paper"]
     more = [f"{len(_more(reading)) or 'none'} {words}" for reading, words in READINGS.items()]
-    asked = all(set(AGAIN) <= set(_final(_alone_on(TEN_SEEDS, reading)).index) for reading in READINGS)
+    asked = all(set(AGAIN) <= set(_final(alone_on(TEN_SEEDS, reading)).index) for reading in READINGS)
     text = (
         f"Of the paper's {len(papers)} claims CIFAR-10 alone decides {', and '.join(decided)}. Of the others, "
         f"{able[0]} in the first and {able[1]} in the second concern printed numbers that {seeds} seeds should have "
@@ -187,25 +187,49 @@ def on_cifar10() -> str:
 
 def ten_seeds() -> str:
     """The claims that block D asks again, on CIFAR-10: the verdict on ten seeds beside that on the reference's five,
-    each with the comparison that decides it."""
-    lines = ["| claim | | five seeds | ten seeds |", "| --- | --- | --- | --- |"]
-    for reading in READINGS:
-        five, ten = (_alone_on(folder, reading) for folder in (REFERENCE, TEN_SEEDS))
-        lines += [f"| {name} | {reading} | {_alone(five.loc[name])} | {_alone(ten.loc[name])} |" for name in AGAIN]
+    each with the comparison that decides it, and this comparison on the new seeds alone, which nobody had seen."""
+    lines = ["| claim | | five seeds | ten seeds | the five new ones alone |", "| --- | --- | --- | --- | ---: |"]
+    runs = archived("reference_ten_seeds", "dataset").index.unique("run")
+    other = [run for run in runs if re.fullmatch(r"apfl--reading-[a-z-]+?", run) and run.count("--") == 1]
+    for reading, run in zip(READINGS, ["apfl", *other], strict=True):
+        five, ten = (alone_on(folder, reading) for folder in (REFERENCE, TEN_SEEDS))
+        for name, measure in AGAIN.items():
+            new = _over_seeds(measure(partial(friends_on_new_seeds, run)), "+.1f")
+            lines.append(f"| {name} | {reading} | {_alone(five.loc[name])} | {_alone(ten.loc[name])} | {new} |")
     return "\n".join(lines)
 
 
-AGAIN = [claim.id for claim in claims() if claim.output == "figure5"]
-"""The claims that block D asks again."""
+def friends_on_new_seeds(run: str, axis: str, value: int) -> np.ndarray:
+    """Float64 [seeds]: the friend's pooled accuracy at a point of Figure 5, where ``run`` has the usual values."""
+    usual = {"noise_dimension": 100, "samples_per_class": 600}[axis]
+    found = archived("reference_ten_seeds", "dataset")["pooled"].xs("friend", level="model").droplevel("dataset")
+    new = sorted({*_study("reference_ten_seeds")["seeds"]} - {*_study()["seeds"]})
+    return found[run if value == usual else f"{run}--{axis}-{value}"].loc[new].to_numpy()
 
 
-def _alone_on(folder: Path, reading: str) -> pd.DataFrame:
+Friends = Callable[[str, int], np.ndarray]
+
+
+def _slope(friends: Friends, axis: str, values: list[int]) -> np.ndarray:
+    """Float64 [seeds]: points for each doubling, by least squares."""
+    return np.polyfit(np.log2(values), [friends(axis, value) for value in values], 1)[0]
+
+
+AGAIN: Mapping[str, Callable[[Friends], np.ndarray]] = {
+    "noise-dimension-hurts": lambda at: _slope(at, "noise_dimension", [20, 100, 400, 512]),
+    "few-samples-hurt": lambda at: at("samples_per_class", 600) - at("samples_per_class", 50),
+    "flat-after-600-samples": lambda at: at("samples_per_class", 1000) - at("samples_per_class", 600),
+}
+"""The claims that block D asks again, each with its comparison."""
+
+
+def alone_on(folder: Path, reading: str) -> pd.DataFrame:
     return _levels(reading, folder)["CIFAR-10 alone"].set_index("claim", drop=False)
 
 
 def _more(reading: str) -> pd.DataFrame:
     """What ten seeds decide on CIFAR-10 and five do not."""
-    five, ten = (_final(_alone_on(folder, reading)).reindex(AGAIN) for folder in (REFERENCE, TEN_SEEDS))
+    five, ten = (_final(alone_on(folder, reading)).reindex(list(AGAIN)) for folder in (REFERENCE, TEN_SEEDS))
     return ten[ten["status"].isin(COUNTED[:2]) & ~five["status"].isin(COUNTED[:2])]
 
 
@@ -506,7 +530,8 @@ def paper_scale_differences() -> str:
     """How far AP-FL is below FedAvg there, and what its literal reading can reach."""
     fedavg, readings = _at_the_paper_s_scale()
     reach = ", ".join(f"{one:.1f}" for one in own_classes("paper_scale"))
-    behind = ", ".join(f"{_less(fedavg - values)} points in `{run}`" for run, values in readings.items())
+    less = {run: _over_seeds((fedavg - values).to_numpy()) for run, values in readings.items()}
+    behind = ", ".join(f"{found} points in `{run}`" for run, found in less.items())
     text = (
         f"FedAvg minus AP-FL on the pooled test, with the 95 % interval over {len(fedavg)} seeds: {behind}. Friends of "
         f"the literal reading, `apfl`, learn their own client's classes alone. Answering only these can give at most "
@@ -515,9 +540,10 @@ def paper_scale_differences() -> str:
     return textwrap.fill(text, 120)
 
 
-def _less(behind: pd.Series) -> str:
-    mean, low, high = with_interval(Cellwise(behind.to_numpy()))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+def _over_seeds(values: np.ndarray, form: str = ".1f") -> str:
+    """A mean over seeds with its 95 % interval."""
+    mean, low, high = with_interval(Cellwise(values))
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def own_classes(archive: str) -> list[float]:

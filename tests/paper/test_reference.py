@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,20 @@ from apfl.cli import register
 from apfl.jobs.archive import unpack
 from apfl.registry.trees import ROOT
 from apfl.study.tuning import TUNED
-from tests.documents import PARTS, REFERENCE, SMALL, by_row_and_seed, documents, own_classes, parts, unseen_classes
+from tests.documents import (
+    AGAIN,
+    PARTS,
+    REFERENCE,
+    SMALL,
+    TEN_SEEDS,
+    alone_on,
+    by_row_and_seed,
+    documents,
+    friends_on_new_seeds,
+    own_classes,
+    parts,
+    unseen_classes,
+)  # fmt: skip
 from tests.helpers.pages import dumbbells, open_words, section_ids
 from tests.pictures import notebook
 
@@ -37,6 +51,14 @@ def test_the_numbers_of_documents_are_those_of_committed_files(path) -> None:
 
 def test_every_made_part_stands_in_a_document() -> None:
     assert {name for path in documents() for name in parts(path.read_text(encoding="utf-8"))} == set(PARTS)
+
+
+def test_ten_seeds_are_the_mean_of_the_five_that_were_there_and_the_five_new_ones() -> None:
+    for run, reading in (("apfl", "literal"), ("apfl--reading-soft-labels", "best reading")):
+        for name, measure in AGAIN.items():
+            five, ten = (float(alone_on(folder, reading).loc[name]["estimate"]) for folder in (REFERENCE, TEN_SEEDS))
+            new = measure(partial(friends_on_new_seeds, run))
+            assert len(new) == 5 and (five + new.mean()) / 2 == pytest.approx(ten, abs=1e-3)
 
 
 @pytest.mark.parametrize("archive", ["reference", "paper_scale"])
