@@ -3,8 +3,8 @@
 ``metrics.parquet`` holds the rows of all finished runs, with the run's folder as first column; ``records.zip`` their
 ``run.json`` (together in ``records.json``, since they are much alike), the study's configuration, the partitions in few
 bytes, and one picture of synthetic images for each data set and semantics. `unpack` makes of them a results folder
-again, without models and with paler pictures, and else to the byte: every command that reads results works on it.
-A whole archive has every file of its runs in ``runs.zip`` as well, so that the study can go on from it.
+again, without models and with smaller, paler pictures, and else to the byte: every command that reads results works on
+it. A whole archive has every file of its runs in ``runs.zip`` as well, so that the study can go on from it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ TOGETHER = "records.json"
 PARTITIONS = re.sub(r"\{\w+\}", "*", KINDS["partition"].path)
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of everything in the archive, so that equal contents are equal bytes."""
-COLOURS = 16
+WIDTH, COLOURS = 560, 16
+"""Pixels and colours of a picture at most."""
 LARGEST = 1 << 28
 """Bytes that an archive may unpack to."""
 
@@ -211,13 +212,15 @@ def _fewest(array: np.ndarray) -> np.dtype:
 
 
 def _smaller(path: Path) -> bytes:
-    """The picture with few colours, a quarter of its size."""
+    """The picture as a page with many of them shows it, with few colours: an eighth of its size."""
     from PIL import Image
 
     stream = io.BytesIO()
     try:
         with Image.open(require_file(path, "picture")) as picture:
-            picture.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
+            flat = picture.convert("RGB")
+            flat.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+            flat.quantize(COLOURS).save(stream, format="PNG", optimize=True)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"picture {path}: cannot be read ({first_line(error)}); make it again") from None
     return stream.getvalue()

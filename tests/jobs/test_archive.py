@@ -74,6 +74,15 @@ def test_what_is_unpacked_is_what_was_packed(results, tmp_path) -> None:
             pd.testing.assert_frame_equal(one, other)
 
 
+def test_pictures_come_back_no_wider_than_a_page_of_many_shows_them(results, tmp_path) -> None:
+    (picture, *_) = results.rglob("samples.png")
+    Image.new("RGB", (1120, 800), "teal").save(picture)
+    archive.pack(load_study(STUDY), TEXT, results, tmp_path / "packed")
+    archive.unpack(tmp_path / "packed", tmp_path / "again")
+    with Image.open(tmp_path / "again" / picture.relative_to(results)) as again:
+        assert again.size == (560, 400)
+
+
 def test_metrics_come_back_to_the_byte_as_runs_write_them(results, tmp_path) -> None:
     paths = list(results.rglob("metrics.parquet"))
     for path in paths:
