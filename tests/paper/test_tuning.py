@@ -13,6 +13,8 @@ from apfl.paper.numbers import ranks
 from apfl.paper.numbers.metrics import Metrics, collect
 from apfl.paper.numbers.tuning import choice, read_choices, with_digests
 from apfl.paper.numbers.tuning import trials as trials_by_method
+from apfl.paper.report.report import build
+from apfl.paper.report.tuning import panels
 from apfl.paper.tables.build import table
 from apfl.storage.files import sha256_file, write_json
 from apfl.study.cells import cells
@@ -87,6 +89,18 @@ def write_trials(results, trials, high):
         for run, value in zip(cell.runs, pair, strict=True):
             rows = [row(value, model=cell.model, test="validation-pooled"), row(1 - value, model=cell.model)]
             write_run(results, run, rows, module=cell.method)
+
+
+def test_the_page_says_how_many_trials_are_finished_while_none_is_chosen(trials, tmp_path) -> None:
+    write_trials(tmp_path, trials, HIGH)
+    (tmp_path / trials[1].runs[0] / "run.json").unlink()
+    study = load_study(VALUES)
+    shown = {one.title: one for one in panels(study, tmp_path)}
+    title = next(name for name in shown if name.startswith("FedProx"))
+    assert (shown[title].rows, shown[title].done) == ((), "3 of 4")
+    assert "No trial has been chosen yet; 3 of 4 trials are finished." in build(
+        study, tmp_path, tmp_path / "study.yaml"
+    )
 
 
 def test_the_command_writes_the_choice_and_names_what_it_read(trials, tmp_path, capsys) -> None:

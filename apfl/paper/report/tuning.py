@@ -26,22 +26,25 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """The trials of a method on a data set; without rows the choice is not made yet."""
+    """The trials of a method on a data set; without rows the choice is not made yet, and ``done`` says how many of the
+    trials are finished."""
 
     title: str
     parameters: tuple[str, ...]
     rows: tuple[TrialRow, ...]
+    done: str
 
 
 def panels(study: Study, results: Path) -> list[TrialTable]:
     """A table for each method and data set."""
     made = read_choices(study, results)
     tables = []
-    for key, (cell, *_) in trials(study).items():
+    for key, (cell, *others) in trials(study).items():
+        finished = [all((results / run / "run.json").is_file() for run in one.runs) for one in (cell, *others)]
         names, choice = tuple(cell.axis["parameters"]), made.get(key, {"trials": [], "chosen": {}})
         title = f"{cell.title}, {dataset_label(cell.dataset)}, {partition_label(cell.setting)}"
         rows = tuple(_row(trial, names, choice["chosen"]["trial"]) for trial in choice["trials"])
-        tables.append(TrialTable(title, names, rows))
+        tables.append(TrialTable(title, names, rows, f"{sum(finished)} of {len(finished)}"))
     return tables
 
 

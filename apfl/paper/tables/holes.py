@@ -7,14 +7,12 @@ from io import StringIO
 from pathlib import Path
 
 from apfl.errors import UserError
+from apfl.paper.tables.keys import FIELDS
 from apfl.storage.files import require_file
 
 PLACE = ("table", "dataset", "setting", "heterogeneity", "rate", "client_role", "column", "test")
-ROW = (
-    *PLACE, "client", "clients", "alpha", "missing_percent", "method", "title", "schedule", "semantics", "reading",
-    "model",
-)  # fmt: skip
-"""What tells the rows of a table from each other."""
+ROW = (*FIELDS, "column", "client", "clients", "alpha", "missing_percent")
+"""What tells the rows of a table from each other, those that the study does not run too."""
 
 
 def holes(path: Path, empty: str = "") -> list[str]:
